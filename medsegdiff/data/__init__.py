@@ -1,0 +1,1 @@
+"""Datasets: finding, checking, decoding and caching images and masks. Needs no Jittor."""

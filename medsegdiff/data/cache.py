@@ -1,0 +1,200 @@
+"""Datasets decoded and resized once, into memory-mapped arrays keyed by the content of their files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from medsegdiff.data.cases import Case, check_pair
+from medsegdiff.data.digests import digests
+from medsegdiff.data.images import read_image, read_mask
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import make_folder, replacing, writing
+
+FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
+
+_RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset at network resolution; the arrays are read-only maps of files."""
+
+    ids: list[str]
+    images: np.memmap  # uint8 (N, S, S, 3), RGB
+    masks: Optional[np.memmap]  # uint8 (N, S, S) of {0, 1}
+    original_sizes: list[tuple[int, int]]  # (height, width) in pixels
+    fingerprint: str  # hex digest of the content
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> np.ndarray:
+        """One image, float32 (3, S, S), RGB in [0, 1]."""
+        pixels = self.images[index].transpose(2, 0, 1)
+        return np.ascontiguousarray(pixels, np.float32) / np.float32(255)
+
+    def mask(self, index: int) -> np.ndarray:
+        """One mask, float32 (1, S, S) of {0, 1}.
+
+        Raises:
+            ValueError: the dataset has no masks.
+        """
+        if self.masks is None:
+            raise ValueError("this dataset has no masks")
+        return self.masks[index][None].astype(np.float32)
+
+
+def default_cache() -> Path:
+    """`$MEDSEGDIFF_CACHE`, else `medsegdiff` in the user's cache folder."""
+    chosen = os.environ.get("MEDSEGDIFF_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medsegdiff"
+
+
+def prepare(
+    cases: Sequence[Case],
+    size: int,
+    cache_dir: Optional[Path] = None,
+    mask_resize: str = "bilinear",
+    progress: bool = True,
+) -> Prepared:
+    """Open the dataset's arrays, made now if these files were not prepared at this size before.
+
+    Images are resized with Pillow's antialiased bilinear filter. Masks are resized as grey levels with
+    the same filter and are 1 wherever the result is above 0, as in the published project; with
+    `mask_resize="nearest"` by the nearest pixel. They are kept only if every case has one.
+
+    The arrays live in `datasets/` below `cache_dir` (see `default_cache`), under a digest of every source
+    file's bytes, the ids, the size and the mode. Several processes may ask at once: one works, the others
+    wait and use its result. A damaged entry is made anew.
+
+    Raises:
+        InputError: no cases, a size or mode that makes no sense, an unreadable file, a mask of another
+            size than its image, or a cache folder that cannot be written.
+    """
+    if not cases:
+        raise InputError("no images to prepare; check the data folder")
+    if size < 1:
+        raise InputError(f"image size must be at least 1 pixel, not {size}")
+    if mask_resize not in _RESIZE:
+        raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
+    folder = make_folder(Path(cache_dir or default_cache()) / "datasets")
+    with_masks = all(case.mask is not None for case in cases)
+    fingerprint = _fingerprint(cases, with_masks, size, mask_resize, folder / "digests.json", progress)
+    entry = folder / fingerprint
+    prepared = _open(entry, len(cases), size, with_masks)
+    if prepared is None:
+        with _lock(folder / f".{fingerprint}.lock"):
+            prepared = _open(entry, len(cases), size, with_masks)
+            if prepared is None:
+                # Whoever holds the lock is the only builder, so these belong to one that was killed.
+                for stale in folder.glob(f".{fingerprint}.*.tmp"):
+                    shutil.rmtree(stale, ignore_errors=True)
+                with replacing(entry) as beside:
+                    _build(beside, cases, with_masks, size, mask_resize, progress)
+                prepared = _open(entry, len(cases), size, with_masks)
+    if prepared is None:
+        raise InputError(f"{entry}: cannot be read back after writing; choose another cache folder")
+    return prepared
+
+
+def _fingerprint(
+    cases: Sequence[Case], with_masks: bool, size: int, mask_resize: str, index: Path, progress: bool
+) -> str:
+    """A digest of all that decides the arrays' content, and of nothing else, such as where files lie."""
+    sources = [path for case in cases for path in (case.image, case.mask if with_masks else None) if path]
+    known = digests(sources, index, progress)
+    key = [
+        FORMAT_VERSION,
+        size,
+        mask_resize if with_masks else None,
+        [[case.id, known[case.image], known[case.mask] if with_masks else None] for case in cases],
+    ]
+    return hashlib.blake2b(json.dumps(key).encode(), digest_size=20).hexdigest()
+
+
+def _build(folder: Path, cases: Sequence[Case], with_masks: bool, size: int, mask_resize: str, progress: bool) -> None:
+    folder.mkdir()
+    images = _allocate(folder / "images.npy", (len(cases), size, size, 3))
+    masks = _allocate(folder / "masks.npy", (len(cases), size, size)) if with_masks else None
+
+    def convert(index: int) -> tuple[int, int]:
+        case = cases[index]
+        if masks is not None:
+            check_pair(case)
+            grey = Image.fromarray(read_mask(case.mask)).resize((size, size), _RESIZE[mask_resize])
+            masks[index] = np.asarray(grey) > 0
+        image = read_image(case.image)
+        images[index] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        return image.shape[:2]
+
+    pool = ThreadPoolExecutor(2)
+    try:
+        results = pool.map(convert, range(len(cases)))
+        sizes = list(
+            tqdm(results, total=len(cases), desc="Preparing", unit="image", disable=not progress),
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for array in (images, masks):
+        if array is not None:
+            array.flush()
+    meta = {"ids": [case.id for case in cases], "original_sizes": sizes}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new array file whose blocks are taken now: a full disk is an error here, a crash in a map."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _open(folder: Path, count: int, size: int, with_masks: bool) -> Optional[Prepared]:
+    """The entry in `folder`; None if it is absent or damaged."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
+        sizes = [(height, width) for height, width in meta["original_sizes"]]
+        prepared = Prepared(meta["ids"], images, masks, sizes, folder.name)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    shapes = [(images, (count, size, size, 3))] + ([(masks, (count, size, size))] if with_masks else [])
+    whole = all(array.shape == shape and array.dtype == np.uint8 for array, shape in shapes)
+    return prepared if whole and len(prepared) == len(sizes) == count else None
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `path` alone. The system frees it when its holder dies; the file goes with its last holder."""
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        while os.fstat(handle).st_nlink == 0:  # its holder removed it while this process waited
+            os.close(handle)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)

@@ -1,0 +1,91 @@
+"""Content digests of files, remembered so that unchanged files are not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import replacing
+
+# A file changed this recently may change again within one tick of a coarse file system clock.
+_SETTLED_NS = 2_000_000_000
+
+
+def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[Path, str]:
+    """BLAKE2b digests (hex) of the files' bytes.
+
+    `index` is a JSON file that remembers them by path, size, times and inode; it may be absent, and
+    losing it costs no more than reading the files again.
+
+    Raises:
+        InputError: a file cannot be read, or the index not written.
+    """
+    known = _load(index)
+    result: dict[Path, str] = {}
+    unknown: dict[Path, list[int]] = {}
+    for path in paths:
+        stamp = _stamp(path)
+        entry = known.get(str(path.absolute()))
+        if entry is not None and entry[0] == stamp:
+            result[path] = entry[1]
+        else:
+            unknown[path] = stamp
+    if not unknown:
+        return result
+    pool = ThreadPoolExecutor(2)
+    try:
+        found = pool.map(_digest, unknown)
+        bar = tqdm(found, total=len(unknown), desc="Reading", unit="file", disable=not progress)
+        result.update(zip(unknown, bar))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    now = time.time_ns()
+    settled = {
+        str(path.absolute()): [stamp, result[path]]
+        for path, stamp in unknown.items()
+        if now - max(stamp[1:3]) > _SETTLED_NS
+    }
+    if settled:
+        with replacing(index) as beside:
+            # Read again: another process may have added its own meanwhile.
+            beside.write_text(json.dumps({**_load(index), **settled}), encoding="utf-8")
+    return result
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file's content does, as far as its inode can tell."""
+    with _reading(path):
+        stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    with _reading(path), path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore it") from error
+
+
+def _load(index: Path) -> dict[str, list]:
+    try:
+        known = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

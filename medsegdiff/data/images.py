@@ -1,0 +1,117 @@
+"""Image files as 8-bit arrays, whatever their mode, and one clear line when they cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from medsegdiff.runtime.errors import InputError
+
+_SIXTEEN_BIT = 65535
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on the picture is stored lying on its side
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a colour image as uint8 (H, W, 3), RGB in [0, 255].
+
+    Upright by its EXIF orientation. Grey becomes three equal channels, CMYK and palettes their colours;
+    16-bit grey is divided by 257, so that full range stays full range. Alpha is dropped, not composited:
+    the colours under it are what the camera saw, and the published preprocessing does the same.
+
+    Raises:
+        InputError: the file is missing, forbidden, empty, cut off, or of no readable format.
+    """
+    with _opened(path) as image:
+        if _is_deep(image):
+            grey = np.rint(_deep_values(image, path) / 257).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        # A palette may carry alpha that only the way through RGBA resolves quietly.
+        return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask as uint8 (H, W): grey levels in [0, 255], 0 is background.
+
+    Colours become their luminance and alpha is dropped. A palette's indices are labels: 255 where the
+    index is not 0. 16-bit values are divided by 257 and rounded up, so that no label becomes background.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with _opened(path) as image:
+        if _is_deep(image):
+            return np.ceil(_deep_values(image, path) / 257).astype(np.uint8)
+        if image.mode == "P":
+            return np.where(np.asarray(image) > 0, 255, 0).astype(np.uint8)
+        return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The upright (height, width) in pixels, from the file's header alone.
+
+    Raises:
+        InputError: the file is missing, forbidden, empty, or of no readable format.
+    """
+    with _file(path) as file, Image.open(file) as image:
+        width, height = image.size
+        # Pillow already turns a TIFF's size, and would decode a whole PNG to look for late EXIF.
+        turned = image.format != "TIFF" and "exif" in image.info
+        if turned and image.getexif().get(_ORIENTATION, 1) >= 5:
+            return width, height
+        return height, width
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The decoded, upright image."""
+    with _file(path) as file, Image.open(file) as image:
+        image.load()
+        yield ImageOps.exif_transpose(image)
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[BinaryIO]:
+    """The open file; whatever Pillow and the system say about a bad one becomes one `InputError`.
+
+    Pillow gets it open, not by name: files it opens itself it may map, and it garbles a mapped TIFF that
+    lies on its side.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise InputError(f"{path}: the file is empty (0 bytes); fetch or export it again")
+            yield file
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder, where an image file was expected") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: permission denied; make the file readable") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not an image of a known format; use PNG, JPEG or TIFF") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: too many pixels to be read safely; make it smaller") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        # Pillow's decoders raise any of these on a cut or damaged stream.
+        raise InputError(f"{path}: damaged or cut off ({error}); fetch or export it again") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the pixels are wider than 8 bits, which Pillow's own conversion would clip."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
+    """Pixels of a 16-bit grey image, (H, W) in [0, 65535]; old Pillow opens these in mode I, too."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > _SIXTEEN_BIT:
+        raise InputError(f"{path}: pixels are not 8-bit or 16-bit whole numbers; export it as one of these")
+    return values

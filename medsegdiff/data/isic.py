@@ -1,0 +1,172 @@
+"""ISIC skin lesion datasets: the published project's CSV layout, and the challenges' own folders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Optional
+
+from medsegdiff.data.cases import Case
+from medsegdiff.runtime.errors import InputError
+
+CSV_NAMES = {
+    "train": "ISBI2016_ISIC_Part1_Training_GroundTruth.csv",
+    "test": "ISBI2016_ISIC_Part1_Test_GroundTruth.csv",
+}
+SPLIT_FOLDERS = {"train": "Train", "test": "Test"}
+
+# (images, masks) as the challenges' archives unpack; of each year the first one present is the split.
+_CHALLENGES = {
+    "train": {
+        2016: [("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth")],
+        2017: [("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth")],
+        2018: [("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")],
+    },
+    "test": {
+        2016: [("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth")],
+        2017: [
+            ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth"),
+            ("ISIC-2017_Validation_Data", "ISIC-2017_Validation_Part1_GroundTruth"),
+        ],
+        2018: [
+            ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth"),
+            ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
+        ],
+    },
+}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[Case]:
+    """List the cases of one split, "train" or "test", in the CSV's order or by name.
+
+    `data_dir` is a folder with the published project's CSV or with challenge folders (ISIC 2016, 2017,
+    2018), or one that has such a folder as `Train/` or `Test/`, `ISIC/Train/` or `data/ISIC/Train/`.
+    A folder that itself holds only the other split is taken at its word: whoever points at it means it.
+    Without `require_masks` an image whose mask is missing has `mask=None`. Ids are the images' file stems.
+
+    Raises:
+        InputError: the folder is missing, empty or has no such dataset; the CSV is malformed or names a
+            missing file; an image lacks its mask, or a mask its image; an id occurs twice.
+    """
+    if split not in CSV_NAMES:
+        raise InputError(f'split must be "train" or "test", not "{split}"')
+    data_dir = Path(data_dir)
+    if not _entries(data_dir):
+        raise InputError(f"{data_dir}: the folder is empty; point to the folder of the ISIC dataset")
+    below = SPLIT_FOLDERS[split]
+    other = "test" if split == "train" else "train"
+    places = [
+        (data_dir, split),
+        *((data_dir / parent / below, split) for parent in ("", "ISIC", "data/ISIC")),
+        (data_dir, other),
+    ]
+    for folder, wanted in places:
+        cases = _cases_in(folder, wanted, require_masks)
+        if cases is not None:
+            return cases
+    raise InputError(
+        f"{data_dir}: no ISIC {split} data here: neither {CSV_NAMES[split]} nor a challenge folder such as "
+        f"{_CHALLENGES[split][2016][0][0]}, nor a folder {below}/ with one of them; check the path"
+    )
+
+
+def _cases_in(folder: Path, split: str, require_masks: bool) -> Optional[list[Case]]:
+    """The split's cases right in `folder`; None if it has none of the layouts."""
+    table = folder / CSV_NAMES[split]
+    if table.exists():
+        return _unique(_from_csv(table, require_masks))
+    present = []
+    for pairs in _CHALLENGES[split].values():
+        here = [pair for pair in pairs if (folder / pair[0]).is_dir()]
+        present += here[:1]
+    if len(present) > 1:
+        names = " and ".join(images for images, _ in present)
+        raise InputError(f"{folder}: several datasets, {names}; keep each year in a folder of its own")
+    if not present:
+        return None
+    images, masks = present[0]
+    return _unique(_from_folders(folder / images, folder / masks, require_masks))
+
+
+def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
+    """Cases of the published project's CSV, each with the words that say where it stands."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(text.splitlines(), strict=True)
+        rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: not a readable CSV file ({error}); restore it") from error
+    missing = [column for column in ("img", "seg") if column not in (reader.fieldnames or [])]
+    if missing:
+        raise InputError(f'{table}: no column "{missing[0]}"; the header must name an index, img and seg')
+    if not rows:
+        raise InputError(f"{table}: no row below the header; restore the file")
+    for line, row in rows:
+        where = f"{table}: row {line}"
+        if not row["img"] or (require_masks and not row["seg"]):
+            column = "seg" if row["img"] else "img"
+            raise InputError(f'{where}: column "{column}" is empty; name the file or remove the row')
+        image = table.parent / row["img"]
+        if not image.is_file():
+            raise InputError(f"{where}: no file {image}; restore it or remove the row")
+        mask = table.parent / row["seg"] if row["seg"] else None
+        if mask is not None and not mask.is_file():
+            if require_masks:
+                raise InputError(f"{where}: no file {mask}; restore it or remove the row")
+            mask = None
+        yield where, Case(image.stem, image, mask)
+
+
+def _from_folders(images: Path, masks: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
+    """Cases of a challenge's pair of folders, each with the words that say where it stands."""
+    if require_masks and not masks.is_dir():
+        raise InputError(f"{masks}: no such folder, but {images.name} needs its masks; unpack them beside it")
+    by_id = {}
+    for path in _entries(masks) if masks.is_dir() else []:
+        name, _, ending = path.stem.rpartition("_")
+        if _is_image(path) and ending.lower() == "segmentation":
+            if name in by_id:
+                raise InputError(f"{path}: a second mask for {name} beside {by_id[name].name}; remove one")
+            by_id[name] = path
+    files = [path for path in _entries(images) if _is_image(path)]
+    if not files:
+        raise InputError(f"{images}: no .jpg or .png image in this folder; unpack the archive again")
+    for path in files:
+        mask = by_id.get(path.stem)
+        if mask is None and require_masks:
+            wanted = masks / f"{path.stem}_segmentation.png"
+            raise InputError(f"{path}: no mask {wanted}; restore it or remove the image")
+        yield str(path), Case(path.stem, path, mask)
+    lonely = sorted(set(by_id) - {path.stem for path in files})
+    if lonely and require_masks:
+        raise InputError(f"{by_id[lonely[0]]}: a mask without its image {images / lonely[0]}.jpg; restore or remove it")
+
+
+def _unique(located: Iterable[tuple[str, Case]]) -> list[Case]:
+    """Check that no id occurs twice: predictions and random numbers go by it."""
+    seen: dict[str, Case] = {}
+    for where, case in located:
+        if case.id in seen:
+            raise InputError(f"{where}: id {case.id} occurs twice (also {seen[case.id].image}); remove one")
+        seen[case.id] = case
+    return list(seen.values())
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: no such folder; check the path") from error
+    except NotADirectoryError as error:
+        raise InputError(f"{folder}: a file, where the folder of the dataset was expected") from error
+    except PermissionError as error:
+        raise InputError(f"{folder}: permission denied; make the folder readable") from error
+
+
+def _is_image(path: Path) -> bool:
+    """Whether it is a picture of the dataset: the archives also hold notes and superpixel maps."""
+    is_picture = path.suffix.lower() in _IMAGE_SUFFIXES and not path.stem.lower().endswith("_superpixels")
+    return is_picture and path.is_file()

@@ -1,0 +1,1 @@
+"""Gaussian diffusion: schedules, losses, timestep sampling, samplers."""

@@ -1,0 +1,116 @@
+"""Training losses, on Jittor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.diffusion.process import Diffusion
+from medsegdiff.runtime.backend import jt
+
+Var = Any  # jt.Var
+CAL_WEIGHT = 10.0
+
+
+class Losses(NamedTuple):
+    """Per-sample losses, each (N,)."""
+
+    diff: Var
+    """Mean squared error of the predicted target; with `use_kl`, the bound itself."""
+    vb: Optional[Var]
+    """The variational-bound term in bits, or None where the variance is fixed."""
+    diffusion: Var
+    """What the timestep's importance weight multiplies: `diff` + `vb`, or the bound times T."""
+    cal: Var
+    """Mean squared error of the conditioning network's mask."""
+
+    def total(self, weights: Var) -> Var:
+        """The scalar that training descends: mean of weights * diffusion + 10 * cal."""
+        return (self.diffusion * weights + CAL_WEIGHT * self.cal).mean()
+
+
+def _per_sample(x: Var) -> Var:
+    return x.reshape(x.shape[0], -1).mean(dim=1)
+
+
+class TrainingLoss:
+    """The loss of MedSegDiff for one diffusion (learned-range variance: Nichol & Dhariwal 2021)."""
+
+    def __init__(self, diffusion: Diffusion) -> None:
+        self.diffusion = diffusion
+
+    def _at(self, values: np.ndarray, t: np.ndarray) -> Var:
+        return jt.array(values[t].astype(np.float32).reshape(-1, 1, 1, 1))
+
+    def noisy(self, mask: np.ndarray, noise: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """q(x_t | x_0): `mask` (N, M, S, S) with noise of timesteps `t` (N,)."""
+        kept = self.diffusion.schedule.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+        return np.sqrt(kept).astype(np.float32) * mask + np.sqrt(1 - kept).astype(np.float32) * noise
+
+    def network_time(self, t: np.ndarray) -> np.ndarray:
+        """(N,) float32: the times the network is asked about."""
+        return (self.diffusion.schedule.timesteps[t] * self.diffusion.time_scale).astype(np.float32)
+
+    def __call__(self, prediction: Any, mask: Var, noise: Var, x_t: Var, t: np.ndarray) -> Losses:
+        """The losses of a network's `prediction` for the clean `mask`; `t` (N,) indexes the schedule."""
+        config = self.diffusion.config
+        truth = mask if config.predict_xstart else noise
+        cal = _per_sample((mask - prediction.cal) * (mask - prediction.cal))
+        if config.use_kl:
+            bound = self._bound(prediction.target, prediction.variance, mask, x_t, t)
+            return Losses(bound, bound, bound * len(self.diffusion), cal)
+        error = truth - prediction.target
+        diff = _per_sample(error * error)
+        if prediction.variance is None:
+            return Losses(diff, None, diff, cal)
+        # The bound trains the variance only: it must not pull the mean.
+        bound = self._bound(prediction.target.detach(), prediction.variance, mask, x_t, t)
+        if config.rescale_learned_sigmas:
+            bound = bound * (len(self.diffusion) / 1000)
+        return Losses(diff, bound, diff + bound, cal)
+
+    def _bound(self, target: Var, variance: Optional[Var], x0: Var, x_t: Var, t: np.ndarray) -> Var:
+        """KL(q(x_{t-1} | x_t, x_0) || p) in bits, or the decoder's likelihood at t = 0."""
+        schedule = self.diffusion.schedule
+        kept = schedule.alphas_cumprod
+        coef1, coef2 = (self._at(c, t) for c in (schedule.posterior_mean_coef1, schedule.posterior_mean_coef2))
+        predicted = target
+        if not self.diffusion.config.predict_xstart:
+            predicted = self._at(np.sqrt(1 / kept), t) * x_t - self._at(np.sqrt(1 / kept - 1), t) * target
+        true_mean = coef1 * x0 + coef2 * x_t
+        mean = coef1 * predicted + coef2 * x_t
+        low = self._at(schedule.posterior_log_variance_clipped, t)
+        if variance is None:
+            log_variance = self._at(self.diffusion.fixed_log_variance, t) + jt.zeros_like(mean)
+        else:
+            share = (variance + 1) / 2
+            log_variance = share * self._at(np.log(schedule.betas), t) + (1 - share) * low
+        kl = _normal_kl(true_mean, low, mean, log_variance)
+        likelihood = -_discretised_log_likelihood(x0, mean, log_variance / 2)
+        first = jt.array((t == 0).astype(np.float32).reshape(-1, 1, 1, 1))
+        return _per_sample(first * likelihood + (1 - first) * kl) / math.log(2)
+
+
+def _normal_kl(mean1: Var, log_var1: Var, mean2: Var, log_var2: Var) -> Var:
+    """KL divergence between normals, in nats."""
+    shift = mean1 - mean2
+    return 0.5 * (log_var2 - log_var1 - 1 + jt.exp(log_var1 - log_var2) + shift * shift * jt.exp(-log_var2))
+
+
+def _normal_cdf(x: Var) -> Var:
+    """The tanh approximation of the standard normal's distribution function (Page 1977)."""
+    return 0.5 * (1 + jt.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _discretised_log_likelihood(x: Var, mean: Var, log_scale: Var) -> Var:
+    """Log likelihood of `x` in [-1, 1] under a normal discretised to bins of half-width 1/255."""
+    centred, inverse = x - mean, jt.exp(-log_scale)
+    upper, lower = _normal_cdf(inverse * (centred + 1 / 255)), _normal_cdf(inverse * (centred - 1 / 255))
+
+    def log(p: Var) -> Var:
+        return jt.log(jt.maximum(p, 1e-12))
+
+    inner = jt.where(x > 0.999, log(1 - lower), log(upper - lower))
+    return jt.where(x < -0.999, log(upper), inner)

@@ -1,0 +1,113 @@
+"""The diffusion process: a schedule, and what the network's output means. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.diffusion.schedule import Schedule, make_schedule
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The diffusion's options, by their published names.
+
+    Args:
+        diffusion_steps: steps T of the full schedule
+        noise_schedule: "linear" or "cosine"
+        timestep_respacing: steps to visit when sampling, as "25", "10,15,20" or "ddim25"; empty: all
+        predict_xstart: the network predicts the clean mask, not the noise
+        sigma_small: variance, when it is not learned: the posterior's, not beta
+        rescale_timesteps: the network sees t * 1000 / T
+        use_kl: train on the variational bound alone
+        rescale_learned_sigmas: scale the bound's term by T / 1000
+    """
+
+    diffusion_steps: int = 1000
+    noise_schedule: str = "linear"
+    timestep_respacing: str = ""
+    predict_xstart: bool = False
+    sigma_small: bool = False
+    rescale_timesteps: bool = False
+    use_kl: bool = False
+    rescale_learned_sigmas: bool = False
+
+    def __post_init__(self) -> None:
+        make_schedule(self.noise_schedule, self.diffusion_steps).respaced(self.timestep_respacing)
+
+
+class Output(NamedTuple):
+    """What a denoise function returns; float32 arrays of the noisy mask's shape."""
+
+    target: np.ndarray
+    """The predicted noise, or the clean mask if the network was trained so."""
+    variance: Optional[np.ndarray]
+    """The learned variance value v, or None."""
+    cal: Optional[np.ndarray] = None
+    """The conditioning network's mask, in [0, 1]."""
+
+
+class Diffusion:
+    """A schedule with the meaning of the network's output at each of its steps.
+
+    Arrays are float32 (N, M, S, S); `step` counts from 0 (almost clean) to T - 1 (noise).
+    """
+
+    def __init__(self, config: DiffusionConfig, respaced: bool = False) -> None:
+        self.config = config
+        schedule = make_schedule(config.noise_schedule, config.diffusion_steps)
+        self.schedule: Schedule = schedule.respaced(config.timestep_respacing) if respaced else schedule
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    @property
+    def time_scale(self) -> float:
+        """What the network's time is multiplied by."""
+        return 1000 / self.config.diffusion_steps if self.config.rescale_timesteps else 1.0
+
+    def network_time(self, step: int) -> float:
+        """The time at which the network is asked about `step`."""
+        return float(self.schedule.timesteps[step]) * self.time_scale
+
+    def to_x0(self, x_t: np.ndarray, step: int, output: Output) -> np.ndarray:
+        """The clean mask that `output` predicts, unclipped."""
+        if self.config.predict_xstart:
+            return output.target
+        kept = self.schedule.alphas_cumprod[step]
+        return np.float32(1 / np.sqrt(kept)) * x_t - np.float32(np.sqrt(1 / kept - 1)) * output.target
+
+    def to_noise(self, x_t: np.ndarray, step: int, x0: np.ndarray) -> np.ndarray:
+        """The noise that turns `x0` into `x_t`."""
+        kept = self.schedule.alphas_cumprod[step]
+        return (np.float32(1 / np.sqrt(kept)) * x_t - x0) / np.float32(np.sqrt(1 / kept - 1))
+
+    def posterior_mean(self, x_t: np.ndarray, step: int, x0: np.ndarray) -> np.ndarray:
+        """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        schedule = self.schedule
+        return (
+            np.float32(schedule.posterior_mean_coef1[step]) * x0 + np.float32(schedule.posterior_mean_coef2[step]) * x_t
+        )
+
+    @property
+    def fixed_log_variance(self) -> np.ndarray:
+        """(T,) log variance of the reverse steps where it is not learned."""
+        schedule = self.schedule
+        if self.config.sigma_small:
+            return schedule.posterior_log_variance_clipped
+        first = schedule.posterior_variance[min(1, len(schedule) - 1)]
+        return np.log(np.append(first, schedule.betas[1:]))
+
+    def log_variance(self, step: int, output: Output) -> np.ndarray:
+        """Log variance of the reverse step; a learned one lies between the posterior's and beta's.
+
+        Source: Nichol & Dhariwal 2021, eq. 15.
+        """
+        if output.variance is None:
+            return np.float32(self.fixed_log_variance[step])
+        share = (output.variance + np.float32(1)) / np.float32(2)
+        low = np.float32(self.schedule.posterior_log_variance_clipped[step])
+        high = np.float32(np.log(self.schedule.betas[step]))
+        return share * high + (1 - share) * low

@@ -1,0 +1,1 @@
+"""Training, sampling, evaluating and comparing: what the commands run."""

@@ -1,0 +1,1 @@
+"""Masks: fusing ensembles, measuring, drawing. Needs no Jittor."""

@@ -1,0 +1,140 @@
+"""What a network is made of: options, checked and completed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from medsegdiff.runtime.errors import InputError
+
+# Width of each level over the base width, for the image sizes of the published code.
+_CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network's options, by their published names.
+
+    Args:
+        image_size: height and width of the network's input, in pixels; divisible by 32
+        image_channels: channels of the image (3: RGB)
+        mask_channels: mask channels diffused together (1: binary segmentation)
+        num_channels: base width of the denoiser; divisible by 32
+        num_res_blocks: residual blocks a level
+        channel_mult: width of each level over the base width, as "1,2,3,4"; empty: by image size
+        attention_resolutions: feature-map sizes with attention, as "16,8"
+        num_heads: attention heads
+        num_head_channels: width of a head; overrides num_heads unless -1
+        num_heads_upsample: heads on the upward path; -1: as num_heads
+        use_new_attention_order: split q, k, v before the heads, not after
+        use_scale_shift_norm: the timestep scales and shifts the norm instead of being added
+        resblock_updown: residual blocks change the resolution instead of plain convolutions
+        learn_sigma: predict the variance too
+        class_cond: condition on a class label
+        num_label_classes: labels known to class conditioning
+        dropout: dropout probability of the denoiser's residual blocks
+        version: "new" (anchor conditioning) or "v1" (dynamic conditioning with the FF-Parser)
+    """
+
+    image_size: int = 256
+    image_channels: int = 3
+    mask_channels: int = 1
+    num_channels: int = 128
+    num_res_blocks: int = 2
+    channel_mult: str = ""
+    attention_resolutions: str = "16"
+    num_heads: int = 1
+    num_head_channels: int = -1
+    num_heads_upsample: int = -1
+    use_new_attention_order: bool = False
+    use_scale_shift_norm: bool = False
+    resblock_updown: bool = False
+    learn_sigma: bool = True
+    class_cond: bool = False
+    num_label_classes: int = 2
+    dropout: float = 0.0
+    version: str = "new"
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 32:
+            near = max(32, round(self.image_size / 32) * 32)
+            raise InputError(f"--image-size {self.image_size}: must be divisible by 32; the nearest is {near}")
+        if self.num_channels < 32 or self.num_channels % 32:
+            near = max(32, round(self.num_channels / 32) * 32)
+            raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
+        if self.version not in ("new", "v1"):
+            raise InputError(f"--version {self.version}: must be new or v1")
+        for name in ("image_channels", "mask_channels", "num_res_blocks", "num_heads", "num_label_classes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: must be at least 0 and less than 1")
+        if self.image_size % 2 ** (len(self.level_widths) - 1):
+            raise InputError(
+                f"--channel-mult {self.channel_mult}: {len(self.level_widths)} levels do not divide "
+                f"--image-size {self.image_size} into whole pixels; use fewer levels"
+            )
+        for width in {width for width, factor in self._attended()} | {self.level_widths[-1]}:
+            for heads in (self.heads(width), self.heads(width, upsample=True)):
+                if heads < 1 or width % heads:
+                    raise InputError(
+                        f"attention over {width} channels does not divide into its heads; "
+                        "change --num-heads or --num-head-channels"
+                    )
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of the denoiser: the image's and the noisy mask's."""
+        return self.image_channels + self.mask_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Output channels of the denoiser: the noise and, when learned, the variance value."""
+        return self.mask_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """Channels of each level, from full resolution down."""
+        mult = _parse_integers("channel-mult", self.channel_mult)
+        if not mult:
+            nearest = min(_CHANNEL_MULT, key=lambda size: (abs(size - self.image_size), size))
+            mult = _CHANNEL_MULT[nearest]
+        return tuple(m * self.num_channels for m in mult)
+
+    @property
+    def attention_factors(self) -> frozenset[int]:
+        """Downsampling factors of the levels that attend."""
+        sizes = _parse_integers("attention-resolutions", self.attention_resolutions)
+        return frozenset(self.image_size // size for size in sizes)
+
+    @property
+    def unmet_attention(self) -> list[int]:
+        """Listed attention resolutions that no level of this network has."""
+        factors = {2**level for level in range(len(self.level_widths))}
+        sizes = _parse_integers("attention-resolutions", self.attention_resolutions)
+        return [size for size in sizes if self.image_size // size not in factors]
+
+    def heads(self, width: int, upsample: bool = False) -> int:
+        """Attention heads at a level `width` channels wide."""
+        if self.num_head_channels != -1:
+            return width // self.num_head_channels if self.num_head_channels > 0 else 0
+        return self.num_heads_upsample if upsample and self.num_heads_upsample != -1 else self.num_heads
+
+    def _attended(self) -> list[tuple[int, int]]:
+        levels = [(width, 2**level) for level, width in enumerate(self.level_widths)]
+        return [(width, factor) for width, factor in levels if factor in self.attention_factors]
+
+
+def _parse_integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = (0,)
+    if any(number < 1 for number in numbers):
+        raise InputError(f'--{option} "{text}": must be positive integers with commas between, as "16,8"')
+    return numbers
+
+
+def published_version(version: Optional[str]) -> str:
+    """Our name of a published `--version`: "new" stays, "1" and "v1" are "v1"."""
+    return {"new": "new", "1": "v1", "v1": "v1"}.get(str(version), str(version))

@@ -1,0 +1,123 @@
+"""Array operations of the networks, on Jittor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+
+from medsegdiff.runtime.backend import jt
+
+Var = Any  # jt.Var
+
+
+def group_norm(x: Var, weight: Var, bias: Var, groups: int, eps: float = 1e-5) -> Var:
+    """Group normalisation of `x` (N, C, H, W) (Wu & He 2018)."""
+    n, c, h, w = x.shape
+    grouped = x.reshape(n, groups, -1)
+    centred = grouped - grouped.mean(dim=2, keepdims=True)
+    variance = (centred * centred).mean(dim=2, keepdims=True)
+    normed = (centred / jt.sqrt(variance + eps)).reshape(n, c, h, w)
+    return normed * weight.reshape(1, c, 1, 1) + bias.reshape(1, c, 1, 1)
+
+
+def silu(x: Var) -> Var:
+    """`x * sigmoid(x)`."""
+    return x * jt.sigmoid(x)
+
+
+def attention(q: Var, k: Var, v: Var) -> Var:
+    """Softmax attention; `q`, `k`, `v` and the result are (B, D, T)."""
+    scale = 1 / math.sqrt(q.shape[1])
+    scores = jt.nn.softmax(jt.nn.bmm(q.transpose(0, 2, 1), k) * scale, dim=-1)
+    return jt.nn.bmm(v, scores.transpose(0, 2, 1))
+
+
+def upsample_nearest(x: Var) -> Var:
+    """(N, C, H, W) -> (N, C, 2H, 2W), each pixel repeated."""
+    n, c, h, w = x.shape
+    return x.reindex([n, c, 2 * h, 2 * w], ["i0", "i1", "i2/2", "i3/2"])
+
+
+def average_pool(x: Var) -> Var:
+    """(N, C, H, W) -> (N, C, H/2, W/2), the mean of each 2 x 2 block."""
+    n, c, h, w = x.shape
+    return x.reshape(n, c, h // 2, 2, w // 2, 2).mean(dims=(3, 5))
+
+
+def upsample_bilinear(x: Var, factor: int) -> Var:
+    """(N, C, H, W) -> (N, C, factor H, factor W), bilinear, corners not aligned."""
+    return _stretch(_stretch(x, factor, axis=2), factor, axis=3)
+
+
+def _stretch(x: Var, factor: int, axis: int) -> Var:
+    size = x.shape[axis]
+    centre = (np.arange(size * factor) + 0.5) / factor - 0.5
+    low = np.floor(centre)
+    position = (centre - low).astype(np.float32)
+    shape = list(x.shape)
+    shape[axis] = size * factor
+
+    def rows(index: np.ndarray) -> Var:
+        chosen = jt.array(np.clip(index, 0, size - 1).astype(np.int32))
+        where = [f"i{k}" for k in range(4)]
+        where[axis] = f"@e0(i{axis})"
+        return x.reindex(shape, where, extras=[chosen])
+
+    weight = jt.array(position.reshape([-1 if k == axis else 1 for k in range(4)]))
+    return rows(low) * (1 - weight) + rows(low + 1) * weight
+
+
+def timestep_embedding(t: Var, width: int) -> Var:
+    """Sinusoidal embedding (N, width) of the timesteps `t` (N,), cosines first."""
+    half = width // 2
+    frequencies = jt.array(np.exp(-math.log(10000) * np.arange(half) / half).astype(np.float32))
+    angles = t.float32().reshape(-1, 1) * frequencies.reshape(1, -1)
+    return jt.concat([jt.cos(angles), jt.sin(angles)], dim=1)
+
+
+def fourier_filter(x: Var, weight: Var) -> Var:
+    """Multiply the spectrum of `x` (N, C, H, W) by `weight` (C, H, W/2 + 1, 2: real, imaginary).
+
+    Orthonormal real FFT; the inverse is complex along H and then complex-to-real along W, where the
+    imaginary parts of the first and the last column are ignored. Computed as products with DFT
+    matrices, which at these sizes is as fast as an FFT and exists on every device.
+    """
+    h, w = x.shape[2:]
+    half = w // 2 + 1
+    along_w = 2 * np.pi * np.outer(np.arange(w), np.arange(half)) / w
+    along_h = 2 * np.pi * np.outer(np.arange(h), np.arange(h)) / h
+    fold = np.where((np.arange(half) == 0) | (np.arange(half) == w // 2), 1.0, 2.0)[:, None]
+
+    def matrix(values: np.ndarray, size: int) -> Var:
+        return jt.array((values / math.sqrt(size)).astype(np.float32))
+
+    cos_h, sin_h = matrix(np.cos(along_h), h), matrix(np.sin(along_h), h)
+
+    def last_axis(a: Var, m: Var) -> Var:
+        return jt.matmul(a.reshape(-1, a.shape[-1]), m).reshape(*a.shape[:-1], m.shape[1])
+
+    def transposed(a: Var) -> Var:
+        return a.transpose(0, 1, 3, 2)
+
+    re = transposed(last_axis(x, matrix(np.cos(along_w), w)))
+    im = transposed(last_axis(x, matrix(-np.sin(along_w), w)))
+    re, im = last_axis(re, cos_h) + last_axis(im, sin_h), last_axis(im, cos_h) - last_axis(re, sin_h)
+    w_re, w_im = (weight[:, :, :, part].transpose(0, 2, 1).unsqueeze(0) for part in (0, 1))
+    re, im = re * w_re - im * w_im, re * w_im + im * w_re
+    re, im = last_axis(re, cos_h) - last_axis(im, sin_h), last_axis(im, cos_h) + last_axis(re, sin_h)
+    return last_axis(transposed(re), matrix(fold * np.cos(along_w).T, w)) - last_axis(
+        transposed(im), matrix(fold * np.sin(along_w).T, w)
+    )
+
+
+def batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var, eps: float = 1e-5) -> Var:
+    """`x` (N, C, H, W) normalised by the given statistics (C,), scaled and shifted."""
+    scale = (weight / jt.sqrt(variance + eps)).reshape(1, -1, 1, 1)
+    return (x - mean.reshape(1, -1, 1, 1)) * scale + bias.reshape(1, -1, 1, 1)
+
+
+def conv2d(x: Var, weight: Var, bias: Optional[Var] = None, stride: int = 1) -> Var:
+    """Convolution of `x` (N, C, H, W), zero-padded by half the kernel."""
+    return jt.nn.conv2d(x, weight, bias, stride=stride, padding=weight.shape[2] // 2)

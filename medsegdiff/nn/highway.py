@@ -1,0 +1,122 @@
+"""The conditioning network `hwm`: a plain U-Net over the image alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+from medsegdiff.nn import functional as F
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.nn.ffparser import FFParser
+from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
+from medsegdiff.runtime.backend import jt, nn
+
+Var = Any  # jt.Var
+STAGES = 5
+
+
+class HighwayOutput(NamedTuple):
+    """What the denoiser takes from the conditioning network."""
+
+    cal: Var
+    """(N, mask channels, S, S) in [0, 1]: the conditioning network's own mask."""
+    anchor: Optional[Var]
+    """(N, num_channels, S, S), version "new" only."""
+    bottleneck: Optional[Var]
+    """(N, deepest width, S/32, S/32), version "v1" only."""
+
+
+class ConvUnit(nn.Module):
+    """Convolution, dropout of feature maps, batch norm, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, streams: Optional[DropoutStreams]) -> None:
+        self.conv = Conv2d(inputs, outputs, 3, init="he")
+        self.dropout = Dropout(0.5, streams, channels=True) if streams else None
+        self.instnorm = BatchNorm2d(outputs)  # its published name
+
+    def execute(self, x: Var) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H, W)."""
+        x = self.conv(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return jt.nn.leaky_relu(self.instnorm(x), 0.01)
+
+
+class ConvUnits(nn.Module):
+    """Convolution units in a row."""
+
+    def __init__(self, widths: Sequence[int], streams: Optional[DropoutStreams]) -> None:
+        self.blocks = nn.Sequential(*(ConvUnit(a, b, streams) for a, b in zip(widths, widths[1:])))
+
+    def execute(self, x: Var) -> Var:
+        """(N, first width, H, W) -> (N, last width, H, W)."""
+        return self.blocks(x)
+
+
+class Highway(nn.Module):
+    """Segments the image by itself and hands the denoiser what it learnt.
+
+    Version "new" gives an anchor computed from the image alone; version "v1" takes the denoiser's
+    feature maps into its contracting path and gives its bottleneck back.
+    """
+
+    def __init__(self, config: NetworkConfig, streams: DropoutStreams) -> None:
+        base = config.num_channels // 4
+        widths = [min(base * 2**stage, 15 * base) for stage in range(STAGES)]
+        deepest = widths[-1]
+        context = [
+            ConvUnits((inputs, width, width), streams)
+            for inputs, width in zip([config.image_channels, *widths], widths)
+        ]
+        bottleneck = nn.Sequential(ConvUnits((deepest, deepest), streams), ConvUnits((deepest, deepest), streams))
+        self.conv_blocks_context = nn.ModuleList(*context, bottleneck)
+        skips = widths[::-1]
+        inputs = [deepest, *skips[1:]]
+        outputs = [*skips[1:], base]
+        self.conv_blocks_localization = nn.ModuleList(
+            *(
+                nn.Sequential(ConvUnits((i + s, s), None), ConvUnits((s, o), None))
+                for i, s, o in zip(inputs, skips, outputs)
+            )
+        )
+        self.seg_outputs = nn.ModuleList(Conv2d(base, config.mask_channels, 1, bias=False, init="he"))
+        self.pool = nn.MaxPool2d(2, 2)
+        self.anchored = config.version == "new"
+        if not self.anchored:
+            self._build_injection(config, widths)
+
+    def _build_injection(self, config: NetworkConfig, widths: list[int]) -> None:
+        levels = config.level_widths
+        injected = list(zip(levels[:-1], widths[: STAGES - 1]))
+        self.conv_trans_blocks_a = nn.ModuleList(*(Conv2d(g, width, 1, init="he") for g, width in injected))
+        self.conv_trans_blocks_b = nn.ModuleList(*(Conv2d(width, 1, 1, init="he") for _, width in injected))
+        self.ffparser = nn.ModuleList(
+            *(FFParser(width, config.image_size // 2 ** (d + 1)) for d, (_, width) in enumerate(injected))
+        )
+        self.bottleneck_proj = Conv2d(widths[-1], levels[-1], 1, init="he")
+
+    def _inject(self, x: Var, stage: int, feature: Var) -> Var:
+        h = self.ffparser[stage](self.conv_trans_blocks_a[stage](feature))
+        spatial = self.conv_trans_blocks_b[stage](h)
+        channel = h.mean(dims=(2, 3), keepdims=True)
+        return x * spatial * channel
+
+    def execute(self, image: Var, features: Sequence[Var] = ()) -> HighwayOutput:
+        """(N, C, S, S) and, for "v1", the denoiser's map after each downsampling."""
+        x, skips = image, []
+        for stage in range(STAGES):
+            skips.append(self.conv_blocks_context[stage](x))
+            x = self.pool(skips[-1])
+            if stage < min(len(features), STAGES - 1):
+                x = self._inject(x, stage, features[stage])
+        bottleneck = x = self.conv_blocks_context[STAGES](x)
+        expanded = []
+        for stage, skip in enumerate(reversed(skips)):
+            x = jt.concat([F.upsample_bilinear(x, 2), skip], dim=1)
+            x = self.conv_blocks_localization[stage](x)
+            expanded.append(x)
+        cal = jt.sigmoid(self.seg_outputs[0](x))
+        if not self.anchored:
+            return HighwayOutput(cal, None, self.bottleneck_proj(bottleneck))
+        half, quarter = F.upsample_bilinear(expanded[3], 2), F.upsample_bilinear(expanded[2], 4)
+        return HighwayOutput(cal, jt.concat([half, half, quarter], dim=1).detach(), None)

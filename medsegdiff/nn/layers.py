@@ -1,0 +1,188 @@
+"""Layers with parameters. Attribute names are those of the published state dict.
+
+Parameters are zero until `reset` draws them from a NumPy stream of their own, so initial weights
+depend on the seed and the parameter's name alone, not on device, rank or order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+
+from medsegdiff.nn import functional as F
+from medsegdiff.runtime.backend import jt, nn
+
+Var = Any  # jt.Var
+GROUPS = 32
+
+
+class Conv2d(nn.Module):
+    """Convolution, zero-padded to keep the size. `init`: "uniform" (fan-in), "he" or "zero"."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        bias: bool = True,
+        init: str = "uniform",
+    ) -> None:
+        self.stride, self.init = stride, init
+        self.weight = jt.zeros((outputs, inputs, kernel, kernel))
+        self.bias = jt.zeros((outputs,)) if bias else None
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        _reset_linear(self, rng)
+
+    def execute(self, x: Var) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution whose weight is stored as that of a 1-D convolution (outputs, inputs, 1)."""
+
+    def __init__(self, inputs: int, outputs: int, init: str = "uniform") -> None:
+        self.init = init
+        self.weight = jt.zeros((outputs, inputs, 1))
+        self.bias = jt.zeros((outputs,))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        _reset_linear(self, rng)
+
+    def execute(self, x: Var) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H, W)."""
+        return F.conv2d(x, self.weight.unsqueeze(3), self.bias)
+
+
+class Linear(nn.Module):
+    """Affine map of the last axis."""
+
+    init = "uniform"
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.weight = jt.zeros((outputs, inputs))
+        self.bias = jt.zeros((outputs,))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        _reset_linear(self, rng)
+
+    def execute(self, x: Var) -> Var:
+        """(N, inputs) -> (N, outputs)."""
+        return jt.matmul(x, self.weight.transpose(1, 0)) + self.bias
+
+
+def _reset_linear(layer: Any, rng: np.random.Generator) -> None:
+    shape = tuple(layer.weight.shape)
+    fan_in = math.prod(shape[1:])
+    bound = 1 / math.sqrt(fan_in)
+    if layer.init == "zero":
+        return
+    if layer.init == "he":  # He et al. 2015, for LeakyReLU(0.01); biases stay zero
+        draw = rng.standard_normal(shape, dtype=np.float32)
+        layer.weight.assign(jt.array(draw * np.float32(math.sqrt(2 / (1 + 0.01**2) / fan_in))))
+        return
+    layer.weight.assign(jt.array(rng.uniform(-bound, bound, shape).astype(np.float32)))
+    if layer.bias is not None:
+        layer.bias.assign(jt.array(rng.uniform(-bound, bound, shape[:1]).astype(np.float32)))
+
+
+class Embedding(nn.Module):
+    """A learned vector for each label."""
+
+    def __init__(self, labels: int, width: int) -> None:
+        self.weight = jt.zeros((labels, width))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        self.weight.assign(jt.array(rng.standard_normal(tuple(self.weight.shape), dtype=np.float32)))
+
+    def execute(self, label: Var) -> Var:
+        """(N,) integers -> (N, width)."""
+        return self.weight[label]
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over 32 groups."""
+
+    def __init__(self, width: int) -> None:
+        self.weight = jt.ones((width,))
+        self.bias = jt.zeros((width,))
+
+    def execute(self, x: Var) -> Var:
+        """(N, width, H, W), same shape out."""
+        return F.group_norm(x, self.weight, self.bias, GROUPS)
+
+
+class BatchNorm2d(nn.Module):
+    """Batch normalisation with running statistics (momentum 0.1, unbiased running variance)."""
+
+    momentum = 0.1
+
+    def __init__(self, width: int) -> None:
+        self.weight = jt.ones((width,))
+        self.bias = jt.zeros((width,))
+        self.running_mean = jt.zeros((width,)).stop_grad()
+        self.running_var = jt.ones((width,)).stop_grad()
+
+    def execute(self, x: Var) -> Var:
+        """(N, width, H, W), same shape out; in training mode the running statistics move."""
+        if not self.is_training():
+            return F.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var)
+        mean = x.mean(dims=(0, 2, 3))
+        centred = x - mean.reshape(1, -1, 1, 1)
+        variance = (centred * centred).mean(dims=(0, 2, 3))
+        count = x.numel() // x.shape[1]
+        unbiased = variance.detach() * (count / max(count - 1, 1))
+        self.running_mean.update(self.running_mean + self.momentum * (mean.detach() - self.running_mean))
+        self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))
+        return F.batch_norm(x, self.weight, self.bias, mean, variance)
+
+
+class SiLU(nn.Module):
+    """`x * sigmoid(x)`, as a layer."""
+
+    def execute(self, x: Var) -> Var:
+        """Any shape."""
+        return F.silu(x)
+
+
+class DropoutStreams:
+    """The random streams of one training step, one for each sample, shared by a network's dropouts."""
+
+    def __init__(self) -> None:
+        self.generators: list[np.random.Generator] = []
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Uniform float32 of `shape` (N, ...), each sample from its own stream."""
+        if len(self.generators) != shape[0]:
+            raise RuntimeError(f"{shape[0]} samples are trained with {len(self.generators)} dropout streams")
+        return np.stack([g.random(shape[1:], dtype=np.float32) for g in self.generators])
+
+
+class Dropout(nn.Module):
+    """Dropout of single values or, with `channels`, of whole feature maps; none outside training."""
+
+    def __init__(self, probability: float, streams: DropoutStreams, channels: bool = False) -> None:
+        self.probability, self.channels, self.streams = probability, channels, streams
+
+    def execute(self, x: Var) -> Var:
+        """(N, C, H, W), same shape out."""
+        if not self.is_training() or self.probability == 0:
+            return x
+        shape = (*x.shape[:2], 1, 1) if self.channels else tuple(x.shape)
+        kept = self.streams.draw(shape) >= self.probability
+        return x * jt.array(kept.astype(np.float32) / np.float32(1 - self.probability))
+
+
+def set_dropout(module: Any, probability: Optional[float]) -> None:
+    """Give every dropout below `module` this probability."""
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.probability = probability

@@ -1,0 +1,180 @@
+"""The whole network: encode an image once, denoise its mask at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.nn import functional as F
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.nn.highway import Highway
+from medsegdiff.nn.layers import Conv2d, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
+from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Stage, Upsample
+from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.randomness import generator
+
+Var = Any  # jt.Var
+
+
+class Prediction(NamedTuple):
+    """What the network says of a noisy mask."""
+
+    target: Var
+    """(N, M, S, S): the predicted noise, or the clean mask when trained so."""
+    variance: Optional[Var]
+    """(N, M, S, S): the variance value v, in [-1, 1] when trained well; None if not learned."""
+    cal: Var
+    """(N, M, S, S) in [0, 1]: the conditioning network's mask."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What depends on the image alone: computed once, shared by all steps and ensemble members.
+
+    The first axis of every array is the batch.
+    """
+
+    stem: Var
+    """(N, c, S, S): the image's part of the first convolution, its bias and the anchor."""
+    cal: Optional[Var] = None
+    """(N, M, S, S), version "new"."""
+    image: Optional[Var] = None
+    """(N, C, S, S), version "v1", whose conditioning network sees the noisy mask."""
+    label: Optional[Var] = None
+    """(N, 4 c): the embedded class label."""
+
+    def take(self, index: np.ndarray) -> Condition:
+        """The condition of a batch made of the rows `index`, which may repeat."""
+        rows = jt.array(np.asarray(index, np.int32))
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Condition(*(None if value is None else value[rows] for value in values))
+
+
+class MedSegDiff(nn.Module):
+    """The conditional denoiser (MedSegDiff, Wu et al. 2023; MedSegDiff-V2, Wu et al. 2024)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        self.dropout_streams = DropoutStreams()
+        width, levels = config.num_channels, config.level_widths
+        self.time_embed = nn.Sequential(Linear(width, 4 * width), SiLU(), Linear(4 * width, 4 * width))
+        if config.class_cond:
+            self.label_emb = Embedding(config.num_label_classes, 4 * width)
+        self._build_down(config, levels)
+        deepest = levels[-1]
+        self.middle_block = Stage(
+            ResBlock(config, deepest, deepest, self.dropout_streams),
+            AttentionBlock(config, deepest),
+            ResBlock(config, deepest, deepest, self.dropout_streams),
+        )
+        self._build_up(config, levels)
+        self.out = nn.Sequential(GroupNorm(levels[0]), SiLU(), Conv2d(levels[0], config.out_channels, 3, init="zero"))
+        self.hwm = Highway(config, self.dropout_streams)
+
+    def _build_down(self, config: NetworkConfig, levels: tuple[int, ...]) -> None:
+        width = config.num_channels
+        stages = [Stage(Conv2d(config.in_channels, width, 3))]
+        self.skip_widths, self.downsamplings = [width], []
+        for level, outputs in enumerate(levels):
+            for _ in range(config.num_res_blocks):
+                layers = [ResBlock(config, width, outputs, self.dropout_streams)]
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, outputs))
+                stages.append(Stage(*layers))
+                width = outputs
+                self.skip_widths.append(width)
+            if level < len(levels) - 1:
+                halve = (
+                    ResBlock(config, width, width, self.dropout_streams, "down")
+                    if config.resblock_updown
+                    else Downsample(width)
+                )
+                self.downsamplings.append(len(stages))
+                stages.append(Stage(halve))
+                self.skip_widths.append(width)
+        self.input_blocks = nn.ModuleList(*stages)
+
+    def _build_up(self, config: NetworkConfig, levels: tuple[int, ...]) -> None:
+        width, skips, stages = levels[-1], list(self.skip_widths), []
+        for level, outputs in reversed(list(enumerate(levels))):
+            for block in range(config.num_res_blocks + 1):
+                layers = [ResBlock(config, width + skips.pop(), outputs, self.dropout_streams)]
+                width = outputs
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, outputs, upsample=True))
+                if level and block == config.num_res_blocks:
+                    layers.append(
+                        ResBlock(config, width, width, self.dropout_streams, "up")
+                        if config.resblock_updown
+                        else Upsample(width)
+                    )
+                stages.append(Stage(*layers))
+        self.output_blocks = nn.ModuleList(*stages)
+
+    def initialise(self, seed: int = 0) -> MedSegDiff:
+        """Draw the initial weights: functions of the seed and of each parameter's name."""
+        for name, module in self.named_modules():
+            if hasattr(module, "reset"):
+                module.reset(generator(seed, "init", name))
+        return self
+
+    def encode(self, image: Var, label: Optional[Var] = None) -> Condition:
+        """What the denoiser needs of an image, once per image.
+
+        Args:
+            image: (N, C, S, S) float32 in [0, 1]
+            label: (N,) integers, with class conditioning
+        """
+        first = self.input_blocks[0][0]
+        stem = F.conv2d(image, first.weight[:, : self.config.image_channels], first.bias)
+        if (label is not None) != self.config.class_cond:
+            raise ValueError("a label goes with class conditioning, and only with it")
+        embedded = None if label is None else self.label_emb(label)
+        if self.config.version == "v1":
+            return Condition(stem, image=image, label=embedded)
+        seen = self.hwm(image)
+        return Condition(stem + seen.anchor, cal=seen.cal, label=embedded)
+
+    def denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
+        """Predict the noise in a mask.
+
+        Args:
+            mask_t: (N, M, S, S) noisy mask
+            t: (N,) timesteps as the network was trained with, possibly fractional
+            condition: from `encode`
+        """
+        embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
+        if condition.label is not None:
+            embedding = embedding + condition.label
+        first = self.input_blocks[0][0]
+        h = condition.stem + F.conv2d(mask_t, first.weight[:, self.config.image_channels :])
+        skips = [h]
+        for stage in list(self.input_blocks)[1:]:
+            h = stage(h, embedding)
+            skips.append(h)
+        cal = condition.cal
+        if condition.image is not None:
+            seen = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
+            cal = seen.cal
+            h = h + self._to_bottleneck(seen.bottleneck, h.shape[2])
+        h = self.middle_block(h, embedding)
+        for stage in self.output_blocks:
+            h = stage(jt.concat([h, skips.pop()], dim=1), embedding)
+        out = self.out(h)
+        if not self.config.learn_sigma:
+            return Prediction(out, None, cal)
+        target, variance = jt.chunk(out, 2, dim=1)
+        return Prediction(target, variance, cal)
+
+    @staticmethod
+    def _to_bottleneck(x: Var, size: int) -> Var:
+        """Resize the conditioning bottleneck where the denoiser is shallower than five halvings."""
+        while x.shape[2] > size:
+            x = F.average_pool(x)
+        return x if x.shape[2] == size else F.upsample_bilinear(x, size // x.shape[2])
+
+    def execute(self, image: Var, mask_t: Var, t: Var, label: Optional[Var] = None) -> Prediction:
+        """`encode` and `denoise` in one."""
+        return self.denoise(mask_t, t, self.encode(image, label))

@@ -1,0 +1,105 @@
+"""Blocks of the denoiser, the guided-diffusion U-Net (Dhariwal & Nichol 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medsegdiff.nn import functional as F
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
+from medsegdiff.runtime.backend import jt, nn
+
+Var = Any  # jt.Var
+
+
+class ResBlock(nn.Module):
+    """Residual block with the timestep embedding; `resample` is "", "up" or "down"."""
+
+    def __init__(
+        self, config: NetworkConfig, inputs: int, outputs: int, streams: DropoutStreams, resample: str = ""
+    ) -> None:
+        self.scale_shift = config.use_scale_shift_norm
+        self.resample = {"": None, "up": F.upsample_nearest, "down": F.average_pool}[resample]
+        self.in_layers = nn.Sequential(GroupNorm(inputs), SiLU(), Conv2d(inputs, outputs, 3))
+        embedded = 2 * outputs if self.scale_shift else outputs
+        self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, embedded))
+        self.out_layers = nn.Sequential(
+            GroupNorm(outputs),
+            SiLU(),
+            Dropout(config.dropout, streams),
+            Conv2d(outputs, outputs, 3, init="zero"),
+        )
+        self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
+
+    def execute(self, x: Var, embedding: Var) -> Var:
+        """(N, inputs, H, W) and the activated embedding's source (N, 4 c) -> (N, outputs, H', W')."""
+        norm, activation, conv = self.in_layers
+        h = activation(norm(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv(h)
+        shift = self.emb_layers(embedding).unsqueeze(2).unsqueeze(3)
+        norm, activation, dropout, conv = self.out_layers
+        if self.scale_shift:
+            scale, shift = jt.chunk(shift, 2, dim=1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + shift)
+        h = conv(dropout(activation(h)))
+        return h + (x if self.skip_connection is None else self.skip_connection(x))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels of a feature map, with a residual connection."""
+
+    def __init__(self, config: NetworkConfig, width: int, upsample: bool = False) -> None:
+        self.heads = config.heads(width, upsample)
+        self.heads_first = not config.use_new_attention_order
+        self.norm = GroupNorm(width)
+        self.qkv = PointwiseConv(width, 3 * width)
+        self.proj_out = PointwiseConv(width, width, init="zero")
+
+    def execute(self, x: Var) -> Var:
+        """(N, width, H, W), same shape out."""
+        n, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x))
+        d = c // self.heads
+        if self.heads_first:  # the legacy order of the channels: head, then q, k, v
+            qkv = qkv.reshape(n * self.heads, 3, d, h * w)
+            q, k, v = (qkv[:, part] for part in range(3))
+        else:
+            qkv = qkv.reshape(n, 3, self.heads, d, h * w)
+            q, k, v = (qkv[:, part].reshape(n * self.heads, d, h * w) for part in range(3))
+        return x + self.proj_out(F.attention(q, k, v).reshape(n, c, h, w))
+
+
+class Downsample(nn.Module):
+    """Halves the resolution by a strided convolution."""
+
+    def __init__(self, width: int) -> None:
+        self.op = Conv2d(width, width, 3, stride=2)
+
+    def execute(self, x: Var) -> Var:
+        """(N, width, H, W) -> (N, width, H/2, W/2)."""
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Doubles the resolution: nearest neighbour, then a convolution."""
+
+    def __init__(self, width: int) -> None:
+        self.conv = Conv2d(width, width, 3)
+
+    def execute(self, x: Var) -> Var:
+        """(N, width, H, W) -> (N, width, 2H, 2W)."""
+        return self.conv(F.upsample_nearest(x))
+
+
+class Stage(nn.Sequential):
+    """Layers in a row, of which the residual blocks take the embedding too."""
+
+    def execute(self, x: Var, embedding: Var) -> Var:
+        """(N, C, H, W) and the embedding (N, 4 c) -> (N, C', H', W')."""
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
+        return x

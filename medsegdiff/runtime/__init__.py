@@ -1,0 +1,1 @@
+"""What the package stands on: Jittor's set-up, errors, whole files, named random streams."""

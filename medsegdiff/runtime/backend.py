@@ -1,0 +1,29 @@
+"""Jittor, ready to use: `from medsegdiff.runtime.backend import jt`.
+
+The first import on a machine compiles Jittor's core, which takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from medsegdiff.runtime import toolchain
+
+
+def _import_jittor():  # noqa: ANN202 (an untyped module)
+    toolchain.prepare()
+    if not toolchain.is_compiled():
+        print("compiling Jittor's core, about two minutes, once", file=sys.stderr, flush=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    import jittor
+
+    # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter.
+    for number, handler in handlers.items():
+        if handler is not None:  # None: installed by other C code
+            signal.signal(number, handler)
+    return jittor
+
+
+jt = _import_jittor()
+nn = jt.nn

@@ -1,0 +1,87 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from medsegdiff.runtime.errors import InputError
+
+_REMEDIES = {
+    errno.ENOSPC: "no space left on the disk; free some or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file of this name is in the way; choose another folder",
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals while writing `path` into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        raise InputError(f"{path}: cannot be written: {_REMEDIES[error.errno]}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder `path` with its parents and check that it can be written to.
+
+    Raises:
+        InputError: it cannot be created or is not writable.
+    """
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{uuid.uuid4().hex}.tmp"
+        probe.touch()
+        probe.unlink()
+    return path
+
+
+def fsync(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; rename it to `path` when the block ends well.
+
+    The block may create a file or a folder there. It is flushed before the rename, so after a crash
+    `path` is the old version or the new one, never a part of one. If the block fails, what it wrote
+    is removed.
+
+    Raises:
+        InputError: the disk is full, read-only or forbidden.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with writing(path):
+            yield beside
+            for part in [*beside.rglob("*"), beside] if beside.is_dir() else [beside]:
+                fsync(part)
+            if beside.is_dir() and path.is_dir():
+                shutil.rmtree(path)
+            beside.replace(path)
+            fsync(path.parent)
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)

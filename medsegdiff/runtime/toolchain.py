@@ -1,0 +1,178 @@
+"""What Jittor needs from the machine before its first import: found, prepared, or refused.
+
+Nothing here imports Jittor. `prepare()` is called once by `medsegdiff.runtime.backend`; the `find_*`
+functions also serve `medsegdiff doctor`.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Optional
+
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import replacing, writing
+
+ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
+# The folder in which Jittor looks for the oneDNN that it would otherwise download.
+_JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
+
+
+def command_version(command: str, *arguments: str) -> Optional[str]:
+    """The version number that `command --version` prints, or None if it does not run."""
+    try:
+        done = subprocess.run(
+            [command, *(arguments or ("--version",))], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+    return found.group() if done.returncode == 0 and found else None
+
+
+def package_version(name: str) -> Optional[str]:
+    """The installed version of a Python distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def jittor_home() -> Path:
+    """The folder under which Jittor keeps its cache, found as Jittor finds it."""
+    import jittor_utils
+
+    with writing(Path.home() / ".cache" / "jittor"):
+        return Path(jittor_utils.home())
+
+
+def compiler() -> Optional[str]:
+    """The C++ compiler that Jittor will use: `$cc_path`, or the g++ on the path."""
+    return os.environ.get("cc_path") or shutil.which("g++")
+
+
+def find_python_header() -> Optional[Path]:
+    """`Python.h`, without which no kernel can be compiled."""
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return header if header.is_file() else None
+
+
+def find_onednn() -> Optional[tuple[Path, Path]]:
+    """(include folder, library file) of the oneDNN that pip installed, or None."""
+    try:
+        files = [importlib.metadata.files(name) or [] for name in ONEDNN_WHEELS]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    located = [Path(entry.locate()).resolve() for group in files for entry in group]
+    library = next((path for path in located if path.name.startswith("libdnnl.so") and path.is_file()), None)
+    header = next((path for path in located if path.name == "dnnl.hpp" and path.parent.name == "include"), None)
+    return (header.parent, library) if library and header else None
+
+
+def find_cuda() -> tuple[Optional[str], str]:
+    """(nvcc, reason): the CUDA compiler Jittor can use, or None and why not."""
+    candidates = [os.environ.get("nvcc_path"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
+    nvcc = next((path for path in candidates if path and Path(path).is_file()), None)
+    if nvcc is None:
+        return None, "no nvcc found"
+    root = Path(nvcc).resolve().parent.parent
+    if not any(root.glob("lib*/libcudart.so*")) and not any(root.glob("targets/*/lib/libcudart.so*")):
+        return None, f"{nvcc} has no CUDA runtime (libcudart) beside it"
+    if ctypes.util.find_library("cuda") is None:
+        return None, f"{nvcc} found, but no NVIDIA driver (libcuda)"
+    version = command_version(nvcc)
+    if version is None or int(version.split(".")[0]) >= 13:
+        return None, f"{nvcc} is CUDA {version}; Jittor 1.3.11 supports CUDA 11 and 12"
+    return nvcc, f"CUDA {version}"
+
+
+def _refuse_what_cannot_work() -> None:
+    if not (3, 9) <= sys.version_info[:2] <= (3, 12):
+        raise InputError(
+            f"Python {platform.python_version()}: Jittor runs on 3.9 to 3.12; make an environment with one of these"
+        )
+    numpy = package_version("numpy") or "0"
+    if int(numpy.split(".")[0]) >= 2:
+        raise InputError(
+            f"NumPy {numpy}: Jittor returns wrong numbers with NumPy 2; install an older one: pip install 'numpy<2'"
+        )
+    if package_version("jittor") is None:
+        raise InputError("Jittor is not installed; install it: pip install 'jittor>=1.3.11,<1.4'")
+    cxx = compiler()
+    if cxx is None or command_version(cxx) is None:
+        raise InputError("g++ not found: Jittor compiles its kernels with it; install it (Debian: apt install g++)")
+    if find_python_header() is None:
+        raise InputError("Python.h not found: Jittor compiles against it; install it (Debian: apt install python3-dev)")
+
+
+def _prepare_onednn() -> None:
+    """Lay pip's oneDNN where Jittor looks for its own, unless one is there already."""
+    folder = jittor_home() / ".cache" / "jittor" / "mkl" / _JITTOR_ONEDNN
+    if (folder / "lib" / "libmkldnn.so").exists():
+        return
+    found = find_onednn()
+    if found is None:
+        raise InputError(
+            "oneDNN not found, Jittor computes convolutions with it; install it: "
+            "pip install onednn-cpu-gomp==2022.2.1 onednn-devel-cpu-gomp==2022.2.1"
+        )
+    headers, library = found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as beside:
+        (beside / "lib").mkdir(parents=True)
+        shutil.copytree(headers, beside / "include")
+        # Copies, not links: the cache outlives the environment that it was made from.
+        shutil.copy(library, beside / "lib" / "libmkldnn.so")
+        (beside / "lib" / "libdnnl.so.2").symlink_to("libmkldnn.so")
+
+
+def _quiet_compile_workers() -> None:
+    """Keep Ctrl-C from printing a traceback for each of Jittor's compile processes."""
+    import jittor_utils
+
+    initialise = jittor_utils.pool_initializer
+
+    def initialise_quietly() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        initialise()
+
+    jittor_utils.pool_initializer = initialise_quietly
+
+
+def is_compiled() -> bool:
+    """Whether Jittor's core was compiled before for this machine, compiler and Python."""
+    import jittor_utils
+
+    return any(Path(jittor_utils.cache_path).rglob("jittor_core*.so"))
+
+
+def prepare() -> None:
+    """Make `import jittor` succeed without a network, or say why it cannot.
+
+    Raises:
+        InputError: Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
+    """
+    _refuse_what_cannot_work()
+    os.environ.setdefault("log_silent", "1")
+    nvcc, _ = find_cuda()
+    os.environ["nvcc_path"] = nvcc or ""
+
+    import jittor_utils
+    import jittor_utils.install_cuda
+
+    if nvcc is None:
+        jittor_utils.install_cuda.install_cuda = lambda: None  # it would download one
+    # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
+    jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
+    jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    _quiet_compile_workers()
+    _prepare_onednn()

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.data import cache, digests
+from medsegdiff.data.cache import default_cache, prepare
+from medsegdiff.data.cases import Case
+from medsegdiff.data.isic import find_cases
+from medsegdiff.runtime.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared/data/isic2016"
+CURVE = ROOT / "tests/parity/cases/curve-isic-64.npz"
+
+# A builder of its own: argv is the cache folder, then image and mask paths; SLOW pauses at each image.
+BUILDER = """
+import os, sys, time
+from pathlib import Path
+from medsegdiff.data import cache
+from medsegdiff.data.cases import Case
+
+folder, *paths = map(Path, sys.argv[1:])
+read = cache.read_image
+
+def slow(path):
+    (folder.parent / "decoded").open("a").write("x")
+    time.sleep(float(os.environ["SLOW"]))
+    return read(path)
+
+cache.read_image = slow
+cases = [Case(image.stem, image, mask) for image, mask in zip(paths[::2], paths[1::2])]
+print(cache.prepare(cases, 16, folder, progress=False).images.sum())
+"""
+
+
+def start(folder, cases, slow):
+    paths = [path for case in cases for path in (case.image, case.mask)]
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILDER, folder, *paths],
+        env={**os.environ, "SLOW": str(slow), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def entries(folder):
+    """What the cache holds apart from the remembered digests."""
+    return sorted(path.name for path in (folder / "datasets").iterdir() if path.name != "digests.json")
+
+
+def quiet(cases, size, folder, **options):
+    return prepare(cases, size, folder, progress=False, **options)
+
+
+def test_published_preprocessing(make_cases, tmp_path):
+    cases = make_cases(3)
+    prepared = quiet(cases, 16, tmp_path / "cache")
+    assert len(prepared) == 3
+    assert prepared.ids == [case.id for case in cases]
+    assert prepared.original_sizes == [(24, 32)] * 3
+    assert prepared.images.shape == (3, 16, 16, 3)
+    assert prepared.images.dtype == prepared.masks.dtype == np.uint8
+    for index, case in enumerate(cases):
+        with Image.open(case.image) as image, Image.open(case.mask) as mask:
+            pixels = np.asarray(image.resize((16, 16), Image.BILINEAR))
+            grey = np.asarray(mask.resize((16, 16), Image.BILINEAR))
+        np.testing.assert_array_equal(prepared.images[index], pixels)
+        np.testing.assert_array_equal(prepared.masks[index], grey > 0)
+        expected = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(prepared.image(index), expected)
+        np.testing.assert_array_equal(prepared.mask(index), (grey > 0)[None].astype(np.float32))
+        assert prepared.image(index).dtype == prepared.mask(index).dtype == np.float32
+
+
+def test_nearest_masks(make_cases, tmp_path):
+    cases = make_cases(1)
+    bilinear = quiet(cases, 16, tmp_path / "cache")
+    nearest = quiet(cases, 16, tmp_path / "cache", mask_resize="nearest")
+    assert nearest.fingerprint != bilinear.fingerprint
+    with Image.open(cases[0].mask) as mask:
+        expected = np.asarray(mask.resize((16, 16), Image.NEAREST)) > 0
+    np.testing.assert_array_equal(nearest.masks[0], expected)
+    assert nearest.masks.sum() < bilinear.masks.sum()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
+@pytest.mark.skipif(not CURVE.is_file(), reason=f"no parity case {CURVE}")
+def test_checksums_of_the_published_project(tmp_path):
+    prepared = quiet(find_cases(REAL, "train")[:64], 64, tmp_path)
+    with np.load(CURVE) as case:
+        images = [prepared.image(index).mean() for index in range(64)]
+        np.testing.assert_allclose(images, case["image0_mean"], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(prepared.masks.mean((1, 2)), case["mask0_mean"])
+
+
+def test_cases_without_masks(make_cases, tmp_path):
+    first, second = make_cases(2)
+    for cases in ([Case(first.id, first.image)], [Case(first.id, first.image), second]):
+        prepared = quiet(cases, 16, tmp_path / "cache")
+        assert prepared.masks is None
+        with pytest.raises(ValueError, match="no masks"):
+            prepared.mask(0)
+        assert prepared.image(0).shape == (3, 16, 16)
+
+
+def test_keyed_by_content(make_cases, tmp_path):
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache").fingerprint
+    os.utime(cases[0].image, (1, 1))
+    assert quiet(cases, 16, tmp_path / "cache").fingerprint == first
+    assert quiet(cases, 8, tmp_path / "cache").fingerprint != first
+    assert quiet(cases[::-1], 16, tmp_path / "cache").fingerprint != first
+    renamed = [Case("other", cases[0].image, cases[0].mask), cases[1]]
+    assert quiet(renamed, 16, tmp_path / "cache").fingerprint != first
+    seen = {first}
+    for path in (cases[1].image, cases[1].mask):
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        pixels[0, 0] ^= 255
+        Image.fromarray(pixels).save(path)
+        seen.add(quiet(cases, 16, tmp_path / "cache").fingerprint)
+    assert len(seen) == 3
+
+
+def test_second_start_reads_no_source(make_cases, tmp_path, monkeypatch):
+    cases = make_cases(2)
+    monkeypatch.setattr(digests, "_SETTLED_NS", -1)  # the files are seconds old
+    first = quiet(cases, 16, tmp_path / "cache")
+
+    def forbidden(path):
+        raise AssertionError(f"read {path}")
+
+    monkeypatch.setattr(digests, "_digest", forbidden)
+    monkeypatch.setattr(cache, "read_image", forbidden)
+    assert quiet(cases, 16, tmp_path / "cache").fingerprint == first.fingerprint
+
+
+def test_fresh_files_are_not_remembered(make_cases, tmp_path):
+    cases = make_cases(1)
+    quiet(cases, 16, tmp_path / "cache")
+    assert not (tmp_path / "cache/datasets/digests.json").exists()
+
+
+def test_damaged_index_costs_only_time(make_cases, tmp_path, monkeypatch):
+    cases = make_cases(1)
+    monkeypatch.setattr(digests, "_SETTLED_NS", -1)
+    first = quiet(cases, 16, tmp_path / "cache")
+    (tmp_path / "cache/datasets/digests.json").write_text("{half")
+    assert quiet(cases, 16, tmp_path / "cache").fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "meta.json"])
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_damaged_entry_is_made_anew(make_cases, tmp_path, name, kept):
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache")
+    expected = first.images.copy()
+    path = tmp_path / "cache/datasets" / first.fingerprint / name
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: int(len(content) * kept)])
+    again = quiet(cases, 16, tmp_path / "cache")
+    np.testing.assert_array_equal(again.images, expected)
+    assert path.read_bytes() == content
+    assert entries(tmp_path / "cache") == [first.fingerprint]
+
+
+def test_two_builders_at_once(make_cases, tmp_path):
+    cases = make_cases(4)
+    folder = tmp_path / "cache"
+    builders = [start(folder, cases, 0.2) for _ in range(2)]
+    sums = [builder.communicate(timeout=60)[0] for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0]
+    prepared = quiet(cases, 16, folder)
+    assert [int(text) for text in sums] == [prepared.images.sum()] * 2
+    assert (tmp_path / "decoded").read_text() == "xxxx"  # one of them did all the work
+    assert entries(folder) == [prepared.fingerprint]
+
+
+def test_killed_builder(make_cases, tmp_path):
+    cases = make_cases(4)
+    folder = tmp_path / "cache"
+    builder = start(folder, cases, 30)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "decoded").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    builder.send_signal(signal.SIGKILL)
+    builder.communicate()
+    assert any(name.endswith(".tmp") for name in entries(folder))
+    prepared = quiet(cases, 16, folder)
+    assert len(prepared) == 4
+    assert prepared.images.any((1, 2, 3)).all()
+    assert entries(folder) == [prepared.fingerprint]
+
+
+def bad_image(case):
+    case.image.write_bytes(case.image.read_bytes()[:400])
+    return case.image
+
+
+def bad_mask(case):
+    case.mask.write_text("no picture")
+    return case.mask
+
+
+def other_size(case):
+    Image.new("L", (5, 5)).save(case.mask)
+    return case.mask
+
+
+@pytest.mark.parametrize("spoil", [bad_image, bad_mask, other_size])
+def test_bad_source_is_named_and_leaves_nothing(make_cases, tmp_path, spoil):
+    cases = make_cases(5)
+    path = spoil(cases[3])
+    with pytest.raises(InputError) as caught:
+        quiet(cases, 16, tmp_path / "cache")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert entries(tmp_path / "cache") == []
+
+
+def test_missing_source(make_cases, tmp_path):
+    cases = make_cases(2)
+    cases[1].mask.unlink()
+    with pytest.raises(InputError) as caught:
+        quiet(cases, 16, tmp_path / "cache")
+    assert str(cases[1].mask) in str(caught.value)
+
+
+def test_interrupt_leaves_nothing(make_cases, tmp_path, monkeypatch):
+    cases = make_cases(6)
+    calls = itertools.count()
+    read = cache.read_image
+
+    def interrupted(path):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(cache, "read_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(cases, 16, tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+
+
+def test_data_folder_stays_as_it_is(make_cases, tmp_path):
+    cases = make_cases(2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "source").rglob("*")}
+    quiet(cases, 16, tmp_path / "cache")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "source").rglob("*")} == before
+
+
+def test_senseless_arguments(make_cases, tmp_path):
+    cases = make_cases(1)
+    with pytest.raises(InputError, match="no images"):
+        quiet([], 16, tmp_path / "cache")
+    with pytest.raises(InputError, match="size"):
+        quiet(cases, 0, tmp_path / "cache")
+    with pytest.raises(InputError, match="cubic"):
+        quiet(cases, 16, tmp_path / "cache", mask_resize="cubic")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        quiet(cases, 16, tmp_path / "file")
+
+
+def test_progress_goes_to_standard_error(make_cases, tmp_path, capsys):
+    cases = make_cases(2)
+    prepare(cases, 16, tmp_path / "cache")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Preparing" in captured.err
+    prepare(cases, 8, tmp_path / "cache", progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_default_cache(monkeypatch, tmp_path):
+    for name in ("MEDSEGDIFF_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache/medsegdiff"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache() == tmp_path / "xdg/medsegdiff"
+    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "mine"))
+    assert default_cache() == tmp_path / "mine"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.data.images import image_size, read_image, read_mask
+from medsegdiff.runtime.errors import InputError
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+
+
+def refusal(function, path):
+    with pytest.raises(InputError) as caught:
+        function(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def test_rgb_and_grey(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb)
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), np.repeat(rgb[..., :1], 3, 2))
+
+
+def test_alpha_is_dropped_not_composited(tmp_path, rgb):
+    alpha = np.full((12, 20, 1), 10, np.uint8)
+    Image.fromarray(np.concatenate([rgb, alpha], 2)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb)
+
+
+def test_palette_image_gives_its_colours(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 200, 10, 20, 5, 250, 9])
+    image.putdata([1, 2, 0])
+    image.save(tmp_path / "a.png", transparency=bytes([255, 3, 255]))
+    assert read_image(tmp_path / "a.png").tolist() == [[[200, 10, 20], [5, 250, 9], [0, 0, 0]]]
+
+
+def test_cmyk_jpeg_keeps_its_colour(tmp_path):
+    Image.new("RGB", (16, 16), (200, 60, 30)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    image = read_image(tmp_path / "a.jpg").astype(int)
+    assert image.shape == (16, 16, 3)
+    assert np.abs(image - (200, 60, 30)).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_full_range(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.array([[0, 1, 257, 128 * 257, 65535]], np.uint16)).save(path)
+    assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    # The lowest label must not become background.
+    assert read_mask(path)[0].tolist() == [0, 1, 1, 128, 255]
+
+
+def test_wider_than_sixteen_bit_is_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "a.tif")
+    assert "16-bit" in refusal(read_image, tmp_path / "a.tif")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "b.tif")
+    assert "16-bit" in refusal(read_mask, tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_orientation_is_applied(tmp_path, suffix):
+    pixels = np.zeros((16, 32), np.uint8)
+    pixels[:8] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned clockwise: the upper half becomes the right half
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    image = read_image(path)
+    assert image.shape == (32, 16, 3)
+    assert image[:, 9:].min() > 240
+    assert image[:, :7].max() < 15
+    assert image_size(path) == (32, 16)
+
+
+def test_masks_of_every_mode(tmp_path):
+    labels = np.array([[0, 1, 2]], np.uint8)
+    palette = Image.fromarray(labels).convert("P")
+    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])  # colours that would mislead
+    palette.save(tmp_path / "palette.png")
+    assert read_mask(tmp_path / "palette.png").tolist() == [[0, 255, 255]]
+    Image.fromarray(labels > 0).save(tmp_path / "bit.png")
+    assert read_mask(tmp_path / "bit.png").tolist() == [[0, 255, 255]]
+    Image.fromarray(labels * 100).save(tmp_path / "grey.png")
+    assert read_mask(tmp_path / "grey.png").tolist() == [[0, 100, 200]]
+    Image.fromarray(np.repeat(labels[..., None] * 100, 3, 2)).save(tmp_path / "rgb.png")
+    assert read_mask(tmp_path / "rgb.png").tolist() == [[0, 100, 200]]
+
+
+def test_size_needs_the_header_only(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    head = tmp_path / "head.png"
+    head.write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    assert image_size(head) == (12, 20)
+
+
+@pytest.mark.parametrize("function", [read_image, read_mask, image_size])
+def test_unusable_files(tmp_path, monkeypatch, function):
+    assert "no such file" in refusal(function, tmp_path / "absent.png")
+    (tmp_path / "empty.png").touch()
+    assert "empty" in refusal(function, tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("this is no picture at all")
+    assert "known format" in refusal(function, tmp_path / "text.png")
+    (tmp_path / "folder.png").mkdir()
+    assert "folder" in refusal(function, tmp_path / "folder.png")
+    Image.new("L", (8, 8)).save(tmp_path / "good.png")
+
+    def forbidden(*_):  # the superuser may read anything, so file modes would not do
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert "permission" in refusal(function, tmp_path / "good.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("function", [read_image, read_mask])
+def test_truncated_file(tmp_path, rgb, suffix, function):
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(np.tile(rgb, (8, 8, 1))).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cut off" in refusal(function, path)
+
+
+def test_damaged_png(tmp_path, rgb):
+    path = tmp_path / "bad.png"
+    Image.fromarray(rgb).save(path)
+    content = bytearray(path.read_bytes())
+    content[50:80] = bytes(30)
+    path.write_bytes(content)
+    assert "damaged" in refusal(read_image, path)
+
+
+def test_too_many_pixels(tmp_path, monkeypatch):
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "too many pixels" in refusal(read_image, tmp_path / "a.png")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.data.cases import check_pair
+from medsegdiff.data.images import read_image, read_mask
+from medsegdiff.data.isic import find_cases
+from medsegdiff.data.phantom import draw, write_isic
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.randomness import generator
+
+
+def contents(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_drawings_are_lesions_darker_than_their_skin():
+    darker = 0
+    for index in range(20):
+        image, mask = draw(generator(0, index), 96)
+        assert image.shape == (96, 96, 3)
+        assert image.dtype == mask.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 255}
+        assert 0.02 < (mask > 0).mean() < 0.7
+        y, x = np.mgrid[-1:1:96j, -1:1:96j]
+        skin = (mask == 0) & (np.hypot(x, y) < 0.9)
+        darker += image[mask > 0].mean() < image[skin].mean() - 15
+    assert darker >= 18
+
+
+def test_a_drawing_depends_on_its_stream_only():
+    first, again, other = (draw(generator(seed, "x"), 64) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[1] != other[1]).any()
+
+
+def test_layout_is_that_of_the_challenge(tmp_path):
+    write_isic(tmp_path / "out", 3, 2, 48)
+    train, test = (find_cases(tmp_path / "out", split) for split in ("train", "test"))
+    assert [case.id for case in train] == ["ISIC_9000000", "ISIC_9000001", "ISIC_9000002"]
+    assert len(test) == 2
+    assert not {case.id for case in train} & {case.id for case in test}
+    case = train[0]
+    folder = tmp_path / "out/Train"
+    assert case.image == folder / "ISBI2016_ISIC_Part1_Training_Data/ISIC_9000000.jpg"
+    assert case.mask == folder / "ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_9000000_Segmentation.png"
+    check_pair(case)
+    image, mask = draw(generator(0, "phantom", 9_000_000), 48)
+    np.testing.assert_array_equal(read_mask(case.mask), mask)
+    assert np.abs(read_image(case.image).astype(int) - image).mean() < 6  # JPEG
+    with (folder / "ISBI2016_ISIC_Part1_Training_GroundTruth.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["", "img", "seg"]
+
+
+def test_rewriting_gives_the_same_bytes_and_more_images_keep_the_first(tmp_path):
+    write_isic(tmp_path / "a", 2, 1, 48, seed=7)
+    before = contents(tmp_path / "a")
+    write_isic(tmp_path / "a", 2, 1, 48, seed=7)
+    assert contents(tmp_path / "a") == before
+    write_isic(tmp_path / "b", 3, 1, 48, seed=7)
+    larger = contents(tmp_path / "b")
+    images = [name for name in before if name.endswith((".jpg", ".png"))]
+    assert len(images) == 6
+    assert all(larger[name] == before[name] for name in images)
+
+
+def test_foreign_data_is_never_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_isic(out, 1, 1, 48)  # an empty folder is fine
+    written = contents(out)
+    with pytest.raises(InputError, match="other data"):
+        write_isic(out, 2, 1, 48)
+    notes = out / "Train/notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(InputError) as caught:
+        write_isic(out, 1, 1, 48)
+    assert str(notes) in str(caught.value)
+    assert contents(out) == {**written, "Train/notes.txt": hashlib.sha256(b"mine").hexdigest()}
+    with pytest.raises(InputError, match="a file"):
+        write_isic(notes, 1, 1, 48)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError) as caught:
+        write_isic(other, 1, 1, 48)
+    assert str(other) in str(caught.value)
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_isic(tmp_path / "out", 1, 1, 48)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 48), (1, 0, 48), (1, 1, 8)])
+def test_senseless_numbers(tmp_path, numbers):
+    with pytest.raises(InputError, match="at least"):
+        write_isic(tmp_path / "out", *numbers)

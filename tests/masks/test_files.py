@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.masks.files import (
+    find_predictions,
+    read_mask_png,
+    read_probability,
+    resize_probability,
+    write_prediction,
+)
+from medsegdiff.runtime.errors import InputError
+
+
+@pytest.fixture
+def probability():
+    return np.random.default_rng(0).random((7, 5), dtype=np.float32)
+
+
+def test_written_files_read_back(tmp_path, probability):
+    std = probability / 2
+    path = write_prediction(tmp_path, "a.b_c", probability, std, [probability, 1 - probability])
+    assert path == tmp_path / "a.b_c.png"
+    np.testing.assert_array_equal(read_mask_png(path), probability > 0.5)
+    half_step = 0.5 / 65535 + 1e-7
+    for name, expected in {
+        "prob": probability,
+        "std": std,
+        "member0": probability,
+        "member1": 1 - probability,
+    }.items():
+        read = read_probability(tmp_path / f"a.b_c_{name}.png")
+        assert read.dtype == np.float32
+        np.testing.assert_allclose(read, expected, atol=half_step, rtol=0)
+
+
+def test_formats_of_the_files(tmp_path):
+    write_prediction(tmp_path, "x", np.array([[0, 0.5], [0.75, 1]], np.float32))
+    with Image.open(tmp_path / "x.png") as mask:
+        assert (mask.format, mask.mode) == ("PNG", "L")
+        assert np.asarray(mask).tolist() == [[0, 0], [255, 255]]
+    with Image.open(tmp_path / "x_prob.png") as picture:
+        assert np.asarray(picture).tolist() == [[0, 32768], [49151, 65535]]
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png"}
+
+
+@pytest.mark.parametrize(
+    "id", ["../x", "a/b", "", ".x", "x_prob", "x_std", "x_overlay", "x_member", "x_member12"]
+)
+def test_ids_that_cannot_name_a_prediction(tmp_path, probability, id):
+    with pytest.raises(InputError, match="rename the image"):
+        write_prediction(tmp_path, id, probability)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
+def test_values_that_are_no_probability(tmp_path, probability, value):
+    std = probability.copy()
+    std[0, 0] = value
+    with pytest.raises(InputError, match=r"x_std\.png: values outside"):
+        write_prediction(tmp_path, "x", probability, std)
+    assert not any(tmp_path.iterdir())
+
+
+def test_shapes_must_agree(tmp_path, probability):
+    with pytest.raises(ValueError, match="x_std"):
+        write_prediction(tmp_path, "x", probability, probability.T)
+
+
+def test_find_predictions_knows_masks_from_their_companions(tmp_path, probability):
+    for id in ("b_1", "a.2", "probe_stdx", "x_prob_1"):
+        write_prediction(tmp_path, id, probability, probability, [probability])
+    for other in ("a.2_overlay.png", ".hidden.png", "notes.txt", "a.2_member3.png"):
+        (tmp_path / other).touch()
+    found = find_predictions(tmp_path)
+    assert list(found) == ["a.2", "b_1", "probe_stdx", "x_prob_1"]
+    assert found["a.2"] == tmp_path / "a.2.png"
+
+
+def test_find_predictions_needs_a_folder(tmp_path):
+    with pytest.raises(InputError, match="absent: is not a folder"):
+        find_predictions(tmp_path / "absent")
+
+
+def test_eight_bit_and_colour_pictures_are_probabilities_too(tmp_path):
+    Image.fromarray(np.array([[0, 51, 255]], np.uint8)).convert("RGB").save(tmp_path / "x.png")
+    np.testing.assert_allclose(read_probability(tmp_path / "x.png"), [[0, 0.2, 1]], rtol=1e-6)
+
+
+def test_mask_of_zeros_and_ones_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png: .*0 and 255"):
+        read_mask_png(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("read", [read_probability, read_mask_png])
+def test_unreadable_files_are_named(tmp_path, probability, read):
+    whole = write_prediction(tmp_path, "x", probability).read_bytes()
+    path = tmp_path / "bad.png"
+    for content, reason in ((b"", "empty"), (whole[: len(whole) // 2], "damaged"), (b"text", "damaged")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"bad\.png: is {reason}"):
+            read(path)
+    with pytest.raises(InputError, match=r"absent\.png: no such file"):
+        read(tmp_path / "absent.png")
+
+
+def test_resize_keeps_values_and_interpolates():
+    step = np.array([[0, 1], [0, 1]], np.float32)
+    np.testing.assert_allclose(resize_probability(step, (1, 4)), [[0, 0.25, 0.75, 1]], atol=1e-6)
+    shrunk = resize_probability(np.tile(step, (8, 8)), (2, 4))
+    assert shrunk.shape == (2, 4)
+    np.testing.assert_allclose(shrunk[:, 1:3], 0.5, atol=0.05)  # antialiased, not sampled
+    ones = resize_probability(np.ones((31, 17)), (64, 63))
+    assert ones.dtype == np.float32
+    assert ones.max() <= 1
+    np.testing.assert_allclose(ones, 1, atol=1e-6)
