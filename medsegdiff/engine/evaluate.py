@@ -170,9 +170,7 @@ def evaluate(
     console = Console(stderr=True)
     scores = [
         Score(id, found[id], _measure(found[id], truth[id], protocol_size))
-        for id in track(
-            present, "Evaluating", console=console, transient=True, disable=not console.is_terminal
-        )
+        for id in track(present, "Evaluating", console=console, transient=True, disable=not console.is_terminal)
     ]
     report = Report(
         scores=scores,
@@ -229,9 +227,7 @@ def _measure(prediction: Path, truth: Path, protocol_size: int) -> dict[str, flo
         _check_size(probability, soft, target, truth)
 
     square = protocol_size, protocol_size
-    iou, dice = published_iou_dice(
-        resize_probability(probability, square), resize_probability(target, square)
-    )
+    iou, dice = published_iou_dice(resize_probability(probability, square), resize_probability(target, square))
     return {"published_iou": iou, "published_dice": dice, **overlap(mask, target > 0.5)._asdict()}
 
 

@@ -71,9 +71,7 @@ def write_prediction(
         if layer.ndim != 2 or layer.shape != probability.shape:
             raise ValueError(f"{name}: shape {layer.shape} where (H, W) {probability.shape} is needed")
         if not ((layer >= 0) & (layer <= 1)).all():
-            raise InputError(
-                f"{out / name}.png: values outside [0, 1] or not a number, not written; check the weights"
-            )
+            raise InputError(f"{out / name}.png: values outside [0, 1] or not a number, not written; check the weights")
     for name, layer in layers.items():
         grey = np.round(layer.astype(np.float64) * 65535).astype(np.uint16)
         _write_png(out / f"{name}.png", grey)

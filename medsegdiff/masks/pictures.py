@@ -156,9 +156,7 @@ def _add_scale(figure: Figure, axes: np.ndarray, columns: list[str]) -> None:
                 drawn.images[0], cax=column[-1].inset_axes([0, -0.09, 1, 0.045]), orientation="horizontal"
             )
             low, high = drawn.images[0].get_clim()
-            bar.set_ticks(
-                [low, (low + high) / 2, high], labels=[f"{low:g}", f"{(low + high) / 2:g}", f"{high:g}"]
-            )
+            bar.set_ticks([low, (low + high) / 2, high], labels=[f"{low:g}", f"{(low + high) / 2:g}", f"{high:g}"])
             for label, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right")):
                 label.set_horizontalalignment(side)  # no label sticks out of its column
             bar.ax.tick_params(labelsize=5, width=0.4, length=2, pad=1)
@@ -175,9 +173,7 @@ def _shrink(values: np.ndarray) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def _draw_outline(
-    picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int
-) -> np.ndarray:
+def _draw_outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> np.ndarray:
     """Blend the outline of `mask` into float32 (H, W, 3), with a shadow that sets it off from light skin."""
     edge = mask & ~_eroded(mask)
     for paint, reach, strength in (((0, 0, 0), width + 1, 0.4), (colour, width, 1)):
@@ -195,11 +191,7 @@ def _softened(line: np.ndarray) -> np.ndarray:
 def _dilated(mask: np.ndarray, steps: int) -> np.ndarray:
     """Grow by `steps` pixels; crosses and squares in turn make it an octagon, nearly a disc."""
     for step in range(steps):
-        mask = (
-            _grown_along(_grown_along(mask, 0), 1)
-            if step % 2
-            else _grown_along(mask, 0) | _grown_along(mask, 1)
-        )
+        mask = _grown_along(_grown_along(mask, 0), 1) if step % 2 else _grown_along(mask, 0) | _grown_along(mask, 1)
     return mask
 
 

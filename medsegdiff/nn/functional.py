@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -12,26 +12,9 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 
 
-def group_norm(x: Var, weight: Var, bias: Var, groups: int, eps: float = 1e-5) -> Var:
-    """Group normalisation of `x` (N, C, H, W) (Wu & He 2018)."""
-    n, c, h, w = x.shape
-    grouped = x.reshape(n, groups, -1)
-    centred = grouped - grouped.mean(dim=2, keepdims=True)
-    variance = (centred * centred).mean(dim=2, keepdims=True)
-    normed = (centred / jt.sqrt(variance + eps)).reshape(n, c, h, w)
-    return normed * weight.reshape(1, c, 1, 1) + bias.reshape(1, c, 1, 1)
-
-
 def silu(x: Var) -> Var:
     """`x * sigmoid(x)`."""
     return x * jt.sigmoid(x)
-
-
-def attention(q: Var, k: Var, v: Var) -> Var:
-    """Softmax attention; `q`, `k`, `v` and the result are (B, D, T)."""
-    scale = 1 / math.sqrt(q.shape[1])
-    scores = jt.nn.softmax(jt.nn.bmm(q.transpose(0, 2, 1), k) * scale, dim=-1)
-    return jt.nn.bmm(v, scores.transpose(0, 2, 1))
 
 
 def upsample_nearest(x: Var) -> Var:
@@ -116,8 +99,3 @@ def batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var, eps: fl
     """`x` (N, C, H, W) normalised by the given statistics (C,), scaled and shifted."""
     scale = (weight / jt.sqrt(variance + eps)).reshape(1, -1, 1, 1)
     return (x - mean.reshape(1, -1, 1, 1)) * scale + bias.reshape(1, -1, 1, 1)
-
-
-def conv2d(x: Var, weight: Var, bias: Optional[Var] = None, stride: int = 1) -> Var:
-    """Convolution of `x` (N, C, H, W), zero-padded by half the kernel."""
-    return jt.nn.conv2d(x, weight, bias, stride=stride, padding=weight.shape[2] // 2)

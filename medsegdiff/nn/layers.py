@@ -11,6 +11,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from medsegdiff.kernels.convolution import conv2d
+from medsegdiff.kernels.normalisation import group_norm
 from medsegdiff.nn import functional as F
 from medsegdiff.runtime.backend import jt, nn
 
@@ -40,7 +42,7 @@ class Conv2d(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-        return F.conv2d(x, self.weight, self.bias, self.stride)
+        return conv2d(x, self.weight, self.bias, self.stride, padding=self.weight.shape[2] // 2)
 
 
 class PointwiseConv(nn.Module):
@@ -57,7 +59,7 @@ class PointwiseConv(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W)."""
-        return F.conv2d(x, self.weight.unsqueeze(3), self.bias)
+        return conv2d(x, self.weight.unsqueeze(3), self.bias)
 
 
 class Linear(nn.Module):
@@ -115,9 +117,16 @@ class GroupNorm(nn.Module):
         self.weight = jt.ones((width,))
         self.bias = jt.zeros((width,))
 
-    def execute(self, x: Var) -> Var:
-        """(N, width, H, W), same shape out."""
-        return F.group_norm(x, self.weight, self.bias, GROUPS)
+    def execute(self, x: Var, scale: Optional[Var] = None, shift: Optional[Var] = None, silu: bool = False) -> Var:
+        """(N, width, H, W), same shape out: `norm(x) * (1 + scale) + shift`, then SiLU on demand.
+
+        `scale` and `shift` are (N, width).
+        """
+        weight, bias = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
+        if scale is not None:
+            weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
+        shape = x.shape[:2]
+        return group_norm(x, weight.broadcast(shape), bias.broadcast(shape), GROUPS, silu)
 
 
 class BatchNorm2d(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
@@ -128,7 +129,7 @@ class MedSegDiff(nn.Module):
             label: (N,) integers, with class conditioning
         """
         first = self.input_blocks[0][0]
-        stem = F.conv2d(image, first.weight[:, : self.config.image_channels], first.bias)
+        stem = conv2d(image, first.weight[:, : self.config.image_channels], first.bias, padding=1)
         if (label is not None) != self.config.class_cond:
             raise ValueError("a label goes with class conditioning, and only with it")
         embedded = None if label is None else self.label_emb(label)
@@ -149,7 +150,7 @@ class MedSegDiff(nn.Module):
         if condition.label is not None:
             embedding = embedding + condition.label
         first = self.input_blocks[0][0]
-        h = condition.stem + F.conv2d(mask_t, first.weight[:, self.config.image_channels :])
+        h = condition.stem + conv2d(mask_t, first.weight[:, self.config.image_channels :], padding=1)
         skips = [h]
         for stage in list(self.input_blocks)[1:]:
             h = stage(h, embedding)
@@ -162,7 +163,8 @@ class MedSegDiff(nn.Module):
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(jt.concat([h, skips.pop()], dim=1), embedding)
-        out = self.out(h)
+        norm, _, conv = self.out
+        out = conv(norm(h, silu=True))
         if not self.config.learn_sigma:
             return Prediction(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)

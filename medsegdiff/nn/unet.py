@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.kernels.attention import attention
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
@@ -33,19 +34,19 @@ class ResBlock(nn.Module):
 
     def execute(self, x: Var, embedding: Var) -> Var:
         """(N, inputs, H, W) and the activated embedding's source (N, 4 c) -> (N, outputs, H', W')."""
-        norm, activation, conv = self.in_layers
-        h = activation(norm(x))
+        norm, _, conv = self.in_layers
+        h = norm(x, silu=True)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv(h)
-        shift = self.emb_layers(embedding).unsqueeze(2).unsqueeze(3)
-        norm, activation, dropout, conv = self.out_layers
+        shift = self.emb_layers(embedding)
+        norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
             scale, shift = jt.chunk(shift, 2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = norm(h, scale, shift, silu=True)
         else:
-            h = norm(h + shift)
-        h = conv(dropout(activation(h)))
+            h = norm(h + shift.unsqueeze(2).unsqueeze(3), silu=True)
+        h = conv(dropout(h))
         return h + (x if self.skip_connection is None else self.skip_connection(x))
 
 
@@ -70,7 +71,7 @@ class AttentionBlock(nn.Module):
         else:
             qkv = qkv.reshape(n, 3, self.heads, d, h * w)
             q, k, v = (qkv[:, part].reshape(n * self.heads, d, h * w) for part in range(3))
-        return x + self.proj_out(F.attention(q, k, v).reshape(n, c, h, w))
+        return x + self.proj_out(attention(q, k, v).reshape(n, c, h, w))
 
 
 class Downsample(nn.Module):

@@ -1,0 +1,48 @@
+"""Training batches: which images each step sees is a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from medsegdiff.data.augment import augment
+from medsegdiff.data.cache import Prepared
+from medsegdiff.runtime.randomness import generator
+
+
+class Batch(NamedTuple):
+    """Images and masks of one training step."""
+
+    ids: list[str]
+    images: np.ndarray
+    """(N, C, S, S) float32 in [0, 1]."""
+    masks: np.ndarray
+    """(N, M, S, S) float32 of 0 and 1."""
+
+
+class Batches:
+    """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next."""
+
+    def __init__(self, dataset: Prepared, batch_size: int, seed: int, augmented: bool = False) -> None:
+        self.dataset, self.batch_size, self.seed, self.augmented = dataset, batch_size, seed, augmented
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return generator(self.seed, "order", epoch).permutation(len(self.dataset))
+
+    def indices(self, step: int) -> list[int]:
+        """The images of training step `step`, counted from 0."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [int(self._order(p // len(self.dataset))[p % len(self.dataset)]) for p in positions]
+
+    def __getitem__(self, step: int) -> Batch:
+        images, masks, indices = [], [], self.indices(step)
+        for sample, index in enumerate(indices):
+            image, mask = self.dataset.image(index), self.dataset.mask(index)
+            if self.augmented:
+                image, mask = augment(image, mask, generator(self.seed, "augment", step, sample))
+            images.append(image)
+            masks.append(mask)
+        return Batch([self.dataset.ids[i] for i in indices], np.stack(images), np.stack(masks))

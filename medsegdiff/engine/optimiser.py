@@ -1,0 +1,73 @@
+"""AdamW and running averages of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from medsegdiff.runtime.backend import jt
+
+Var = Any  # jt.Var
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), bias-corrected, eps 1e-8."""
+
+    beta1, beta2, eps = 0.9, 0.999, 1e-8
+
+    def __init__(self, parameters: Mapping[str, Var], weight_decay: float = 0.0) -> None:
+        self.parameters, self.weight_decay = parameters, weight_decay
+        self.count = 0
+        self.mean = {name: jt.zeros_like(p).stop_grad() for name, p in parameters.items()}
+        self.square = {name: jt.zeros_like(p).stop_grad() for name, p in parameters.items()}
+
+    def step(self, gradients: Mapping[str, Var], lr: float) -> None:
+        """Move every parameter against its gradient."""
+        self.count += 1
+        keep = jt.array(np.float32([1 - lr * self.weight_decay]))
+        rate = jt.array(np.float32([lr / (1 - self.beta1**self.count)]))
+        correction = jt.array(np.float32([1 / np.sqrt(1 - self.beta2**self.count)]))
+        for name, p in self.parameters.items():
+            g, m, v = gradients[name], self.mean[name], self.square[name]
+            m.update(self.beta1 * m + (1 - self.beta1) * g)
+            v.update(self.beta2 * v + (1 - self.beta2) * g * g)
+            p.update(p * keep - rate * m / (jt.sqrt(v) * correction + self.eps))
+
+    def state(self) -> dict[str, Var]:
+        """Both moments of every parameter, as "mean:NAME" and "square:NAME"."""
+        moments = {f"mean:{name}": value for name, value in self.mean.items()}
+        return {**moments, **{f"square:{name}": value for name, value in self.square.items()}}
+
+    def load(self, arrays: Mapping[str, np.ndarray], count: int) -> None:
+        """Continue from the moments of `state` after `count` steps."""
+        for key, value in self.state().items():
+            value.assign(jt.array(arrays[key]))
+        self.count = count
+
+
+class Average:
+    """An exponential moving average of a network's state, running statistics included."""
+
+    def __init__(self, state: Mapping[str, Var], rate: float, warmup: bool) -> None:
+        self.rate, self.warmup = rate, warmup
+        self.source = state
+        self.values = {name: value.detach().clone().stop_grad() for name, value in state.items()}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after training step `step`, counted from 1."""
+        rate = min(self.rate, (1 + step) / (10 + step)) if self.warmup else self.rate
+        share = jt.array(np.float32([1 - rate]))
+        for name, value in self.values.items():
+            value.update(value + share * (self.source[name].detach() - value))
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from `arrays`."""
+        for name, value in self.values.items():
+            value.assign(jt.array(arrays[name]))
+
+
+def global_norm(values: Mapping[str, Var]) -> Var:
+    """The Euclidean norm of all values together, a scalar."""
+    return jt.sqrt(jt.stack([(v * v).sum() for v in values.values()]).sum())
