@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -126,8 +126,17 @@ def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
     return None, complaints
 
 
-def load_weights(path: Path, which: str = "ema") -> tuple[RunConfig, dict[str, np.ndarray], str]:
-    """(config, weights, where they came from) for sampling.
+class Weights(NamedTuple):
+    """Trained weights, with the configuration of the run they come from."""
+
+    config: RunConfig
+    arrays: dict[str, np.ndarray]
+    source: str
+    """The file they were read from."""
+
+
+def load_weights(path: Path, which: str = "ema") -> Weights:
+    """The weights to sample with.
 
     Args:
         path: a run's folder (its newest checkpoint is taken), a checkpoint folder, or a
@@ -150,15 +159,15 @@ def load_weights(path: Path, which: str = "ema") -> tuple[RunConfig, dict[str, n
     averages = [name.rpartition(".")[0] for name in names if name.startswith("ema-")]
     group = averages[0] if which == "ema" and averages else "model"
     checkpoint = load(path, [group])
-    return checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors"
+    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors")
 
 
-def _load_file(path: Path) -> tuple[RunConfig, dict[str, np.ndarray], str]:
+def _load_file(path: Path) -> Weights:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
     if (path.parent / _STATE).is_file():
         checkpoint = load(path.parent, [path.stem])
-        return checkpoint.config, checkpoint.arrays[path.stem], str(path)
+        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path))
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -168,4 +177,4 @@ def _load_file(path: Path) -> tuple[RunConfig, dict[str, np.ndarray], str]:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
     except (SafetensorError, ValueError, OSError):
         raise InputError(f"{path}: damaged or not a .safetensors file") from None
-    return RunConfig.from_flat(options), arrays, str(path)
+    return Weights(RunConfig.from_flat(options), arrays, str(path))

@@ -11,6 +11,8 @@ from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
+SAMPLERS = ("ddpm", "ddim", "dpm++")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -96,6 +98,52 @@ class TrainingConfig:
             if not valid:
                 raise InputError(f'--ema-rate "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
         return rates
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How to sample.
+
+    Args:
+        sampler: "ddpm" (ancestral), "ddim" (implicit) or "dpm++" (DPM-Solver++(2M))
+        steps: network evaluations a mask; 0: all the steps of the training schedule
+        timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
+        eta: noise of ddim, from 0 (deterministic) to 1
+        members: masks sampled for each image
+        batch_size: masks sampled at once, over images and members
+        seed: what all noise is drawn from
+    """
+
+    sampler: str = "ddpm"
+    steps: int = 25
+    timestep_respacing: str = ""
+    eta: float = 0.0
+    members: int = 5
+    batch_size: int = 15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"--sampler {self.sampler}: must be one of {', '.join(SAMPLERS)}")
+        for name, least in (("steps", 0), ("members", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"--eta {self.eta}: must be from 0 to 1")
+
+    def spacing(self, schedule_steps: int) -> str:
+        """The respacing of a schedule of so many steps.
+
+        Raises:
+            InputError: more steps are asked for than there are.
+        """
+        if self.timestep_respacing:
+            return self.timestep_respacing
+        if self.steps > schedule_steps:
+            raise InputError(
+                f"--steps {self.steps}: the model was trained with {schedule_steps} steps; use at most those"
+            )
+        return str(self.steps) if self.steps else ""
 
 
 @dataclass(frozen=True)

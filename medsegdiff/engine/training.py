@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -28,8 +28,8 @@ from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing
-from medsegdiff.runtime.patience import say_if_slow
 from medsegdiff.runtime.randomness import generator
+from medsegdiff.runtime.toolchain import few_kernels
 
 
 class StepResult(NamedTuple):
@@ -211,12 +211,11 @@ def train(config: RunConfig, dataset: Prepared) -> Path:
             checkpoints.save(out, trainer.checkpoint(logbook, dataset.fingerprint), training.keep)
             saved = trainer.step
 
+    if few_kernels():
+        print("compiling the network's kernels, about a minute, once", file=sys.stderr, flush=True)
     with _stop_requests() as requests, _progress(trainer.step, training.steps) as bar:
-        waiting = say_if_slow("the first step compiles the network's kernels: under a minute, once")
         while trainer.step < training.steps and not requests:
-            with waiting:
-                result = trainer.train_step(batches[trainer.step])
-            waiting = nullcontext()
+            result = trainer.train_step(batches[trainer.step])
             logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
             bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
             bar.update()

@@ -176,3 +176,10 @@ def prepare() -> None:
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _quiet_compile_workers()
     _prepare_onednn()
+
+
+def few_kernels() -> bool:
+    """Whether a network's kernels have most likely not been compiled on this machine yet."""
+    import jittor_utils
+
+    return sum(1 for _ in Path(jittor_utils.cache_path).rglob("jit/*.so")) < 60

@@ -69,9 +69,7 @@ def test_both_measures_use_their_own_file(pred_dir, truth, masks):
     metrics = evaluate(pred_dir, one, protocol_size=32).scores[0].metrics
 
     square = (32, 32)
-    expected = published_iou_dice(
-        resize_probability(probability, square), resize_probability(masks[id], square)
-    )
+    expected = published_iou_dice(resize_probability(probability, square), resize_probability(masks[id], square))
     assert (metrics["published_iou"], metrics["published_dice"]) == pytest.approx(expected, abs=1e-3)
     assert overlap(probability > 0.5, masks[id])._asdict().items() <= metrics.items()
     assert metrics["recall"] == pytest.approx(23 / 26)

@@ -44,9 +44,7 @@ def test_formats_of_the_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png"}
 
 
-@pytest.mark.parametrize(
-    "id", ["../x", "a/b", "", ".x", "x_prob", "x_std", "x_overlay", "x_member", "x_member12"]
-)
+@pytest.mark.parametrize("id", ["../x", "a/b", "", ".x", "x_prob", "x_std", "x_overlay", "x_member", "x_member12"])
 def test_ids_that_cannot_name_a_prediction(tmp_path, probability, id):
     with pytest.raises(InputError, match="rename the image"):
         write_prediction(tmp_path, id, probability)

@@ -1,0 +1,68 @@
+"""`medsegdiff evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.app.options import Parser
+from medsegdiff.runtime.errors import InputError
+
+SUMMARY = "score predictions against ground truth: table, CSV, JSON"
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--pred-path", type=str, default="", help="folder of the predictions")
+    parser.add_argument("--gt-path", type=str, default="", help="folder of the ground-truth masks")
+    parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
+    parser.add_argument("--out-dir", type=str, default="", help="where metrics.csv and .json go; default: --pred-path")
+    parser.add_argument("--protocol-size", type=int, default=256, help="side of the published protocol's comparison")
+    parser.add_argument("--seed", type=int, default=0, help="what the bootstrap is drawn from")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code."""
+    if not options.pred_path:
+        raise InputError("--pred-path: missing; give the folder of the predictions")
+    if bool(options.gt_path) == bool(options.data_dir):
+        raise InputError("--gt-path, --data-dir: give one of them")
+    if options.protocol_size < 1:
+        raise InputError(f"--protocol-size {options.protocol_size}: must be at least 1")
+    from medsegdiff.engine.evaluate import truth_from_folder
+
+    if options.gt_path:
+        truth = truth_from_folder(Path(options.gt_path))
+    else:
+        from medsegdiff.data.isic import find_cases
+
+        truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
+    evaluate(options.pred_path, truth, options.out_dir, options.protocol_size, options.seed)
+    return 0
+
+
+def evaluate(pred_path: str, truth: dict[str, Path], out_dir: str = "", protocol_size: int = 256, seed: int = 0) -> Any:
+    """Score, print the table, write the files; returns the report."""
+    from rich.console import Console
+
+    from medsegdiff.engine.evaluate import evaluate as score
+    from medsegdiff.runtime.files import make_folder
+
+    out = make_folder(Path(out_dir or pred_path))
+    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed)
+    Console(soft_wrap=True).print(report.table())
+    print(f"per image: {out / 'metrics.csv'}; summary: {out / 'metrics.json'}")
+    return report
+
+
+OFFICIAL_TEST_IMAGES = 379  # ISIC 2016, task 1 (Gutman et al., arXiv:1605.01397)
+
+
+def _note(truth: dict[str, Path]) -> str:
+    isic2016 = all("ISBI2016" in str(path) for path in truth.values())
+    if not isic2016 or len(truth) == OFFICIAL_TEST_IMAGES:
+        return ""
+    return (
+        f"These are {len(truth)} images of the ISIC 2016 layout, not the official benchmark's "
+        f"{OFFICIAL_TEST_IMAGES} test images: near to, but not, the official score."
+    )

@@ -1,0 +1,108 @@
+"""`medsegdiff sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from medsegdiff.app.options import Parser, add_section
+from medsegdiff.data.cases import Case
+from medsegdiff.engine.config import SamplingConfig, difference, pick
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import make_folder
+
+SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
+    parser.add_argument(
+        "--model-path",
+        type=str,
+        default="",
+        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, or a .safetensors file",
+    )
+    parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
+    parser.add_argument("--images", type=str, nargs="*", default=[], help="or image files, or folders of image files")
+    parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
+    parser.add_argument("--weights", type=str, default="ema", help='"ema", the averaged weights, or "model", the raw')
+    parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
+    parser.add_argument("--save-members", type=bool, nargs="?", const=True, default=False, help="keep every member")
+    parser.add_argument(
+        "--overlay", type=bool, nargs="?", const=True, default=False, help="draw each mask over its image"
+    )
+    parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
+    add_section(parser, SamplingConfig, "sampling")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code."""
+    values = vars(options)
+    return sample(
+        sampling=pick(SamplingConfig, values),
+        **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "weights", "limit", "save_members")},
+        overlays=options.overlay,
+        images=options.images,
+        cache_dir=options.cache_dir,
+    )
+
+
+def sample(
+    sampling: SamplingConfig,
+    model_path: str,
+    data_dir: str,
+    out_dir: str,
+    images: list[str],
+    weights: str = "ema",
+    limit: int = 0,
+    save_members: bool = False,
+    overlays: bool = False,
+    cache_dir: Optional[str] = None,
+    expected: Any = None,
+) -> int:
+    """Segment images with a trained model.
+
+    Args:
+        sampling: how to sample
+        model_path, data_dir, out_dir, images, weights, limit, save_members, overlays, cache_dir: the options
+        expected: (network, diffusion) configurations that the checkpoint must have, or None
+    """
+    if not model_path:
+        raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
+    if weights not in ("ema", "model"):
+        raise InputError(f"--weights {weights}: must be ema or model")
+    cases = find_inputs(data_dir, images)
+    cases = cases[:limit] if limit > 0 else cases
+
+    from medsegdiff.data.cache import prepare
+    from medsegdiff.engine.checkpoint import load_weights
+
+    loaded = load_weights(Path(model_path), weights)
+    config = loaded.config
+    for wanted, has in zip(expected or (), (config.network, config.diffusion)):
+        differs = difference(wanted, has)
+        if differs:
+            raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    cache = Path(cache_dir) if cache_dir else None
+    dataset = prepare(cases, config.network.image_size, cache, config.data.mask_resize)
+    out = make_folder(Path(out_dir))
+
+    from medsegdiff.engine.prediction import build_segmenter, predict
+
+    predict(build_segmenter(loaded, sampling), cases, dataset, out, loaded.source, save_members, overlays)
+    print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
+    return 0
+
+
+def find_inputs(data_dir: str, images: list[str]) -> list[Case]:
+    """The images to segment: a dataset's test images, or files and folders."""
+    if bool(data_dir) == bool(images):
+        raise InputError("--data-dir, --images: give one of them")
+    if data_dir:
+        from medsegdiff.data.isic import find_cases
+
+        return find_cases(Path(data_dir), "test", require_masks=False)
+    from medsegdiff.data.cases import from_files
+
+    return from_files([Path(path) for path in images])
