@@ -59,6 +59,10 @@ OFFICIAL_TEST_IMAGES = 379  # ISIC 2016, task 1 (Gutman et al., arXiv:1605.01397
 
 
 def _note(truth: dict[str, Path]) -> str:
+    from medsegdiff.data.phantom import is_generated
+
+    if any(is_generated(path) for path in truth.values()):
+        return "These images are generated: the scores say nothing of real ones."
     isic2016 = all("ISBI2016" in str(path) for path in truth.values())
     if not isic2016 or len(truth) == OFFICIAL_TEST_IMAGES:
         return ""

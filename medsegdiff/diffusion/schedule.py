@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -121,8 +122,9 @@ def respace(steps: int, spec: str) -> np.ndarray:
         size = quotient + (section < remainder)
         if not 1 <= count <= size:
             raise InputError(f"{option}: {count} steps cannot be taken from a section of {size}")
-        stride = (size - 1) / (count - 1) if count > 1 else 0.0
-        kept += [start + round(stride * i) for i in range(count)]
+        stride = (size - 1) / max(count - 1, 1)
+        # Summed up, not multiplied: where a point falls on a half, the sum's rounding error decides.
+        kept += [start + round(point) for point in accumulate([0.0] + [stride] * (count - 1))]
         start += size
     return np.array(kept)
 

@@ -45,6 +45,17 @@ class StepResult(NamedTuple):
     """grad_norm before, param_norm after the step."""
 
 
+class Measured(NamedTuple):
+    """Losses of a batch, and which way is down."""
+
+    losses: dict[str, np.ndarray]
+    """(N,) each: loss_diff, vb (where the variance is learned), loss, loss_cal."""
+    total: float
+    """The scalar that is descended."""
+    gradients: dict[str, Any]
+    """Its gradient by parameter."""
+
+
 class Trainer:
     """A network in training, with everything that a step changes."""
 
@@ -78,12 +89,14 @@ class Trainer:
         shape = batch.masks.shape
         t, importance = self.timesteps.draw(self._streams("timestep", shape[0]))
         noise = np.stack([g.standard_normal(shape[1:], np.float32) for g in self._streams("noise", shape[0])])
-        return self.descend(batch.images, batch.masks, noise, t, importance)
+        measured = self.measure(batch.images, batch.masks, noise, t, importance)
+        self.timesteps.update(t, measured.losses["loss"])
+        return StepResult(measured.losses, t, measured.total, self.descend(measured.gradients))
 
-    def descend(
+    def measure(
         self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray
-    ) -> StepResult:
-        """One optimiser step on the given images (N, C, S, S), masks and noise (N, M, S, S), timesteps (N,)."""
+    ) -> Measured:
+        """Losses and gradients for images (N, C, S, S), masks and noise (N, M, S, S), timesteps (N,)."""
         count = len(images)
         size = self.config.training.microbatch if self.config.training.microbatch > 0 else count
         dropout = self._streams("dropout", count)
@@ -93,24 +106,26 @@ class Trainer:
             rows = slice(start, start + size)
             self.network.dropout_streams.generators = dropout[rows]
             losses, total = self._forward(images[rows], masks[rows], noise[rows], t[rows], importance[rows])
-            share = len(images[rows]) / count
-            grads = jt.grad(total * share, list(self.parameters.values()))
+            total = total * (len(images[rows]) / count)
+            grads = jt.grad(total, list(self.parameters.values()))
             for name, grad in zip(self.parameters, grads):
                 gradients[name] = gradients[name] + grad if name in gradients else grad
-            parts.append({**losses, "total": total.reshape(1) * share})
-            # Gradients must be computed together (or oneDNN's weight gradients are not), and every
-            # part before the next, or all activations live at once.
+            parts.append({**losses, "total": total.reshape(1)})
+            # Every part is computed before the next, or all activations live at once.
             jt.sync([*gradients.values(), *parts[-1].values()])
+        arrays = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+        total = float(arrays.pop("total").sum())
+        return Measured(arrays, total, gradients)
+
+    def descend(self, gradients: dict[str, Any]) -> dict[str, float]:
+        """One optimiser step; returns grad_norm, and param_norm after it."""
         self.optimiser.step(gradients, self.lr)
         self.step += 1
         for average in self.averages.values():
             average.update(self.step)
         norms = {"grad_norm": global_norm(gradients), "param_norm": global_norm(self.parameters)}
         jt.sync_all(True)
-        arrays = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
-        total = float(arrays.pop("total").sum())
-        self.timesteps.update(t, arrays["loss"])
-        return StepResult(arrays, t, total, {name: float(value.item()) for name, value in norms.items()})
+        return {name: float(value.item()) for name, value in norms.items()}
 
     def _forward(
         self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray

@@ -19,6 +19,22 @@ def published(members: np.ndarray) -> np.ndarray:
     return mean(members) ** 2
 
 
+def published_blend(cal: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """The published code's blend of the conditioning network's mask with a sampled one, in [0, 1].
+
+    Where the two agree (soft Dice of `cal` and `sample > 0`, over the whole batch, at least 0.65) their
+    mean, else `cal` with a quarter of `sample` added.
+
+    Args:
+        cal: (N, 1, H, W) in [0, 1]
+        sample: (N, 1, H, W), as the sampler left it
+    """
+    positive = sample > 0
+    agreement = 2 * (positive * cal).sum(dtype=np.float64) / (positive + cal).sum(dtype=np.float64)
+    blend = 0.5 * cal + 0.5 * sample if agreement >= 0.65 else cal + 0.25 * sample
+    return np.clip(blend, 0, 1).astype(np.float32)
+
+
 def standard_deviation(members: np.ndarray) -> np.ndarray:
     """Population standard deviation over the first axis: (M, ...) in [0, 1] to float32 (...) in [0, 0.5]."""
     return np.std(members, axis=0, dtype=np.float64).astype(np.float32)

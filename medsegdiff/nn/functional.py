@@ -29,6 +29,17 @@ def average_pool(x: Var) -> Var:
     return x.reshape(n, c, h // 2, 2, w // 2, 2).mean(dims=(3, 5))
 
 
+def max_pool(x: Var) -> Var:
+    """(N, C, H, W) -> (N, C, H/2, W/2), the largest of each 2 x 2 block; of equals, the first has the gradient."""
+    n, c, h, w = x.shape
+
+    def corner(dy: int, dx: int) -> Var:
+        return x.reindex([n, c, h // 2, w // 2], ["i0", "i1", f"i2*2+{dy}", f"i3*2+{dx}"])
+
+    # Jittor's maximum gives the gradient of equals to its second argument.
+    return jt.maximum(jt.maximum(corner(1, 1), corner(1, 0)), jt.maximum(corner(0, 1), corner(0, 0)))
+
+
 def upsample_bilinear(x: Var, factor: int) -> Var:
     """(N, C, H, W) -> (N, C, factor H, factor W), bilinear, corners not aligned."""
     return _stretch(_stretch(x, factor, axis=2), factor, axis=3)

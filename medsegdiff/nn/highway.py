@@ -80,7 +80,6 @@ class Highway(nn.Module):
             )
         )
         self.seg_outputs = nn.ModuleList(Conv2d(base, config.mask_channels, 1, bias=False, init="he"))
-        self.pool = nn.MaxPool2d(2, 2)
         self.anchored = config.version == "new"
         if not self.anchored:
             self._build_injection(config, widths)
@@ -106,7 +105,7 @@ class Highway(nn.Module):
         x, skips = image, []
         for stage in range(STAGES):
             skips.append(self.conv_blocks_context[stage](x))
-            x = self.pool(skips[-1])
+            x = F.max_pool(skips[-1])
             if stage < min(len(features), STAGES - 1):
                 x = self._inject(x, stage, features[stage])
         bottleneck = x = self.conv_blocks_context[STAGES](x)

@@ -22,6 +22,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     for number, handler in handlers.items():
         if handler is not None:  # None: installed by other C code
             signal.signal(number, handler)
+    toolchain.end_compile_workers()
     return jittor
 
 

@@ -19,6 +19,7 @@ _REMEDIES = {
     errno.EACCES: "permission denied; choose a folder you may write to",
     errno.EPERM: "permission denied; choose a folder you may write to",
     errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+    errno.EISDIR: "a folder of this name is in the way; choose another folder",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
 }
 
@@ -63,25 +64,28 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; rename it to `path` when the block ends well.
 
     The block may create a file or a folder there. It is flushed before the rename, so after a crash
-    `path` is the old version or the new one, never a part of one. If the block fails, what it wrote
-    is removed.
+    `path` is the old version or the new one (or absent, where a folder replaces a folder), never a
+    part of one. If the block fails, what it wrote is removed.
 
     Raises:
         InputError: the disk is full, read-only or forbidden.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside, aside = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for _ in range(2))
     try:
         with writing(path):
             yield beside
             for part in [*beside.rglob("*"), beside] if beside.is_dir() else [beside]:
                 fsync(part)
-            if beside.is_dir() and path.is_dir():
-                shutil.rmtree(path)
+            if beside.is_dir() and path.is_dir():  # a folder cannot be renamed onto another
+                path.rename(aside)
             beside.replace(path)
             fsync(path.parent)
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            beside.unlink(missing_ok=True)
+        if os.path.lexists(aside) and not os.path.lexists(path):  # stopped between the two renames
+            aside.rename(path)
+        for leftover in (beside, aside):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)

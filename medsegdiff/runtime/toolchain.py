@@ -6,6 +6,7 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
+import atexit
 import ctypes.util
 import importlib.metadata
 import os
@@ -78,6 +79,11 @@ def find_onednn() -> Optional[tuple[Path, Path]]:
     return (header.parent, library) if library and header else None
 
 
+def find_jittor_onednn() -> Path:
+    """The oneDNN library that Jittor loads; it need not exist before the first start."""
+    return jittor_home() / ".cache" / "jittor" / "mkl" / _JITTOR_ONEDNN / "lib" / "libmkldnn.so"
+
+
 def find_cuda() -> tuple[Optional[str], str]:
     """(nvcc, reason): the CUDA compiler Jittor can use, or None and why not."""
     candidates = [os.environ.get("nvcc_path"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
@@ -93,6 +99,28 @@ def find_cuda() -> tuple[Optional[str], str]:
     if version is None or int(version.split(".")[0]) >= 13:
         return None, f"{nvcc} is CUDA {version}; Jittor 1.3.11 supports CUDA 11 and 12"
     return nvcc, f"CUDA {version}"
+
+
+def find_cudnn(nvcc: Optional[str]) -> Optional[tuple[Path, Path]]:
+    """(header, library) of cuDNN beside `nvcc`, in the system's folders or from pip, or None."""
+    roots = [Path(nvcc).resolve().parent.parent] if nvcc else []
+    roots += [Path("/usr/local/cuda"), Path("/usr"), Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cudnn"]
+    for root in roots:
+        headers = [*root.glob("include/cudnn.h"), *root.glob(f"include/{platform.machine()}-linux-gnu/cudnn.h")]
+        libraries = [
+            path
+            for folder in ("lib64", "lib", f"lib/{platform.machine()}-linux-gnu", "targets/*/lib")
+            for path in sorted(root.glob(f"{folder}/libcudnn.so*"))
+        ]
+        if headers and libraries:
+            return headers[0], libraries[0]
+    return None
+
+
+def find_mpi() -> Optional[tuple[str, str]]:
+    """(mpicc, mpirun), or None where one of them is missing."""
+    compile_with, start_with = os.environ.get("mpicc_path") or shutil.which("mpicc"), shutil.which("mpirun")
+    return (compile_with, start_with) if compile_with and start_with else None
 
 
 def _refuse_what_cannot_work() -> None:
@@ -116,9 +144,9 @@ def _refuse_what_cannot_work() -> None:
 
 def _prepare_onednn() -> None:
     """Lay pip's oneDNN where Jittor looks for its own, unless one is there already."""
-    folder = jittor_home() / ".cache" / "jittor" / "mkl" / _JITTOR_ONEDNN
-    if (folder / "lib" / "libmkldnn.so").exists():
+    if find_jittor_onednn().exists():
         return
+    folder = find_jittor_onednn().parent.parent
     found = find_onednn()
     if found is None:
         raise InputError(
@@ -146,6 +174,20 @@ def _quiet_compile_workers() -> None:
         initialise()
 
     jittor_utils.pool_initializer = initialise_quietly
+
+
+def end_compile_workers() -> None:
+    """End Jittor's compile processes; it starts new ones when it needs them.
+
+    Left idle until the exit, one that a signal to the process group kills leaves a lock behind that
+    the exit then waits for without end.
+    """
+    import jittor_utils
+
+    if jittor_utils.pool_size:
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_cleanup()
+        jittor_utils.pool_size = 0
 
 
 def is_compiled() -> bool:

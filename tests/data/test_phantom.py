@@ -10,7 +10,7 @@ from PIL import Image
 from medsegdiff.data.cases import check_pair
 from medsegdiff.data.images import read_image, read_mask
 from medsegdiff.data.isic import find_cases
-from medsegdiff.data.phantom import draw, write_isic
+from medsegdiff.data.phantom import draw, is_generated, write_isic
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.randomness import generator
 
@@ -108,3 +108,11 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
 def test_senseless_numbers(tmp_path, numbers):
     with pytest.raises(InputError, match="at least"):
         write_isic(tmp_path / "out", *numbers)
+
+
+def test_generated_files_are_known_as_such(tmp_path):
+    write_isic(tmp_path / "out", 1, 1, 48)
+    case = find_cases(tmp_path / "out", "test")[0]
+    assert is_generated(case.image)
+    assert is_generated(case.mask)
+    assert not is_generated(tmp_path / "elsewhere" / case.image.name)

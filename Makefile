@@ -1,0 +1,46 @@
+# Everything is set up by the targets that need it: `make demo` and `make test` work on a fresh machine
+# with Python 3.9 to 3.12, make and g++.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter that is of a version Jittor runs on.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test parity lint format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/medsegdiff demo --out-dir demo
+
+# Kernels are compiled once, by the first test that needs them; -x would hide the others' results.
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+# All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
+parity: $(VENV)/.installed
+	$(BIN)/medsegdiff parity tests/parity/cases $(FULL)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.9 to 3.12 not found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""`medsegdiff data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+
+from medsegdiff.app.options import Parser
+from medsegdiff.engine.config import DataConfig
+from medsegdiff.runtime.errors import InputError
+
+SUMMARY = "phantom: write generated images; prepare: build the array cache"
+
+
+class Action(NamedTuple):
+    """What `medsegdiff data NAME` does."""
+
+    summary: str
+    configure: Callable[[Parser], None]
+    run: Callable[[Any], int]
+
+
+def configure(parser: Parser) -> None:
+    """Add the actions with their options."""
+    actions = parser.add_subcommands(dest="action", required=False, title="actions", metavar="ACTION")
+    for name, action in ACTIONS.items():
+        described = Parser(description=action.summary[0].upper() + action.summary[1:] + ".")
+        action.configure(described)
+        actions.add_subcommand(name, described, help=action.summary)
+
+
+def run(options: Any) -> int:
+    """Run the chosen action; returns the exit code."""
+    if options.action is None:
+        raise InputError(f"data: no action given; there are {', '.join(ACTIONS)}")
+    return ACTIONS[options.action].run(options[options.action])
+
+
+def _configure_phantom(parser: Parser) -> None:
+    parser.add_argument("--out-dir", type=str, default="", help="folder to write, in the ISIC 2016 layout")
+    parser.add_argument("--train", type=int, default=60, help="images to train on")
+    parser.add_argument("--test", type=int, default=12, help="images to test on")
+    parser.add_argument("--size", type=int, default=192, help="side of the images in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="what the images are drawn from")
+
+
+def _phantom(options: Any) -> int:
+    if not options.out_dir:
+        raise InputError("--out-dir: missing; give the folder to write")
+    from medsegdiff.data.phantom import write_isic
+
+    write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed)
+    print(f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}")
+    return 0
+
+
+def _configure_prepare(parser: Parser) -> None:
+    parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
+    parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
+    parser.add_argument("--split", type=str, default="train", help='"train" or "test"')
+    parser.add_argument(
+        "--mask-resize", type=str, default="bilinear", help='resize masks by "bilinear" (then > 0) or "nearest"'
+    )
+    parser.add_argument(
+        "--cache-dir", type=Optional[str], default=None, help="where the arrays go; by default the user's cache folder"
+    )
+
+
+def _prepare(options: Any) -> int:
+    if not options.data_dir:
+        raise InputError("--data-dir: missing; give the dataset's folder")
+    if options.split not in ("train", "test"):
+        raise InputError(f"--split {options.split}: must be train or test")
+    DataConfig(mask_resize=options.mask_resize)  # complains of an unknown way
+    from medsegdiff.data.cache import default_cache, prepare
+    from medsegdiff.data.isic import find_cases
+
+    # Training needs every mask; of test images those without one are segmented all the same.
+    cases = find_cases(Path(options.data_dir), options.split, require_masks=options.split == "train")
+    cache = Path(options.cache_dir) if options.cache_dir else default_cache()
+    dataset = prepare(cases, options.image_size, cache, options.mask_resize)
+    kind = "images with masks" if dataset.masks is not None else "images without masks"
+    print(f"{len(dataset)} {kind}, {options.image_size} x {options.image_size}")
+    print(f"fingerprint {dataset.fingerprint}")
+    print(f"they lie in {cache / 'datasets' / dataset.fingerprint}")
+    return 0
+
+
+ACTIONS = {
+    "phantom": Action("write generated images in the ISIC 2016 layout", _configure_phantom, _phantom),
+    "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
+}

@@ -1,0 +1,188 @@
+"""`medsegdiff demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from medsegdiff.app.options import Parser
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from medsegdiff.engine.evaluate import Report
+
+SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large the demo is: small enough for minutes on 2 cores, large enough to segment well."""
+
+    train_images: int = 400
+    test_images: int = 12
+    picture_size: int = 128
+    image_size: int = 64
+    steps: int = 500
+    batch_size: int = 4
+    members: int = 5
+    sampling_steps: int = 25
+    shown: int = 6
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--out-dir", type=str, default="demo", help="folder for everything that the demo writes")
+    parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
+    parser.add_argument("--seed", type=int, default=0, help="what images, weights and noise are drawn from")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code."""
+    return demo(Path(options.out_dir), Plan(steps=options.steps), options.seed)
+
+
+def demo(out: Path, plan: Plan, seed: int = 0) -> int:
+    """Generate images, train, sample, evaluate and draw the overview, all in `out`.
+
+    What an interrupted demo has trained is continued; after a complete one, training starts anew.
+
+    Raises:
+        InputError: `out` cannot be written, or holds what is not this demo's.
+    """
+    from medsegdiff.app.evaluate import evaluate
+    from medsegdiff.app.sample import sample
+    from medsegdiff.app.train import train
+    from medsegdiff.data.isic import find_cases
+    from medsegdiff.data.phantom import write_isic
+
+    config = _configuration(out, plan, seed)
+    data, predictions, overview = out / "data", out / "predictions", out / "overview.png"
+
+    print(f"1/5 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
+    write_isic(data, plan.train_images, plan.test_images, plan.picture_size, seed)
+
+    _make_way(Path(config.training.out_dir), overview, config)
+    print(f"2/5 training a small network for {plan.steps} steps", flush=True)
+    stopped = train(config)
+    if stopped:
+        return stopped
+
+    print(f"3/5 sampling {plan.members} masks for each unseen test image", flush=True)
+    sample(
+        SamplingConfig(steps=plan.sampling_steps, members=plan.members, seed=seed),
+        model_path=config.training.out_dir,
+        data_dir=str(data),
+        out_dir=str(predictions),
+        images=[],
+        save_members=True,
+        overlays=True,
+        cache_dir=config.data.cache_dir,
+    )
+
+    print("4/5 comparing the masks with the truth", flush=True)
+    truth = {case.id: case.mask for case in find_cases(data, "test") if case.mask}
+    report = evaluate(str(predictions), truth)
+
+    print("5/5 drawing the overview", flush=True)
+    _draw(overview, data, predictions, report, plan.shown)
+    print(_whereabouts(out))
+    return 0
+
+
+def _configuration(out: Path, plan: Plan, seed: int) -> RunConfig:
+    return RunConfig(
+        network=NetworkConfig(image_size=plan.image_size, num_channels=32),
+        # Both make a few hundred steps enough: the clean mask as target teaches at every noise level what the
+        # image shows, and the variance's loss, scaled down, does not drown the mask's.
+        diffusion=DiffusionConfig(diffusion_steps=100, predict_xstart=True, rescale_learned_sigmas=True),
+        # The published rule for masks (> 0 after smoothing) widens them by a pixel: much, at this size.
+        data=DataConfig(data_dir=str(out / "data"), mask_resize="nearest", augment=True, cache_dir=str(out / "cache")),
+        training=TrainingConfig(
+            out_dir=str(out / "run"),
+            steps=plan.steps,
+            batch_size=plan.batch_size,
+            lr=1e-3,
+            lr_anneal_steps=plan.steps,
+            ema_rate="0.99",
+            seed=seed,
+            log_interval=max(1, min(25, plan.steps // 4)),
+            save_interval=100,
+            keep=1,
+        ),
+    )
+
+
+def _make_way(run: Path, overview: Path, config: RunConfig) -> None:
+    """Remove a complete demo's run, so that training starts anew; an incomplete one stays, to be continued.
+
+    The overview is what a demo writes last, and so tells the two apart.
+    """
+    from medsegdiff.engine.checkpoint import list_checkpoints, read_state
+
+    checkpoints = list_checkpoints(run)
+    if checkpoints:
+        found = RunConfig.from_flat(read_state(checkpoints[-1])["config"])
+        differs = _foreign(config, found)
+        if differs:
+            raise InputError(f"{run}: holds another run, trained with {differs}; choose another --out-dir")
+        # Other steps mean another fall of the learning rate: such a run is not continued either.
+        if overview.exists() or found.training.steps != config.training.steps:
+            shutil.rmtree(run)
+    overview.unlink(missing_ok=True)
+
+
+def _foreign(ours: RunConfig, theirs: RunConfig) -> Optional[str]:
+    """The first option that says that a run is not this demo's; the demo's folder may have been moved."""
+    here = {"data_dir": "", "cache_dir": None}
+    return (
+        difference(ours.network, theirs.network)
+        or difference(ours.diffusion, theirs.diffusion)
+        or difference(dataclasses.replace(ours.data, **here), dataclasses.replace(theirs.data, **here))
+    )
+
+
+def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int) -> None:
+    """Draw images from the best to the worst, evenly spread over all."""
+    import numpy as np
+
+    from medsegdiff.data.images import read_image, read_mask
+    from medsegdiff.data.isic import find_cases
+    from medsegdiff.masks.files import read_probability
+    from medsegdiff.masks.pictures import Row, overview
+
+    cases = {case.id: case for case in find_cases(data, "test")}
+    ranked = sorted(report.scores, key=lambda score: -score.metrics["dice"])
+    picked = [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(shown, len(ranked))).round().astype(int)]
+    rows = []
+    for score in picked:
+        case, stem = cases[score.id], predictions / score.id
+        members = sorted(predictions.glob(f"{score.id}_member*.png"))
+        rows.append(
+            Row(
+                score.id,
+                read_image(case.image),
+                read_probability(Path(f"{stem}_prob.png")),
+                truth=read_mask(case.mask) > 127,
+                members=[read_probability(member) for member in members],
+                std=read_probability(Path(f"{stem}_std.png")),
+                dice=score.metrics["dice"],
+            )
+        )
+    overview(rows, path)
+
+
+def _whereabouts(out: Path) -> str:
+    places = {
+        "overview.png": "images, truth, sampled masks, mean and uncertainty",
+        "predictions": "masks, probabilities, uncertainty and overlays of every test image; metrics.csv and .json",
+        "run": "the trained network, log.csv, TensorBoard curves",
+        "data": "the generated images, in the ISIC 2016 layout",
+    }
+    width = max(len(str(out / place)) for place in places)
+    return "\n".join(f"{out / place!s:{width}}  {what}" for place, what in places.items())

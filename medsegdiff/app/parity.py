@@ -1,0 +1,90 @@
+"""`medsegdiff parity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from medsegdiff.app.options import Parser
+from medsegdiff.runtime.errors import InputError
+
+SUMMARY = "replay numbers of the PyTorch original and print the errors"
+_IMAGES = ("data/ISIC/Train", "../shared/data/isic2016/Train")
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument("paths", type=str, nargs="+", help="case files (.npz), or folders of them")
+    parser.add_argument(
+        "--isic-dir",
+        type=str,
+        default="",
+        help=f"folder with the ISIC 2016 training CSV, for curves; looked for in {' and '.join(_IMAGES)}",
+    )
+    parser.add_argument(
+        "--full-curve",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replay all steps of training curves, not the first 10 (ten minutes on two cores)",
+    )
+    parser.add_argument("--out-dir", type=str, default="", help="write each replayed curve there: a plot and a CSV")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code: 1 if anything is over its tolerance or was not compared."""
+    from medsegdiff.engine.parity import cases
+
+    files = cases.find([Path(path) for path in options.paths])
+    loaded = [cases.load(file) for file in files]
+    images = _find_images(options.isic_dir)
+    rows = []
+    for case in loaded:
+        rows += _show(_replay(case, images, options.full_curve, options.out_dir))
+    failed = [row for row in rows if row.error is not None and not row.passed]
+    skipped = [row for row in rows if row.error is None]
+    inside = len(rows) - len(failed) - len(skipped)
+    print(
+        f"{len(loaded)} cases, {len(rows)} comparisons: {inside} inside their tolerance, {len(failed)} over it, "
+        f"{len(skipped)} could not be compared"
+    )
+    return 0 if inside == len(rows) else 1
+
+
+def _find_images(given: str) -> Optional[Path]:
+    if given:
+        if not Path(given).is_dir():
+            raise InputError(f"--isic-dir {given}: no such folder")
+        return Path(given)
+    return next((Path(path) for path in _IMAGES if Path(path).is_dir()), None)
+
+
+def _replay(case: Any, images: Optional[Path], full_curve: bool, out_dir: str) -> list[Any]:
+    from medsegdiff.engine.parity import replay, training
+    from medsegdiff.engine.parity.report import Row
+
+    if case.kind == "train":
+        return training.train(case)
+    if case.kind == "curve":
+        if images is None:
+            return [Row(case.name, "curve", note="not run: needs the ISIC 2016 training images; give --isic-dir")]
+        curve = training.curve(case, images, case.meta["steps"] if full_curve else 10)
+        if out_dir:
+            from medsegdiff.engine.parity.figures import write_curve
+
+            write_curve(curve, Path(out_dir))
+        return curve.rows
+    if case.kind not in replay.KINDS:
+        return [Row(case.name, f"kind {case.kind}", note="not supported")]
+    return replay.KINDS[case.kind](case)
+
+
+def _show(rows: list[Any]) -> list[Any]:
+    for row in rows:
+        error = "-" if row.error is None else f"{row.error:.2e}"
+        tolerance = "-" if row.tolerance is None else f"{row.tolerance:.0e}"
+        verdict = "ok" if row.passed else "FAILED" if row.error is None else "OVER"
+        note = f"  {row.note}" if row.note else ""
+        print(f"{row.case:26} {row.quantity:34} {error:>9} <= {tolerance:>6}  {verdict}{note}", flush=True)
+    return rows

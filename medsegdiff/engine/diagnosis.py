@@ -1,0 +1,208 @@
+"""What the machine offers, item by item: what is there, what is missing and how to mend it.
+
+Nothing here imports Jittor, which may be just what cannot start.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medsegdiff.runtime import toolchain
+from medsegdiff.runtime.errors import InputError
+
+_LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One item of the machine.
+
+    Args:
+        name: what was looked for
+        detail: what was found, or what is wrong
+        remedy: how to mend it; empty where nothing is wrong
+        required: whether nothing works until it is mended
+    """
+
+    name: str
+    detail: str
+    remedy: str = ""
+    required: bool = False
+
+    @property
+    def mark(self) -> str:
+        """How much the gap matters: "required" or "optional"; "ok" where there is none."""
+        if not self.remedy:
+            return "ok"
+        return "required" if self.required else "optional"
+
+    @property
+    def text(self) -> str:
+        """The detail, with the remedy where there is a gap."""
+        return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
+
+
+def diagnose() -> list[Finding]:
+    """Look at everything; a look that fails is itself a finding."""
+    return [_examine(name, look) for name, look in _LOOKS.items()]
+
+
+def _examine(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except InputError as error:
+        return Finding(name, "unusable", str(error), required=True)
+    except Exception as error:  # a diagnosis that dies of what it should diagnose helps nobody
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        remedy = "mend what is marked as required above, then look again"
+        return Finding(name, f"cannot be examined ({line})", remedy, required=True)
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if not (3, 9) <= sys.version_info[:2] <= (3, 12):
+        remedy = "Jittor runs on 3.9 to 3.12; make an environment with one of these"
+        return Finding("Python", f"unfit: {version}", remedy, required=True)
+    return Finding("Python", f"{version}, {sys.executable}")
+
+
+def _numpy() -> Finding:
+    version = toolchain.package_version("numpy")
+    if version is None:
+        return Finding("NumPy", "missing", "install: pip install 'numpy<2'", required=True)
+    if int(version.split(".")[0]) >= 2:
+        remedy = "Jittor returns wrong numbers with it; install an older one: pip install 'numpy<2'"
+        return Finding("NumPy", f"unfit: {version}", remedy, required=True)
+    return Finding("NumPy", version)
+
+
+def _jittor() -> Finding:
+    version = toolchain.package_version("jittor")
+    if version is None:
+        return Finding("Jittor", "missing", "install: pip install 'jittor>=1.3.11,<1.4'", required=True)
+    return Finding("Jittor", version)
+
+
+def _compiler() -> Finding:
+    path = toolchain.compiler()
+    version = toolchain.command_version(path) if path else None
+    if version is None:
+        wrong = f"does not run: {path}" if path else "missing"
+        return Finding("g++", wrong, "install: apt install g++ (or set cc_path to a C++ compiler)", required=True)
+    return Finding("g++", f"{version}, {path}")
+
+
+def _python_header() -> Finding:
+    header = toolchain.find_python_header()
+    if header is None:
+        return Finding("Python.h", "missing", "install: apt install python3-dev", required=True)
+    return Finding("Python.h", str(header))
+
+
+def _cpu() -> Finding:
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        described = ""
+    model = re.search(r"^model name\s*: (.*)$", described, re.MULTILINE)
+    flags = set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)[:1]).split())
+    sets = {"AMX": "amx_tile", "AVX512-BF16": "avx512_bf16", "AVX512": "avx512f", "AVX2": "avx2"}
+    present = [name for name, flag in sets.items() if flag in flags]
+    detail = f"{model[1].strip() if model else platform.machine()}: {', '.join(present) or 'no AVX2'}"
+    if not present:
+        return Finding("CPU", detail, "slow: prefer an x86-64 CPU with AVX2 or newer")
+    return Finding("CPU", detail)
+
+
+def _threads() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS")
+    limited = f"; OMP_NUM_THREADS={limit}" if limit else ""
+    return Finding("Threads", f"{usable} of {os.cpu_count()} cores usable{limited}")
+
+
+def _onednn() -> Finding:
+    wheels = [toolchain.package_version(name) for name in toolchain.ONEDNN_WHEELS]
+    from_pip = toolchain.find_onednn()
+    used = toolchain.find_jittor_onednn()
+    if used.exists():
+        origin = f"{wheels[0]} from pip" if from_pip else "Jittor's own copy"
+        return Finding("oneDNN", f"{origin}; Jittor uses {used}")
+    if from_pip:
+        return Finding("oneDNN", f"{wheels[0]} from pip; the first start copies it to {used}")
+    remedy = "install: pip install " + " ".join(f"{name}==2022.2.1" for name in toolchain.ONEDNN_WHEELS)
+    return Finding("oneDNN", "missing", remedy, required=True)
+
+
+def _cuda() -> Finding:
+    nvcc, reason = toolchain.find_cuda()
+    if nvcc is None:
+        remedy = "for a GPU, install NVIDIA's driver and the CUDA 12 toolkit, or set nvcc_path to its nvcc"
+        return Finding("CUDA", f"unusable: {reason}; falls back to the CPU", remedy)
+    return Finding("CUDA", f"{reason}, {nvcc}")
+
+
+def _cudnn() -> Finding:
+    nvcc, _ = toolchain.find_cuda()
+    found = toolchain.find_cudnn(nvcc)
+    if found:
+        return Finding("cuDNN", f"{found[1]}{'' if nvcc else '; not used without CUDA'}")
+    if nvcc is None:
+        return Finding("cuDNN", "none; not used without CUDA")
+    return Finding("cuDNN", "missing: no header and library found", "install cuDNN 8 for CUDA 12 beside the toolkit")
+
+
+def _mpi() -> Finding:
+    found = toolchain.find_mpi()
+    if found is None:
+        remedy = "install: apt install openmpi-bin libopenmpi-dev"
+        return Finding("MPI", "missing: no mpicc with mpirun; falls back to one process", remedy)
+    return Finding("MPI", f"{toolchain.command_version(found[1]) or 'unknown version'}, {', '.join(found)}")
+
+
+def _cache() -> Finding:
+    import jittor_utils
+
+    folder = Path(jittor_utils.cache_path)
+    used = sum(_sizes(folder))
+    free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
+    state = "the core is compiled" if toolchain.is_compiled() else "the first start compiles the core, two minutes"
+    detail = f"{folder}: {_readable(used)}, {state}; {_readable(free)} free"
+    if free < _LEAST_FREE:
+        return Finding("Cache", f"little space: {detail}", "free some, or set JITTOR_HOME to a folder on another disk")
+    return Finding("Cache", detail)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for path in folder.rglob("*"):
+        try:
+            yield path.stat().st_size if path.is_file() else 0
+        except OSError:  # a running process compiles and removes files there
+            continue
+
+
+def _readable(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+_LOOKS: dict[str, Callable[[], Finding]] = {
+    "Python": _python,
+    "NumPy": _numpy,
+    "Jittor": _jittor,
+    "g++": _compiler,
+    "Python.h": _python_header,
+    "CPU": _cpu,
+    "Threads": _threads,
+    "oneDNN": _onednn,
+    "CUDA": _cuda,
+    "cuDNN": _cudnn,
+    "MPI": _mpi,
+    "Cache": _cache,
+}

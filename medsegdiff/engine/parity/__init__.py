@@ -1,0 +1,1 @@
+"""Replaying numbers that the PyTorch original computed."""

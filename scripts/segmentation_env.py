@@ -1,0 +1,9 @@
+"""Score, by the published project's script name and flags: see --help."""
+
+import sys
+
+from medsegdiff.app import published
+from medsegdiff.app.cli import report
+
+if __name__ == "__main__":
+    raise SystemExit(report(published.evaluate, debug="--traceback" in sys.argv))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from medsegdiff import __version__
+from medsegdiff.app.cli import COMMANDS, main, report
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.config import DataConfig, SamplingConfig, TrainingConfig
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.errors import InputError
+
+
+def fails_in_one_line(capsys, *words) -> str:
+    """Run a command that must fail for bad input; returns what it says."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"medsegdiff {__version__}\n"
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+def test_overview_names_every_command(words, code, capsys):
+    assert main(words) == code
+    text = capsys.readouterr().out
+    assert all(f"  {command} " in text for command in COMMANDS)
+
+
+# argparse ends the process after printing help, so main does not return here.
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: medsegdiff {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "sections", "without"),
+    [
+        ("train", (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig), {"timestep_respacing"}),
+        ("sample", (SamplingConfig,), set()),
+    ],
+)
+def test_help_mentions_every_field(command, sections, without, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = capsys.readouterr().out.split()
+    for section in sections:
+        for field in dataclasses.fields(section):
+            if field.name not in without:
+                assert f"--{field.name.replace('_', '-')}" in words
+
+
+def test_help_waits_for_nothing_heavy():
+    code = f"""
+import contextlib, io, sys
+from medsegdiff.app.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    for command in {COMMANDS!r}:
+        with contextlib.suppress(SystemExit):
+            main([command, "--help"])
+heavy = {{"jittor", "jittor_utils", "matplotlib", "tensorboardX"}} & sys.modules.keys()
+sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_module_and_command_are_one():
+    done = subprocess.run(
+        [sys.executable, "-m", "medsegdiff", "sample", "--colour", "red"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["segment"], "train, sample"),
+        (["train", "--colour", "red"], "--colour"),
+        (["train", "--steps", "many"], "steps"),
+        (["train", "--image-size", "65"], "--image-size 65"),
+        (["train", "--config", "none.yaml"], "none.yaml"),
+        (["train"], "--data-dir"),
+        (["train", "--data-dir", "/no/such/folder"], "/no/such/folder"),
+        (["sample"], "--model-path"),
+        (["sample", "--sampler", "guess"], "--sampler guess"),
+        (["evaluate"], "--pred-path"),
+        (["evaluate", "--pred-path", "x"], "--gt-path"),
+    ],
+)
+def test_bad_input_is_one_line(words, named, capsys):
+    assert named in fails_in_one_line(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [["--debug", "segment"], ["train", "--debug", "--steps", "many"]])
+def test_debug_shows_where(words, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "InputError" in said
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+def test_exit_code_of_a_command_is_passed_on():
+    assert [report(lambda code=code: code) for code in (0, 1, 130)] == [0, 1, 130]
+
+
+def test_interruption(capsys):
+    assert report(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_the_unexpected_is_one_line_too(capsys):
+    assert report(raising(ValueError("two\nlines"))) == 2
+    assert capsys.readouterr().err == "error: unexpected ValueError: two lines (--debug shows where)\n"
+    assert report(raising(InputError("a file: is bad")), debug=True) == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegdiff.app.cli import main
+from medsegdiff.data.isic import find_cases
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "images"
+    assert main(["data", "phantom", "--out_dir", str(out), "--train", "3", "--test", "2", "--size=48"]) == 0
+    return out
+
+
+def test_phantom_writes_both_splits(images):
+    assert [len(find_cases(images, split)) for split in ("train", "test")] == [3, 2]
+
+
+def test_phantom_depends_on_the_seed(images, tmp_path):
+    words = ["--train", "1", "--test", "1", "--size", "48"]
+    for name, seed in (("same", "0"), ("other", "1")):
+        assert main(["data", "phantom", "--out-dir", str(tmp_path / name), *words, "--seed", seed]) == 0
+    first, same, other = (find_cases(folder, "train")[0] for folder in (images, tmp_path / "same", tmp_path / "other"))
+    assert first.image.read_bytes() == same.image.read_bytes() != other.image.read_bytes()
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 3), ("test", 2)])
+def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
+    words = ["data", "prepare", "--data-dir", str(images), "--image-size", "32", "--split", split]
+    words += ["--mask-resize", "nearest", "--cache-dir", str(tmp_path / "cache")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"{count} images with masks, 32 x 32" in said
+    fingerprint = re.search(r"fingerprint ([0-9a-f]{40})", said)[1]
+    folder = Path(re.search(r"they lie in (.*)", said)[1])
+    assert folder == tmp_path / "cache" / "datasets" / fingerprint
+    assert np.load(folder / "images.npy").shape == (count, 32, 32, 3)
+    assert main(words) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_prepare_takes_test_images_without_masks(images, tmp_path, capsys):
+    words = ["data", "phantom", "--out-dir", str(tmp_path / "images"), "--train", "1", "--test", "1", "--size", "48"]
+    assert main(words) == 0
+    find_cases(tmp_path / "images", "test")[0].mask.unlink()
+    words = ["data", "prepare", "--data-dir", str(tmp_path / "images"), "--image-size", "32"]
+    assert main([*words, "--split", "test", "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert "1 images without masks" in capsys.readouterr().out
+
+
+def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
+    assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "0"]) == 2
+    assert "at least 1 pixel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "phantom, prepare"),
+        (["guess"], "'phantom', 'prepare'"),
+        (["phantom"], "--out-dir"),
+        (["phantom", "--train", "few", "--out-dir", "x"], "train"),
+        (["phantom", "--train", "0", "--out-dir", "x"], "0"),
+        (["prepare"], "--data-dir"),
+        (["prepare", "--data-dir", "/no/such/folder"], "/no/such/folder"),
+        (["prepare", "--data-dir", "x", "--split", "both"], "--split both"),
+        (["prepare", "--data-dir", "x", "--mask-resize", "best"], "--mask-resize best"),
+    ],
+)
+def test_bad_input_is_one_line(words, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert named in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("action", "option"), [("phantom", "--train"), ("prepare", "--image-size")])
+def test_help_of_an_action(action, option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["data", action, "--help"])
+    assert ended.value.code == 0
+    assert option in capsys.readouterr().out

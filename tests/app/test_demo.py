@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+from PIL import Image
+
+from medsegdiff.app import demo as command
+from medsegdiff.app.demo import Plan, demo
+from medsegdiff.engine.checkpoint import list_checkpoints, read_state
+from medsegdiff.runtime.errors import InputError
+
+TINY = Plan(
+    train_images=4,
+    test_images=2,
+    picture_size=64,
+    image_size=64,
+    steps=3,
+    batch_size=2,
+    members=2,
+    sampling_steps=2,
+)
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a complete demo; tests leave it complete."""
+    out = tmp_path_factory.mktemp("demo")
+    assert demo(out, TINY) == 0
+    return out
+
+
+def test_everything_is_there(done):
+    assert [path.name for path in list_checkpoints(done / "run")] == ["step-000003"]
+    assert (done / "run" / "log.csv").read_text().count("\n") == 4  # the header, and a row each step
+    names = {path.name for path in (done / "predictions").iterdir()}
+    for id in ("ISIC_9500000", "ISIC_9500001"):
+        assert {f"{id}{part}.png" for part in ("", "_prob", "_std", "_overlay", "_member0", "_member1")} <= names
+    assert {"metrics.csv", "metrics.json", "run.json"} <= names
+    with Image.open(done / "overview.png") as picture:
+        assert picture.width > 1000
+
+
+def test_each_stage_is_announced_and_the_places_come_last(done, capsys):
+    assert demo(done, TINY) == 0
+    said = capsys.readouterr().out
+    assert [line[:3] for line in said.splitlines() if line[1:3] == "/5"] == [f"{i}/5" for i in range(1, 6)]
+    assert "generated" in said  # the scores are not taken for those of real images
+    last = said.splitlines()[-4:]
+    assert [line.split()[0] for line in last] == [
+        str(done / name) for name in ("overview.png", "predictions", "run", "data")
+    ]
+
+
+def test_after_a_complete_demo_training_starts_anew(done):
+    note = done / "run" / "old"
+    note.touch()
+    assert demo(done, TINY) == 0
+    assert not note.exists()
+    assert (done / "overview.png").exists()
+
+
+def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
+    from medsegdiff.engine.training import Trainer  # imports Jittor
+
+    step = Trainer.train_step
+
+    def interrupted(trainer, batch):
+        result = step(trainer, batch)
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        assert demo(tmp_path, TINY) == 130
+    assert "the same command continues" in capsys.readouterr().out
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-000002"]
+    assert demo(tmp_path, TINY) == 0
+    assert "continuing from" in capsys.readouterr().err
+
+
+def test_other_steps_train_anew(done, tmp_path):
+    out = shutil.copytree(done, tmp_path / "demo")
+    (out / "overview.png").unlink()
+    assert demo(out, Plan(**{**vars(TINY), "steps": 2})) == 0
+    assert read_state(list_checkpoints(out / "run")[-1])["step"] == 2
+
+
+def test_a_foreign_run_is_not_removed(done, tmp_path):
+    out = shutil.copytree(done, tmp_path / "demo")
+    with pytest.raises(InputError, match=r"run: holds another run, trained with --image-size 64, not 96"):
+        demo(out, Plan(**{**vars(TINY), "image_size": 96}))
+    assert list_checkpoints(out / "run")
+
+
+def test_other_data_are_not_replaced(done):
+    with pytest.raises(InputError, match="holds other data"):
+        demo(done, TINY, seed=1)
+    assert list_checkpoints(done / "run")
+
+
+def test_the_options_reach_the_plan(monkeypatch):
+    from medsegdiff.app.cli import main
+
+    calls = []
+    monkeypatch.setattr(command, "demo", lambda *arguments: calls.append(arguments) or 0)
+    assert main(["demo", "--out_dir", "here", "--steps", "7", "--seed", "3"]) == 0
+    [(out, plan, seed)] = calls
+    assert (str(out), plan, seed) == ("here", Plan(steps=7), 3)
+
+
+def test_steps_are_checked(tmp_path):
+    with pytest.raises(InputError, match="--steps 0"):
+        demo(tmp_path / "demo", Plan(steps=0))
+    assert not (tmp_path / "demo").exists()

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from medsegdiff.app.cli import main
+from medsegdiff.engine import diagnosis
+from medsegdiff.runtime import toolchain
+
+REMEDIES = {"pip install", "apt install", "install ", "make an environment", "free some", "prefer", "mend", "choose"}
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch, tmp_path):
+    """A machine on which nothing is missing, whatever this one lacks."""
+    versions = {"numpy": "1.26.4", "jittor": "1.3.11.0", **dict.fromkeys(toolchain.ONEDNN_WHEELS, "2022.2.1")}
+    monkeypatch.setattr(toolchain, "package_version", versions.get)
+    monkeypatch.setattr(toolchain, "compiler", lambda: "/usr/bin/g++")
+    monkeypatch.setattr(toolchain, "command_version", lambda command, *rest: "12.2.0")
+    monkeypatch.setattr(toolchain, "find_python_header", lambda: tmp_path / "Python.h")
+    monkeypatch.setattr(toolchain, "find_onednn", lambda: (tmp_path, tmp_path / "libdnnl.so"))
+    monkeypatch.setattr(toolchain, "find_jittor_onednn", lambda: tmp_path / "libmkldnn.so")
+    monkeypatch.setattr(toolchain, "find_cuda", lambda: ("/usr/local/cuda/bin/nvcc", "CUDA 12.2"))
+    monkeypatch.setattr(toolchain, "find_cudnn", lambda nvcc: (tmp_path / "cudnn.h", tmp_path / "libcudnn.so"))
+    monkeypatch.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "/usr/bin/mpirun"))
+    monkeypatch.setattr(toolchain, "is_compiled", lambda: True)
+    monkeypatch.setitem(sys.modules, "jittor_utils", type("JittorUtils", (), {"cache_path": str(tmp_path)}))
+    monkeypatch.setattr(diagnosis, "_LEAST_FREE", 0)
+    monkeypatch.setitem(diagnosis._LOOKS, "CPU", lambda: diagnosis.Finding("CPU", "fast"))
+    monkeypatch.setattr(diagnosis.sys, "version_info", (3, 11, 7))
+
+
+def examine(capsys) -> tuple[int, dict[str, str]]:
+    """Run the command: its exit code, and its lines by the item they are about."""
+    code = main(["doctor"])
+    said = capsys.readouterr()
+    assert said.err == ""
+    lines = {line.split()[1]: line for line in said.out.split("\n\n")[0].splitlines()}
+    assert list(lines) == list(diagnosis._LOOKS)
+    for line in lines.values():
+        assert line.startswith("ok ") or any(remedy in line for remedy in REMEDIES), line
+    return code, lines
+
+
+def test_nothing_is_missing(capsys):
+    code, lines = examine(capsys)
+    assert code == 0
+    assert all(line.startswith("ok ") for line in lines.values())
+
+
+def absent(name):
+    return lambda package: None if package == name else "1.26.4"
+
+
+REQUIRED = {
+    "no g++": ("g++", "apt install g++", "compiler", lambda: None),
+    "g++ does not run": ("g++", "apt install g++", "command_version", lambda command, *rest: None),
+    "NumPy 2": ("NumPy", "pip install 'numpy<2'", "package_version", lambda name: "2.1.0"),
+    "no NumPy": ("NumPy", "pip install 'numpy<2'", "package_version", absent("numpy")),
+    "no Jittor": ("Jittor", "pip install 'jittor", "package_version", absent("jittor")),
+    "no Python.h": ("Python.h", "apt install python3-dev", "find_python_header", lambda: None),
+    "no oneDNN": ("oneDNN", "pip install onednn-cpu-gomp==2022.2.1", "find_onednn", lambda: None),
+}
+
+
+@pytest.mark.parametrize("gap", REQUIRED)
+def test_a_required_gap_fails(gap, monkeypatch, capsys):
+    name, remedy, attribute, stand_in = REQUIRED[gap]
+    monkeypatch.setattr(toolchain, attribute, stand_in)
+    code, lines = examine(capsys)
+    assert code == 1
+    assert lines[name].startswith("required ")
+    assert remedy in lines[name]
+
+
+OPTIONAL = {
+    "nvcc without runtime": (
+        "CUDA",
+        "falls back to the CPU",
+        "find_cuda",
+        lambda: (None, "/usr/local/bin/nvcc has no CUDA runtime (libcudart) beside it"),
+    ),
+    "no cuDNN": ("cuDNN", "install cuDNN", "find_cudnn", lambda nvcc: None),
+    "no MPI": ("MPI", "falls back to one process", "find_mpi", lambda: None),
+}
+
+
+@pytest.mark.parametrize("gap", OPTIONAL)
+def test_an_optional_gap_does_not(gap, monkeypatch, capsys):
+    name, said, attribute, stand_in = OPTIONAL[gap]
+    monkeypatch.setattr(toolchain, attribute, stand_in)
+    code, lines = examine(capsys)
+    assert code == 0
+    assert lines[name].startswith("optional ")
+    assert said in lines[name]
+
+
+def test_without_cuda_no_cudnn_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "no nvcc found"))
+    monkeypatch.setattr(toolchain, "find_cudnn", lambda nvcc: None)
+    assert examine(capsys)[1]["cuDNN"].startswith("ok ")
+
+
+def test_a_full_disk(monkeypatch, capsys):
+    monkeypatch.setattr(diagnosis, "_LEAST_FREE", 2**62)
+    code, lines = examine(capsys)
+    assert code == 0
+    assert "little space" in lines["Cache"]
+
+
+def test_an_unfit_python(monkeypatch, capsys):
+    monkeypatch.setattr(diagnosis.sys, "version_info", (3, 13, 0))
+    code, lines = examine(capsys)
+    assert code == 1
+    assert "3.9 to 3.12" in lines["Python"]
+
+
+def test_a_look_that_fails_is_a_finding(monkeypatch, capsys):
+    """Jittor's helpers raise at their import where there is no compiler."""
+    monkeypatch.setitem(sys.modules, "jittor_utils", None)
+    code, lines = examine(capsys)
+    assert code == 1
+    assert "cannot be examined" in lines["Cache"]
+
+
+def test_jittor_itself_is_not_imported():
+    code = "import sys; from medsegdiff.app.cli import main; main(['doctor']); sys.exit('jittor' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_instruction_sets_are_read(monkeypatch):
+    flags = "flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile\n"
+    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *a, **k: f"model name\t: Some CPU\n{flags}")
+    assert diagnosis._cpu().text == "Some CPU: AMX, AVX512-BF16, AVX512, AVX2"
+    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *a, **k: "model name\t: Old CPU\nflags\t\t: fpu\n")
+    assert "no AVX2" in diagnosis._cpu().text
+    assert diagnosis._cpu().mark == "optional"

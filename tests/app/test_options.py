@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Optional
+
+import pytest
+import yaml
+
+from medsegdiff.app.options import Parser, add_section, helps, with_dashes
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.errors import InputError
+
+SECTIONS = (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig, SamplingConfig)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section.
+
+    Args:
+        image_size: side of the image,
+            in pixels
+        rate: a rate
+        learn_sigma: predict the variance
+        cache_dir: a folder
+    """
+
+    image_size: int = 64
+    rate: float = 1e-4
+    learn_sigma: bool = True
+    cache_dir: Optional[str] = None
+
+
+def parse(*words):
+    parser = Parser(prog="medsegdiff test")
+    parser.add_argument("--config", action="config")
+    add_section(parser, Section, "section")
+    return parser.parse_args(list(words))
+
+
+def test_defaults_are_the_dataclass_s():
+    options = vars(parse())
+    assert {name: options[name] for name in dataclasses.asdict(Section())} == dataclasses.asdict(Section())
+
+
+@pytest.mark.parametrize("words", [("--image-size", "32"), ("--image_size", "32"), ("--image_size=32",)])
+def test_dashes_and_underscores_are_alike(words):
+    assert parse(*words).image_size == 32
+
+
+def test_values_keep_their_underscores():
+    assert with_dashes(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"]) == [
+        "--out-dir",
+        "my_run",
+        "--cache-dir=a_b",
+        "x_y",
+    ]
+    assert parse("--cache_dir=a_b").cache_dir == "a_b"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (("--learn-sigma",), True),
+        (("--learn_sigma", "True"), True),
+        (("--learn_sigma", "False"), False),
+        (("--learn-sigma=false",), False),
+        (("--learn_sigma", "--rate", "1"), True),
+    ],
+)
+def test_booleans_with_and_without_value(words, value):
+    assert parse(*words).learn_sigma is value
+
+
+def test_numbers_are_converted():
+    assert parse("--rate", "3e-4").rate == pytest.approx(3e-4)
+
+
+def test_command_line_overrides_the_file(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text(yaml.safe_dump({"image_size": 32, "learn_sigma": False}))
+    options = parse("--config", str(file), "--image-size", "96")
+    assert (options.image_size, options.learn_sigma, options.rate) == (96, False, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--colour", "red"), "colour"),
+        (("--image-size", "large"), "image_size"),
+        (("--learn-sigma", "perhaps"), "learn_sigma"),
+        (("--image-size",), "image-size"),
+        (("stray",), "stray"),
+    ],
+)
+def test_complaints_are_one_line(words, named):
+    with pytest.raises(InputError) as caught:
+        parse(*words)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert named in message.replace(named.replace("_", "-"), named)
+    assert "medsegdiff test --help" in message
+
+
+@pytest.mark.parametrize("text", ["colour: red", "image_size: large", "image_size: [", "- 1"])
+def test_a_bad_file_is_one_line(text, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        parse("--config", str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        parse("--config", str(tmp_path / "none.yaml"))
+
+
+def test_skipped_fields_are_no_options():
+    parser = Parser(prog="medsegdiff test")
+    add_section(parser, Section, "section", skip=["rate"], image_size=128)
+    assert parser.parse_args([]).image_size == 128
+    with pytest.raises(InputError):
+        parser.parse_args(["--rate", "1"])
+
+
+def test_help_is_the_docstring_s():
+    assert helps(Section)["image_size"] == "side of the image, in pixels"
+    parser = Parser(prog="medsegdiff test")
+    add_section(parser, Section, "section")
+    assert "the image, in pixels" in " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_has_its_help(section):
+    assert helps(section).keys() == {field.name for field in dataclasses.fields(section)}
+
+
+def test_a_saved_configuration_is_read_back(tmp_path):
+    """What training writes as config.yaml can be given as --config."""
+    from medsegdiff.app import train
+
+    config = RunConfig(training=TrainingConfig(lr=3e-4), network=NetworkConfig(image_size=64, learn_sigma=False))
+    values = {name: value for name, value in config.flat().items() if name != "timestep_respacing"}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(values))
+    parser = Parser(prog="medsegdiff train")
+    train.configure(parser)
+    assert RunConfig.from_flat(vars(parser.parse_args(["--config", str(file)]))) == config

@@ -1,0 +1,185 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from medsegdiff.diffusion.losses import TrainingLoss
+from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
+from medsegdiff.runtime.backend import jt
+
+T = np.array([0, 0, 1, 50, 99])
+SHAPE = (5, 1, 6, 4)
+
+
+def cdf(x):
+    return 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def reference(options, target, variance, cal, mask, noise, x_t, t):
+    """The losses of one sample at timestep `t`, in float64, as the specification writes them."""
+    steps = 100
+    betas = np.linspace(1e-4 * 1000 / steps, 0.02 * 1000 / steps, steps)
+    kept = np.array([np.prod(1 - betas[: i + 1]) for i in range(steps)])
+    before = np.concatenate([[1], kept[:-1]])
+    posterior = betas * (1 - before) / (1 - kept)
+    low = np.log(posterior[max(t, 1)])
+
+    x0 = target if options.get("predict_xstart") else (x_t - np.sqrt(1 - kept[t]) * target) / np.sqrt(kept[t])
+
+    def posterior_mean(x0):
+        of_x0 = np.sqrt(before[t]) * betas[t] / (1 - kept[t])
+        return of_x0 * x0 + np.sqrt(1 - betas[t]) * (1 - before[t]) / (1 - kept[t]) * x_t
+
+    if variance is None:
+        log_variance = low if options.get("sigma_small") or t == 0 else np.log(betas[t])
+    else:
+        log_variance = (variance + 1) / 2 * np.log(betas[t]) + (1 - variance) / 2 * low
+    log_variance = np.broadcast_to(log_variance, mask.shape)
+    mean, truth = posterior_mean(x0), posterior_mean(mask)
+    if t == 0:
+        scale = np.exp(log_variance / 2)
+        above, below = cdf((mask - mean + 1 / 255) / scale), cdf((mask - mean - 1 / 255) / scale)
+        share = np.where(mask < -0.999, above, np.where(mask > 0.999, 1 - below, above - below))
+        bound = -np.log(np.maximum(share, 1e-12))
+    else:
+        ratio = np.exp(low - log_variance)
+        bound = 0.5 * (ratio - 1 - np.log(ratio) + (truth - mean) ** 2 / np.exp(log_variance))
+    bound = bound.mean() / np.log(2)
+    cal_loss = ((mask - cal) ** 2).mean()
+    if options.get("use_kl"):
+        return {"diff": bound, "vb": bound, "diffusion": bound * steps, "cal": cal_loss}
+    diff = (((mask if options.get("predict_xstart") else noise) - target) ** 2).mean()
+    if variance is None:
+        return {"diff": diff, "vb": None, "diffusion": diff, "cal": cal_loss}
+    bound = bound * steps / 1000 if options.get("rescale_learned_sigmas") else bound
+    return {"diff": diff, "vb": bound, "diffusion": diff + bound, "cal": cal_loss}
+
+
+def case(learned=True, **options):
+    rng = np.random.default_rng(0)
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100, **options)))
+    mask = rng.integers(-1, 2, SHAPE).astype(np.float32)  # -1 and 1 are the open ends of the likelihood
+    noise = rng.standard_normal(SHAPE, dtype=np.float32)
+    truth = mask if options.get("predict_xstart") else noise
+    error = 0.02 if options.get("predict_xstart") else 0.3
+    given = {
+        "target": truth + np.float32(error) * rng.standard_normal(SHAPE, dtype=np.float32),
+        "variance": rng.uniform(-1, 1, SHAPE).astype(np.float32) if learned else None,
+        "cal": rng.random(SHAPE, dtype=np.float32),
+        "mask": mask,
+        "noise": noise,
+        "x_t": loss.noisy(mask, noise, T),
+    }
+    return loss, given
+
+
+def compute(loss, given):
+    variables = {name: None if array is None else jt.array(array) for name, array in given.items()}
+    prediction = SimpleNamespace(**{name: variables[name] for name in ("target", "variance", "cal")})
+    losses = loss(prediction, variables["mask"], variables["noise"], variables["x_t"], T)
+    return losses, variables
+
+
+def row(given, index):
+    return {name: None if array is None else np.float64(array[index]) for name, array in given.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rescale_learned_sigmas": True},
+        {"predict_xstart": True},
+        {"use_kl": True},
+        {"use_kl": True, "predict_xstart": True},
+        {"learned": False},
+        {"learned": False, "use_kl": True},
+        {"learned": False, "use_kl": True, "sigma_small": True},
+    ],
+    ids=lambda options: "-".join(options) or "default",
+)
+def test_losses_are_those_of_the_formulas(options):
+    loss, given = case(**options)
+    losses, _ = compute(loss, given)
+    for index, t in enumerate(T):
+        expected = reference(options, **row(given, index), t=t)
+        for name, value in expected.items():
+            actual = getattr(losses, name)
+            if value is None:
+                assert actual is None
+            else:
+                assert actual.shape == [len(T)]
+                np.testing.assert_allclose(
+                    actual.numpy()[index], value, rtol=1e-3, atol=1e-6, err_msg=f"{name} at t = {t}"
+                )
+
+
+def test_noisy_masks_have_the_signal_and_noise_of_their_timestep():
+    _, given = case()
+    betas = np.linspace(1e-3, 0.2, 100)
+    for index, t in enumerate(T):
+        kept = np.prod(1 - betas[: t + 1])
+        expected = np.sqrt(kept) * given["mask"][index] + np.sqrt(1 - kept) * given["noise"][index]
+        np.testing.assert_allclose(given["x_t"][index], expected, atol=1e-6)
+    assert given["x_t"].dtype == np.float32
+
+
+def test_the_network_sees_rescaled_times_on_demand():
+    np.testing.assert_array_equal(case()[0].network_time(T), np.float32(T))
+    np.testing.assert_array_equal(case(rescale_timesteps=True)[0].network_time(T), np.float32(T * 10))
+
+
+def test_the_bound_trains_the_variance_and_never_the_mean():
+    loss, given = case()
+    losses, variables = compute(loss, given)
+    of_bound = jt.grad(losses.vb.sum(), [variables["target"], variables["variance"]])
+    of_both = jt.grad(losses.diffusion.sum(), [variables["target"], variables["variance"]])
+    np.testing.assert_array_equal(of_bound[0].numpy(), 0)
+    squared_error = 2 * (given["target"] - given["noise"]) / given["noise"][0].size
+    np.testing.assert_allclose(of_both[0].numpy(), squared_error, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(of_both[1].numpy(), of_bound[1].numpy(), rtol=1e-4, atol=1e-7)
+
+    step = 1e-5
+    for index, t in enumerate(T):
+        sample = row(given, index)
+        for pixel in [(0, 0, 0), (0, 3, 2), (0, 5, 3)]:
+            values = []
+            for sign in (1, -1):
+                variance = sample["variance"].copy()
+                variance[pixel] += sign * step
+                values.append(reference({}, **{**sample, "variance": variance}, t=t)["vb"])
+            slope = (values[0] - values[1]) / (2 * step)
+            np.testing.assert_allclose(of_bound[1].numpy()[(index, *pixel)], slope, rtol=5e-3, atol=1e-5)
+
+
+def test_with_use_kl_the_bound_trains_the_mean_too():
+    loss, given = case(use_kl=True)
+    losses, variables = compute(loss, given)
+    gradient = jt.grad(losses.diffusion.sum(), variables["target"]).numpy()
+    step, pixel = 1e-5, (0, 3, 2)
+    for index, t in enumerate(T):
+        values = []
+        for sign in (1, -1):
+            sample = row(given, index)
+            sample["target"][pixel] += sign * step
+            values.append(reference({"use_kl": True}, **sample, t=t)["diffusion"])
+        slope = (values[0] - values[1]) / (2 * step)
+        np.testing.assert_allclose(gradient[(index, *pixel)], slope, rtol=1e-2, atol=1e-4)
+
+
+def test_the_total_weighs_the_diffusion_losses_but_not_cal():
+    loss, given = case()
+    losses, _ = compute(loss, given)
+    weights = np.array([0.5, 1, 2, 3, 0], np.float32)
+    expected = (weights * losses.diffusion.numpy() + 10 * losses.cal.numpy()).mean()
+    assert losses.total(jt.array(weights)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_impossible_pixels_cost_a_finite_amount():
+    loss, given = case()
+    given["target"] = given["target"] + 1000
+    losses, variables = compute(loss, given)
+    assert np.isfinite(losses.vb.numpy()).all()
+    for index, t in enumerate(T):
+        np.testing.assert_allclose(losses.vb.numpy()[index], reference({}, **row(given, index), t=t)["vb"], rtol=1e-3)
+    assert np.isfinite(jt.grad(losses.diffusion.sum(), variables["variance"]).numpy()).all()

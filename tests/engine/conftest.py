@@ -1,0 +1,63 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.config import RunConfig, TrainingConfig
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.randomness import generator
+
+
+class Discs:
+    """Six bright discs on noise, shaped like a prepared dataset."""
+
+    def __init__(self, count=6, size=32):
+        self.ids = [f"disc-{i}" for i in range(count)]
+        self.original_sizes = [(size, size)] * count
+        self.fingerprint = "discs"
+        y, x = np.mgrid[:size, :size]
+        self._masks = [(((y - 12 - i) ** 2 + (x - 16) ** 2) < 40)[None].astype(np.float32) for i in range(count)]
+
+    def __len__(self):
+        return len(self.ids)
+
+    def mask(self, index):
+        return self._masks[index]
+
+    def image(self, index):
+        noise = generator("disc", index).random((3, 32, 32), dtype=np.float32)
+        return np.clip(0.3 * noise + 0.6 * self._masks[index], 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def discs():
+    return Discs()
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A 32-pixel run that fits any machine."""
+    return RunConfig(
+        network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
+        diffusion=DiffusionConfig(diffusion_steps=30),
+        training=TrainingConfig(
+            out_dir=str(tmp_path / "run"),
+            steps=4,
+            batch_size=2,
+            lr=1e-3,
+            log_interval=2,
+            save_interval=2,
+            tensorboard=False,
+            schedule_sampler="loss-second-moment",
+        ),
+    )
+
+
+@pytest.fixture
+def spaces():
+    """Small named arrays, as a checkpoint holds them."""
+    return SimpleNamespace(
+        model={"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1, -1])},
+        other={"a.weight": np.full((2, 3), 7, np.float32), "a.bias": np.float32([0, 0])},
+    )

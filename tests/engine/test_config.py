@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.errors import InputError
+
+
+def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
+    sections = (NetworkConfig, DiffusionConfig, DataConfig, TrainingConfig)
+    names = [f.name for section in sections for f in dataclasses.fields(section)]
+    assert len(names) == len(set(names))
+    config = RunConfig(NetworkConfig(image_size=64), DiffusionConfig(diffusion_steps=50), DataConfig(augment=True))
+    assert RunConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "word"),
+    [
+        (TrainingConfig, {"steps": 0}, "--steps 0"),
+        (TrainingConfig, {"lr": -1.0}, "--lr -1.0"),
+        (TrainingConfig, {"lr": float("nan")}, "--lr nan"),
+        (TrainingConfig, {"ema_rate": "0.9,x"}, "--ema-rate"),
+        (TrainingConfig, {"ema_rate": "1.0"}, "--ema-rate"),
+        (DataConfig, {"data_name": "brats"}, "--data-name brats"),
+        (DataConfig, {"mask_resize": "cubic"}, "--mask-resize cubic"),
+        (SamplingConfig, {"sampler": "euler"}, "--sampler euler"),
+        (SamplingConfig, {"members": 0}, "--members 0"),
+        (SamplingConfig, {"eta": 2.0}, "--eta 2.0"),
+        (DiffusionConfig, {"diffusion_steps": 10}, "--diffusion-steps 10"),
+    ],
+)
+def test_a_bad_option_is_named(section, options, word):
+    with pytest.raises(InputError, match=word):
+        section(**options)
+
+
+def test_several_averages_may_be_asked_for():
+    assert TrainingConfig(ema_rate="0.9999, 0.99").ema_rates == ["0.9999", "0.99"]
+    assert TrainingConfig(ema_rate="").ema_rates == []
+
+
+def test_the_spacing_follows_steps_unless_it_is_given():
+    assert SamplingConfig(steps=25).spacing(100) == "25"
+    assert SamplingConfig(steps=0).spacing(100) == ""
+    assert SamplingConfig(steps=25, timestep_respacing="ddim10").spacing(100) == "ddim10"
+    with pytest.raises(InputError, match=r"--steps 25.*20"):
+        SamplingConfig(steps=25).spacing(20)
+
+
+def test_the_difference_of_two_configurations_names_the_option_and_both_values():
+    assert difference(NetworkConfig(), NetworkConfig()) is None
+    text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
+    assert text == "--image-size 128, not 64"

@@ -1,0 +1,110 @@
+import csv
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegdiff.data.loader import Batches
+from medsegdiff.engine import checkpoint as checkpoints
+from medsegdiff.engine.training import Interrupted, Trainer, train
+from medsegdiff.nn import weights
+from medsegdiff.runtime.errors import InputError
+
+
+def final_weights(out):
+    return checkpoints.load(checkpoints.list_checkpoints(Path(out))[-1]).arrays
+
+
+def with_training(config, **options):
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **options))
+
+
+def test_a_resumed_run_ends_with_the_same_bits_and_the_same_log(config, discs, tmp_path):
+    whole = with_training(config, out_dir=str(tmp_path / "whole"), log_interval=3)
+    broken = with_training(config, out_dir=str(tmp_path / "broken"), log_interval=3)
+    train(whole, discs)
+    train(with_training(broken, steps=2), discs)
+    train(broken, discs)
+    ours, theirs = final_weights(tmp_path / "broken"), final_weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys() == {"model", "ema-0.9999", "optimizer"}
+    for group, arrays in theirs.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(ours[group][name], array, err_msg=f"{group}: {name}")
+    with (tmp_path / "broken" / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "3", "4"]
+
+
+def test_training_learns_the_discs(config, discs):
+    trainer = Trainer(with_training(config, steps=30, batch_size=6))
+    batches = Batches(discs, 6, seed=0)
+    losses = [float(trainer.train_step(batches[step]).losses["loss_cal"].mean()) for step in range(30)]
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
+
+
+def test_micro_batches_accumulate_the_gradient_of_the_whole_batch(config, discs):
+    # Both halves hold the same images, so batch norm sees the same statistics in a half as in the whole.
+    images = np.stack([discs.image(i) for i in (0, 1, 0, 1)])
+    masks = np.stack([discs.mask(i) for i in (0, 1, 0, 1)])
+    noise = np.random.default_rng(0).standard_normal(masks.shape).astype(np.float32)
+    t, importance = np.array([1, 5, 9, 13]), np.float32([1, 2, 1, 0.5])
+    results = []
+    for size in (-1, 2):
+        trainer = Trainer(with_training(config, microbatch=size, batch_size=4))
+        trainer.network.hwm.eval()
+        measured = trainer.measure(images, masks, noise, t, importance)
+        results.append((measured, {name: g.numpy() for name, g in measured.gradients.items()}))
+    (whole, expected), (parts, accumulated) = results
+    assert parts.total == pytest.approx(whole.total, rel=1e-5)
+    np.testing.assert_allclose(parts.losses["loss"], whole.losses["loss"], rtol=1e-5)
+    scale = max(np.abs(g).max() for g in expected.values())
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(accumulated[name], gradient, atol=1e-5 * scale, err_msg=name)
+
+
+def test_the_learning_rate_falls_linearly(config):
+    trainer = Trainer(with_training(config, lr=1.0, lr_anneal_steps=10))
+    rates = []
+    for step in (0, 5, 10, 12):
+        trainer.step = step
+        rates.append(trainer.lr)
+    assert rates == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_the_initial_weights_depend_on_the_seed_alone(config):
+    first, same, other = (
+        weights.to_arrays(weights.state(Trainer(with_training(config, seed=s)).network)) for s in (3, 3, 4)
+    )
+    name = "input_blocks.0.0.weight"
+    np.testing.assert_array_equal(first[name], same[name])
+    assert (first[name] != other[name]).any()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_request_finishes_the_step_saves_and_leaves(config, discs, number, code):
+    class Impatient(type(discs)):
+        def image(self, index):
+            os.kill(os.getpid(), number)
+            return super().image(index)
+
+    with pytest.raises(Interrupted) as stopped:
+        train(config, Impatient())
+    assert stopped.value.exit_code == code
+    assert checkpoints.load_newest(Path(config.training.out_dir))[0].step == 1
+
+
+def test_another_configuration_is_refused_and_named(config, discs):
+    train(with_training(config, steps=1), discs)
+    other = dataclasses.replace(config, network=dataclasses.replace(config.network, num_res_blocks=2))
+    with pytest.raises(InputError, match="--num-res-blocks 1, not 2"):
+        train(other, discs)
+
+
+def test_a_run_of_damaged_checkpoints_is_not_begun_anew_over_them(config, discs, capsys):
+    last = train(with_training(config, steps=1), discs)
+    (last / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="none of its checkpoints can be used"):
+        train(config, discs)
+    assert "model.safetensors" in capsys.readouterr().err

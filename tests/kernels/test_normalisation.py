@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from medsegdiff.kernels.normalisation import group_norm, group_norm_reference
+from tests import numeric
+from tests.kernels.compare import assert_close, run
+
+
+def inputs(shape, seed=0):
+    """x far from mean 0 and deviation 1, and a weight and a bias that differ between the samples."""
+    rng = np.random.default_rng(seed)
+    x = 2 + 3 * rng.standard_normal(shape)
+    return [x, rng.standard_normal(shape[:2]), rng.standard_normal(shape[:2])], rng.standard_normal(shape)
+
+
+@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+@pytest.mark.parametrize(("groups", "shape"), [(2, (3, 6, 3, 4)), (32, (2, 32, 1, 3))])
+def test_values_and_gradients_by_finite_differences(groups, shape, silu):
+    arrays, dy = inputs(shape)
+    y, grads = run(lambda *given: group_norm(*given, groups, silu), arrays, dy)
+    assert_close(y, numeric.group_norm(*arrays, groups, silu))
+    for index, grad in enumerate(grads):
+
+        def loss(value, index=index):
+            changed = [*arrays[:index], value, *arrays[index + 1 :]]
+            return (numeric.group_norm(*changed, groups, silu) * dy).sum()
+
+        assert_close(grad, numeric.gradient(loss, arrays[index]), 1e-4)
+
+
+@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+@pytest.mark.parametrize(("groups", "shape"), [(32, (2, 96, 16, 16)), (32, (1, 64, 33, 7)), (2, (4, 10, 9, 11))])
+def test_larger_maps_agree_with_the_plain_expression(groups, shape, silu):
+    arrays, dy = inputs(shape, seed=1)
+    y, grads = run(lambda *given: group_norm(*given, groups, silu), arrays, dy)
+    assert_close(y, numeric.group_norm(*arrays, groups, silu))
+    _, wanted = run(lambda *given: group_norm_reference(*given, groups, silu), arrays, dy)
+    for grad, expected in zip(grads, wanted):
+        assert_close(grad, expected, 1e-4)
+
+
+def test_the_plain_expression_is_group_normalisation():
+    arrays, dy = inputs((3, 6, 3, 4), seed=2)
+    for silu in (False, True):
+        y, _ = run(lambda *given, silu=silu: group_norm_reference(*given, 2, silu), arrays, dy)
+        assert_close(y, numeric.group_norm(*arrays, 2, silu))
+
+
+def test_a_large_mean_costs_no_precision():
+    (x, weight, bias), dy = inputs((2, 64, 16, 16), seed=3)
+    x = np.float32(x + 300)
+    y, _ = run(lambda *given: group_norm(*given, 32), [x, weight, bias], dy)
+    assert_close(y, numeric.group_norm(x, weight, bias, 32), 1e-3)
+
+
+def test_a_constant_map_gives_the_bias():
+    (_, weight, bias), dy = inputs((2, 64, 4, 4))
+    y, grads = run(lambda *given: group_norm(*given, 32), [np.full((2, 64, 4, 4), 0.5), weight, bias], dy)
+    np.testing.assert_allclose(y, np.broadcast_to(bias[:, :, None, None], y.shape), atol=1e-4)
+    assert all(np.isfinite(grad).all() for grad in grads)

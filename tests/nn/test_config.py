@@ -1,0 +1,82 @@
+import pytest
+
+from medsegdiff.nn.config import NetworkConfig, published_version
+from medsegdiff.runtime.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("size", "multiples"),
+    [
+        (64, (1, 2, 3, 4)),
+        (128, (1, 1, 2, 3, 4)),
+        (256, (1, 1, 2, 2, 4, 4)),
+        (512, (1, 1, 2, 2, 4, 4)),
+        (32, (1, 2, 3, 4)),
+        (96, (1, 2, 3, 4)),
+        (160, (1, 1, 2, 3, 4)),
+        (224, (1, 1, 2, 2, 4, 4)),
+        (1024, (1, 1, 2, 2, 4, 4)),
+    ],
+)
+def test_level_widths_follow_the_image_size(size, multiples):
+    assert NetworkConfig(image_size=size, num_channels=64).level_widths == tuple(64 * m for m in multiples)
+
+
+def test_level_widths_can_be_given():
+    assert NetworkConfig(image_size=64, num_channels=32, channel_mult="1, 3,2").level_widths == (32, 96, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 70}, "--image-size 70: must be divisible by 32; the nearest is 64"),
+        ({"image_size": 0}, "--image-size 0: must be divisible by 32; the nearest is 32"),
+        ({"num_channels": 48}, "--num-channels 48: must be divisible by 32; the nearest is"),
+        ({"num_channels": -32}, "--num-channels -32: must be divisible by 32; the nearest is 32"),
+        ({"attention_resolutions": "16;8"}, '--attention-resolutions "16;8": must be positive integers'),
+        ({"attention_resolutions": "0"}, '--attention-resolutions "0": must be positive integers'),
+        ({"channel_mult": "1,x"}, '--channel-mult "1,x": must be positive integers'),
+        (
+            {"image_size": 96, "channel_mult": "1,1,1,1,1,1,1"},
+            "--channel-mult 1,1,1,1,1,1,1: 7 levels do not divide --image-size 96 into whole pixels",
+        ),
+        ({"num_heads": 3}, "attention over .* channels does not divide into its heads"),
+        ({"num_head_channels": 48}, "attention over .* channels does not divide into its heads"),
+        ({"num_head_channels": 0}, "does not divide into its heads"),
+        ({"num_heads_upsample": 5}, "does not divide into its heads"),
+        ({"version": "2"}, "--version 2: must be new or v1"),
+        ({"image_channels": 0}, "--image-channels 0: must be at least 1"),
+        ({"mask_channels": 0}, "--mask-channels 0: must be at least 1"),
+        ({"num_res_blocks": 0}, "--num-res-blocks 0: must be at least 1"),
+        ({"dropout": 1.0}, "--dropout 1.0: must be at least 0 and less than 1"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, message):
+    with pytest.raises(InputError, match=message):
+        NetworkConfig(**{"image_size": 64, "num_channels": 128, **options})
+
+
+def test_attention_that_no_level_meets_is_told():
+    config = NetworkConfig(image_size=64, attention_resolutions="16,8,4,20,128")
+    assert config.attention_factors >= {4, 8, 16}
+    assert config.unmet_attention == [4, 20, 128]
+    assert NetworkConfig(image_size=64, attention_resolutions="").attention_factors == frozenset()
+    assert NetworkConfig(image_size=256, attention_resolutions="16").unmet_attention == []
+
+
+def test_heads():
+    assert NetworkConfig(num_heads=4).heads(256) == 4
+    assert NetworkConfig(num_heads=4).heads(256, upsample=True) == 4
+    assert NetworkConfig(num_heads=4, num_heads_upsample=2).heads(256, upsample=True) == 2
+    assert NetworkConfig(num_heads=4, num_head_channels=64).heads(256) == 4
+    assert NetworkConfig(num_heads=1, num_heads_upsample=1, num_head_channels=64).heads(512, upsample=True) == 8
+
+
+def test_channels_in_and_out():
+    config = NetworkConfig(image_channels=4, mask_channels=3)
+    assert (config.in_channels, config.out_channels) == (7, 6)
+    assert NetworkConfig(mask_channels=3, learn_sigma=False).out_channels == 3
+
+
+def test_published_versions():
+    assert [published_version(name) for name in ("new", "1", 1, "v1", "2")] == ["new", "v1", "v1", "v1", "2"]

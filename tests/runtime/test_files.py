@@ -1,0 +1,214 @@
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medsegdiff.runtime import files
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import make_folder, replacing, writing
+
+
+def write_folder(folder, **texts):
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def read_folder(folder):
+    return {entry.name: entry.read_text() for entry in folder.iterdir()}
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def refuse(code):
+    def raise_it(*_args, **_kwargs):
+        raise OSError(code, os.strerror(code))
+
+    return raise_it
+
+
+def test_replacing_creates_and_replaces_a_file(tmp_path):
+    path = tmp_path / "state.json"
+    for text in ("first", "second"):
+        with replacing(path) as beside:
+            assert beside.parent == tmp_path
+            beside.write_text(text)
+        assert read_folder(tmp_path) == {"state.json": text}
+
+
+def test_replacing_shows_the_old_file_until_the_block_ends(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text("old")
+    with replacing(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+
+
+def test_replacing_creates_and_replaces_a_folder_leaving_nothing_of_the_old_one(tmp_path):
+    path = tmp_path / "step-000001"
+    for texts in ({"model": "1", "ema": "2"}, {"model": "3"}):
+        with replacing(path) as beside:
+            write_folder(beside, **texts)
+        assert read_folder(path) == texts
+        assert names(tmp_path) == ["step-000001"]
+
+
+def test_replacing_a_link_to_a_folder_leaves_the_folder_alone(tmp_path):
+    write_folder(tmp_path / "target", kept="yes")
+    path = tmp_path / "link"
+    path.symlink_to("target")
+    with replacing(path) as beside:
+        write_folder(beside, model="new")
+    assert read_folder(path) == {"model": "new"}
+    assert read_folder(tmp_path / "target") == {"kept": "yes"}
+    assert names(tmp_path) == ["link", "target"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failing_block_leaves_nothing_new(tmp_path, exists, error):
+    path = tmp_path / "mask.png"
+    if exists:
+        path.write_text("old")
+    with pytest.raises(error), replacing(path) as beside:
+        beside.write_text("half of i")
+        raise error
+    assert read_folder(tmp_path) == ({"mask.png": "old"} if exists else {})
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failing_block_removes_its_folder(tmp_path, exists):
+    path = tmp_path / "step"
+    if exists:
+        write_folder(path, model="old", ema="old")
+    with pytest.raises(ValueError), replacing(path) as beside:
+        write_folder(beside, model="new")
+        raise ValueError
+    assert names(tmp_path) == (["step"] if exists else [])
+    if exists:
+        assert read_folder(path) == {"model": "old", "ema": "old"}
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass
+    assert read_folder(tmp_path) == {"file": "old"}
+
+
+def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "step", []
+    real = files.fsync
+
+    def note(what):
+        flushed.append((what.name, path.exists()))
+        real(what)
+
+    monkeypatch.setattr(files, "fsync", note)
+    with replacing(path) as beside:
+        write_folder(beside, model="1", ema="2")
+    *parts, folder, parent = flushed
+    assert sorted(parts) == [("ema", False), ("model", False)]
+    assert folder == (beside.name, False)
+    assert parent == (tmp_path.name, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EROFS, "read-only"),
+        (errno.EDQUOT, "quota"),
+        (errno.EACCES, "permission"),
+    ],
+)
+def test_a_refusal_while_flushing_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch, code, remedy):
+    path = tmp_path / "weights.safetensors"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", refuse(code))
+    with pytest.raises(InputError, match=remedy) as caught, replacing(path) as beside:
+        beside.write_text("new")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert read_folder(tmp_path) == {"weights.safetensors": "old"}
+
+
+def interrupt(*_args, **_kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("failure", "seen"), [(refuse(errno.EROFS), InputError), (interrupt, KeyboardInterrupt)])
+def test_a_failing_rename_keeps_the_old_folder_whole(tmp_path, monkeypatch, failure, seen):
+    path = tmp_path / "step"
+    write_folder(path, model="old", ema="old")
+    monkeypatch.setattr(Path, "replace", failure)
+    with pytest.raises(seen), replacing(path) as beside:
+        write_folder(beside, model="new")
+    assert read_folder(path) == {"model": "old", "ema": "old"}
+    assert names(tmp_path) == ["step"]
+
+
+def test_an_interrupted_removal_of_the_old_folder_never_leaves_a_part_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "step"
+    write_folder(path, model="old", ema="old")
+
+    def interrupted(folder, *_args, **_kwargs):
+        next(Path(folder).iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", interrupted)
+        with replacing(path) as beside:
+            write_folder(beside, model="new", ema="new")
+    assert not path.exists() or read_folder(path) in ({"model": "old", "ema": "old"}, {"model": "new", "ema": "new"})
+
+
+def test_a_folder_in_the_way_of_a_file_is_named(tmp_path):
+    path = tmp_path / "mask.png"
+    write_folder(path, note="mine")
+    with pytest.raises(InputError, match=r"mask\.png: cannot be written: .*folder"), replacing(path) as beside:
+        beside.write_text("new")
+    assert read_folder(path) == {"note": "mine"}
+    assert names(tmp_path) == ["mask.png"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+    path = tmp_path / "step"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="step: cannot be written"), replacing(path) as beside:
+        write_folder(beside, model="new")
+    assert read_folder(tmp_path) == {"step": "mine"}
+
+
+def test_make_folder_creates_parents_and_leaves_no_probe(tmp_path):
+    path = make_folder(tmp_path / "a" / "b")
+    assert path == make_folder(str(path)) == tmp_path / "a" / "b"
+    assert names(path) == []
+
+
+def test_make_folder_names_a_file_in_the_way(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="out: cannot be written: a file of this name is in the way"):
+        make_folder(tmp_path / "out")
+    with pytest.raises(InputError, match="a part of this path is a file"):
+        make_folder(tmp_path / "out" / "run")
+
+
+@pytest.mark.parametrize("call", ["mkdir", "touch"])
+@pytest.mark.parametrize(("code", "remedy"), [(errno.EROFS, "read-only"), (errno.ENOSPC, "no space left")])
+def test_make_folder_finds_out_that_it_cannot_write(tmp_path, monkeypatch, call, code, remedy):
+    monkeypatch.setattr(Path, call, refuse(code))
+    with pytest.raises(InputError, match=remedy):
+        make_folder(tmp_path / "out")
+
+
+def test_writing_passes_over_what_has_no_remedy(tmp_path):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), writing(tmp_path):
+        refuse(errno.EIO)()
+    with pytest.raises(KeyError), writing(tmp_path):
+        raise KeyError

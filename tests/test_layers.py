@@ -1,0 +1,113 @@
+"""Which part of the package may import which: runtime <- kernels <- nn, and siblings know nothing of each other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import medsegdiff
+
+PACKAGE = Path(medsegdiff.__file__).parent
+MAY_IMPORT = {
+    "runtime": set(),
+    "kernels": {"runtime"},
+    "nn": {"runtime", "kernels"},
+    "diffusion": {"runtime"},
+    "data": {"runtime"},
+    "masks": {"runtime"},
+    "engine": {"runtime", "kernels", "nn", "diffusion", "data", "masks"},
+    "app": {"runtime", "kernels", "nn", "diffusion", "data", "masks", "engine"},
+}
+WITHOUT_JITTOR = ("data", "masks")
+JITTOR = ("jittor", "jittor_utils", "medsegdiff.runtime.backend")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(source, module, is_package):
+    """Absolute names of everything that `source` imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            above = parts[: len(parts) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def offences(source, module, is_package=False):
+    """What `source` imports and must not."""
+    names = imported(source, module, is_package)
+    bad = {name for name in names if name.split(".")[0] in ("torch", "torchvision")}
+    layer = module.split(".")[1] if "." in module else ""
+    if layer in MAY_IMPORT:
+        others = {name for name in names if name.startswith("medsegdiff.") and name.split(".")[1] in MAY_IMPORT}
+        bad |= {name for name in others if name.split(".")[1] not in MAY_IMPORT[layer] | {layer}}
+    if layer in WITHOUT_JITTOR:
+        bad |= {name for name in names if any(name == jt or name.startswith(f"{jt}.") for jt in JITTOR)}
+    return sorted(bad)
+
+
+def test_every_folder_of_the_package_is_a_known_layer():
+    folders = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if path.parent != PACKAGE}
+    assert folders == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_downwards(path):
+    assert offences(path.read_text(encoding="utf-8"), name_of(path), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("medsegdiff.runtime.files", "from medsegdiff.nn import config"),
+        ("medsegdiff.kernels.attention", "import medsegdiff.nn.layers"),
+        ("medsegdiff.nn.unet", "def f():\n    from medsegdiff.diffusion import process"),
+        ("medsegdiff.diffusion.losses", "from ..nn.network import MedSegDiff"),
+        ("medsegdiff.diffusion.losses", "from medsegdiff.kernels import attention"),
+        ("medsegdiff.masks.fusion", "from .. import data"),
+        ("medsegdiff.engine.training", "from medsegdiff.app import cli"),
+        ("medsegdiff.data.loader", "import jittor as jt"),
+        ("medsegdiff.data.loader", "from medsegdiff.runtime.backend import jt"),
+        ("medsegdiff.masks.fusion", "from medsegdiff.runtime import backend"),
+        ("medsegdiff.app.cli", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
+    ],
+)
+def test_the_rule_notices(module, source):
+    assert offences(source, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("medsegdiff.nn.unet", "from medsegdiff.kernels.attention import attention\nfrom . import layers"),
+        ("medsegdiff.data.loader", "from medsegdiff.runtime.randomness import generator\nimport numpy"),
+        ("medsegdiff.app.cli", "from medsegdiff import __version__\nfrom medsegdiff.engine import training"),
+    ],
+)
+def test_the_rule_allows(module, source):
+    assert offences(source, module) == []
+
+
+def test_data_masks_and_the_command_line_load_without_jittor_and_torch():
+    layers = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in WITHOUT_JITTOR]
+    modules = [*map(name_of, layers), "medsegdiff.app.cli"]
+    assert len(modules) > 10
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}:\n"
+        "    importlib.import_module(name)\n"
+        "print([name for name in ('jittor', 'jittor_utils', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
