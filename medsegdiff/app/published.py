@@ -39,6 +39,7 @@ MODEL_FLAGS: dict[str, Any] = {
     "use_scale_shift_norm": True,
     "resblock_updown": False,
     "use_new_attention_order": False,
+    "dpm_solver": False,
     "version": "new",
     "learn_sigma": False,
     "diffusion_steps": 1000,
@@ -72,7 +73,6 @@ TRAIN_FLAGS: dict[str, Any] = {
 SAMPLE_FLAGS: dict[str, Any] = {
     "model_path": "",
     "num_ensemble": 5,
-    "dpm_solver": False,
     "use_ddim": False,
 }
 
@@ -131,6 +131,8 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
     if resume:
         options["out_dir"] = str(_run_folder(Path(resume)))
         print(f"note: --resume_checkpoint continues the run in {options['out_dir']}")
+    if options["dpm_solver"]:
+        print("note: --dpm_solver has no effect on training: the sampler is chosen when sampling")
     if options["timestep_respacing"]:
         print("note: --timestep_respacing has no effect on training: all steps are trained")
         options["timestep_respacing"] = ""

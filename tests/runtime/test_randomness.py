@@ -26,11 +26,14 @@ def test_same_key_gives_the_same_numbers_whatever_was_drawn_between():
         (1, "noisea"),
         (1, "noise", "", "a"),
         (1.0, "noise", "a"),
-        (True, "noise", "a"),
     ],
 )
 def test_values_order_types_and_number_of_the_parts_all_count(other):
     assert first(*other) != first(1, "noise", "a")
+
+
+def test_integers_of_numpy_count_as_their_value():
+    assert first(np.int64(1), "noise", "a") == first(1, "noise", "a")
 
 
 def test_streams_of_neighbouring_keys_are_uncorrelated():

@@ -1,0 +1,158 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medsegdiff.app import evaluate as evaluate_command
+from medsegdiff.app import published
+from medsegdiff.app import sample as sample_command
+from medsegdiff.app import train as train_command
+from medsegdiff.runtime.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+# The commands of the published project's README, as our product keeps them.
+TRAIN = (
+    "--data_name ISIC --data_dir DATA --out_dir OUT --image_size 64 --num_channels 128 --class_cond False "
+    "--num_res_blocks 2 --num_heads 1 --learn_sigma True --use_scale_shift_norm False --attention_resolutions 16 "
+    "--diffusion_steps 100 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False "
+    "--lr 1e-4 --batch_size 16"
+).split()
+SAMPLE = [*TRAIN, *"--model_path RUN --num_ensemble 5".split()]
+# Every flag that the published scripts know.
+ALL = (
+    "data_name data_dir schedule_sampler lr weight_decay lr_anneal_steps batch_size microbatch ema_rate log_interval "
+    "save_interval resume_checkpoint use_fp16 fp16_scale_growth gpu_dev multi_gpu out_dir image_size num_channels "
+    "num_res_blocks num_heads in_ch num_heads_upsample num_head_channels attention_resolutions channel_mult dropout "
+    "class_cond use_checkpoint use_scale_shift_norm resblock_updown use_new_attention_order dpm_solver version "
+    "learn_sigma diffusion_steps noise_schedule timestep_respacing use_kl predict_xstart rescale_timesteps "
+    "rescale_learned_sigmas"
+).split()
+SAMPLING = "clip_denoised num_samples use_ddim model_path num_ensemble debug".split()
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What would be trained."""
+    seen = []
+    monkeypatch.setattr(train_command, "train", lambda config: seen.append(config) or 0)
+    return seen
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """What would be sampled."""
+    seen = []
+    monkeypatch.setattr(sample_command, "sample", lambda **options: seen.append(options) or 0)
+    return seen
+
+
+def test_the_published_training_command_means_what_it_says(trained):
+    assert published.train(TRAIN) == 0
+    (config,) = trained
+    network, training = config.network, config.training
+    assert (network.image_size, network.num_channels, network.num_heads, network.attention_resolutions) == (
+        64,
+        128,
+        1,
+        "16",
+    )
+    assert network.learn_sigma
+    assert not network.use_scale_shift_norm
+    assert network.version == "new"
+    assert (config.diffusion.diffusion_steps, config.diffusion.noise_schedule) == (100, "linear")
+    assert (training.lr, training.batch_size, training.out_dir) == (1e-4, 16, "OUT")
+    assert (config.data.data_name, config.data.data_dir) == ("isic", "DATA")
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"), [("", 100_000), ("--lr_anneal_steps 20", 20), ("--lr_anneal_steps 20 --steps 7", 7)]
+)
+def test_training_ends_where_the_learning_rate_does_unless_steps_are_given(trained, flags, steps):
+    published.train([*TRAIN, *flags.split()])
+    assert trained[0].training.steps == steps
+
+
+def test_every_published_flag_is_known(trained, sampled, capsys):
+    for script, flags in ((published.train, ALL), (published.sample, ALL + SAMPLING)):
+        with pytest.raises(SystemExit) as left:
+            script(["--help"])
+        assert left.value.code == 0
+        text = capsys.readouterr().out
+        assert [flag for flag in flags if f"--{flag} " not in text] == []
+
+
+def test_a_flag_without_a_meaning_says_so_in_one_line(trained, capsys):
+    published.train([*TRAIN, "--use_fp16", "True", "--gpu_dev", "0"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note: --use_fp16 True has no effect here: ")
+
+
+def test_an_unknown_flag_and_a_bad_boolean_are_errors(trained):
+    for words in (["--bogus", "1"], ["--learn_sigma", "maybe"], ["--image_size", "x"]):
+        with pytest.raises(InputError, match=words[0]):
+            published.train([*TRAIN, *words])
+    assert trained == []
+
+
+def test_both_names_of_the_second_version_are_known(trained):
+    for name, ours in (("new", "new"), ("1", "v1"), ("v1", "v1")):
+        published.train([*TRAIN, "--version", name])
+        assert trained[-1].network.version == ours
+
+
+@pytest.mark.parametrize(
+    ("flags", "sampler", "steps", "respacing"),
+    [
+        ("", "ddpm", 0, ""),
+        ("--timestep_respacing 25", "ddpm", 0, "25"),
+        ("--use_ddim True --timestep_respacing ddim25", "ddim", 0, "ddim25"),
+        ("--dpm_solver True", "dpm++", 20, ""),
+    ],
+)
+def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, steps, respacing):
+    published.sample([*SAMPLE, *flags.split()])
+    (options,) = sampled
+    sampling = options["sampling"]
+    assert (sampling.sampler, sampling.steps, sampling.timestep_respacing) == (sampler, steps, respacing)
+    assert sampling.members == 5
+    network, diffusion = options["expected"]
+    assert network.image_size == 64
+    assert diffusion.diffusion_steps == 100
+
+
+def test_two_samplers_at_once_are_refused(sampled):
+    with pytest.raises(InputError, match="--dpm_solver, --use_ddim"):
+        published.sample([*SAMPLE, "--dpm_solver", "True", "--use_ddim", "True"])
+
+
+def test_resume_checkpoint_continues_the_run_that_holds_it(trained, tmp_path):
+    folder = tmp_path / "run" / "step-000004"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{}")
+    for given in (tmp_path / "run", folder, folder / "state.json"):
+        published.train([*TRAIN, "--resume_checkpoint", str(given)])
+        assert trained[-1].training.out_dir == str(tmp_path / "run")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        published.train([*TRAIN, "--resume_checkpoint", str(tmp_path / "absent.pt")])
+
+
+def test_the_metric_script_takes_both_pairs_of_names(monkeypatch, tmp_path):
+    seen = []
+    (tmp_path / "ISIC_1_Segmentation.png").touch()
+    monkeypatch.setattr(evaluate_command, "evaluate", lambda pred, truth: seen.append((pred, sorted(truth))))
+    for pred, truth in (("--pred_path", "--gt_path"), ("--inp_pth", "--out_pth"), ("--inp_pth", "--gt_pred")):
+        assert published.evaluate([pred, "PRED", truth, str(tmp_path)]) == 0
+    assert seen == [("PRED", ["ISIC_1"])] * 3
+    with pytest.raises(InputError, match="--gt_path"):
+        published.evaluate(["--pred_path", "PRED"])
+
+
+@pytest.mark.parametrize("script", ["train", "sample", "env"])
+def test_the_scripts_run_and_complain_in_one_line(script, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / f"segmentation_{script}.py"), "--bogus", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegdiff.app.cli import main
+from medsegdiff.engine.parity import cases, replay, report, training
+from medsegdiff.runtime.errors import InputError
+
+FOLDER = Path(__file__).parent / "cases"
+ROOT = Path(__file__).resolve().parents[2]
+ISIC = ROOT.parent / "shared" / "data" / "isic2016" / "Train"
+FILES = sorted(FOLDER.glob("*.npz"))
+KIND = {file: cases.load(file).kind for file in FILES}
+
+
+def of(*kinds):
+    return [file for file in FILES if KIND[file] in kinds]
+
+
+def check(rows):
+    failed = [f"{row.quantity}: {row.error} > {row.tolerance} {row.note}" for row in rows if not row.passed]
+    assert rows
+    assert failed == []
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if cases.load(f).kind in ("schedule", "fusion-and-metrics")], ids=str
+)
+def test_schedules_fusion_and_metrics_equal_the_original(file):
+    case = cases.load(file)
+    check(replay.KINDS[case.kind](case))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("file", of("forward", "sample"), ids=lambda f: f.stem)
+def test_the_network_and_the_samplers_equal_the_original(file):
+    case = cases.load(file)
+    check(replay.KINDS[case.kind](case))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("file", of("train"), ids=lambda f: f.stem)
+def test_losses_gradients_and_updates_equal_the_original(file):
+    check(training.train(cases.load(file)))
+
+
+@pytest.mark.parity
+def test_the_first_ten_steps_on_real_images_equal_the_original():
+    if not ISIC.is_dir():
+        pytest.skip(f"the real images are not here ({ISIC.relative_to(ROOT.parent)})")
+    check(training.curve(cases.load(FOLDER / "curve-isic-64.npz"), ISIC, steps=10).rows)
+
+
+def test_every_stored_case_is_of_a_kind_that_is_replayed():
+    assert len(FILES) == 13
+    assert set(KIND.values()) == {*replay.KINDS, "train", "curve"}
+
+
+def changed(tmp_path, source, **arrays):
+    with np.load(FOLDER / source) as stored:
+        content = {name: stored[name] for name in stored.files}
+    path = tmp_path / source
+    np.savez(path, **{**content, **arrays})
+    return path
+
+
+def test_a_number_over_its_tolerance_fails_the_command(tmp_path, capsys):
+    with np.load(FOLDER / "schedules.npz") as stored:
+        betas = stored["linear-100:betas"] * (1 + 1e-9)
+    path = changed(tmp_path, "schedules.npz", **{"linear-100:betas": betas})
+    assert main(["parity", str(FOLDER / "schedules.npz")]) == 0
+    assert main(["parity", str(path)]) == 1
+    assert capsys.readouterr().out.count("OVER") == 1
+
+
+def test_an_unknown_kind_or_sampler_fails_and_is_listed(tmp_path, capsys):
+    odd = changed(tmp_path, "fusion-and-metrics.npz", meta=np.array('{"kind": "report"}'))
+    sampler = changed(tmp_path, "sample-ddim-10.npz", meta=np.array('{"kind": "sample", "sampler": "heun"}'))
+    assert main(["parity", str(odd), str(sampler)]) == 1
+    out = capsys.readouterr().out
+    assert "kind report" in out
+    assert "sampler heun" in out
+    assert out.count("not supported") == 2
+
+
+def test_a_damaged_or_absent_case_is_named(tmp_path):
+    path = tmp_path / "case.npz"
+    path.write_bytes((FOLDER / "schedules.npz").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"case.npz: damaged"):
+        cases.load(path)
+    with pytest.raises(InputError, match="no such parity case"):
+        cases.find([tmp_path / "absent"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="holds no parity case"):
+        cases.find([empty])
+
+
+def test_relative_errors_need_an_exact_zero_where_the_scale_is_zero():
+    assert report.relative("c", "q", np.zeros(2), np.zeros(2), 1e-3).passed
+    assert not report.relative("c", "q", np.float64([0, 1e-30]), np.zeros(2), 1e-3).passed
+    assert not report.relative("c", "q", np.float64([np.nan]), np.ones(1), 1e-3).passed
+    assert not report.Row("c", "q").passed
