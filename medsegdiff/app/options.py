@@ -19,6 +19,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
         line = " ".join(str(message).split())
+        line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
         raise InputError(f"{line} (see {self.prog} --help)")
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
@@ -51,7 +52,7 @@ def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequenc
             continue
         option = f"--{f.name.replace('_', '-')}"
         default = defaults.get(f.name, f.default)
-        text = texts[f.name].replace("%", "%%")
+        text = texts[f.name]
         if types[f.name] is bool:
             group.add_argument(option, type=bool, nargs="?", const=True, default=default, help=text)
         else:

@@ -135,7 +135,6 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
         print("note: --dpm_solver has no effect on training: the sampler is chosen when sampling")
     if options["timestep_respacing"]:
         print("note: --timestep_respacing has no effect on training: all steps are trained")
-        options["timestep_respacing"] = ""
     options["steps"] = options["steps"] or options["lr_anneal_steps"] or 100_000
     return command.train(RunConfig.from_flat(options))
 
@@ -160,7 +159,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
     network = pick(NetworkConfig, options)
-    diffusion = pick(DiffusionConfig, {**options, "timestep_respacing": ""})
+    diffusion = pick(DiffusionConfig, options)
     return command.sample(
         sampling=_sampling(options),
         **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit", "cache_dir")},

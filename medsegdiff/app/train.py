@@ -20,7 +20,7 @@ def configure(parser: Parser) -> None:
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
     add_section(parser, NetworkConfig, "network")
-    add_section(parser, DiffusionConfig, "diffusion", skip=["timestep_respacing"])
+    add_section(parser, DiffusionConfig, "diffusion")
 
 
 def run(options: Any) -> int:

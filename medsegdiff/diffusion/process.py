@@ -17,7 +17,6 @@ class DiffusionConfig:
     Args:
         diffusion_steps: steps T of the full schedule
         noise_schedule: "linear" or "cosine"
-        timestep_respacing: steps to visit when sampling, as "25", "10,15,20" or "ddim25"; empty: all
         predict_xstart: the network predicts the clean mask, not the noise
         sigma_small: variance, when it is not learned: the posterior's, not beta
         rescale_timesteps: the network sees t * 1000 / T
@@ -27,7 +26,6 @@ class DiffusionConfig:
 
     diffusion_steps: int = 1000
     noise_schedule: str = "linear"
-    timestep_respacing: str = ""
     predict_xstart: bool = False
     sigma_small: bool = False
     rescale_timesteps: bool = False
@@ -35,7 +33,7 @@ class DiffusionConfig:
     rescale_learned_sigmas: bool = False
 
     def __post_init__(self) -> None:
-        make_schedule(self.noise_schedule, self.diffusion_steps).respaced(self.timestep_respacing)
+        make_schedule(self.noise_schedule, self.diffusion_steps)
 
 
 class Output(NamedTuple):
@@ -52,13 +50,14 @@ class Output(NamedTuple):
 class Diffusion:
     """A schedule with the meaning of the network's output at each of its steps.
 
+    `respacing` names the steps to visit, as "25", "10,15,20" or "ddim25" (all where it is empty).
     Arrays are float32 (N, M, S, S); `step` counts from 0 (almost clean) to T - 1 (noise).
     """
 
-    def __init__(self, config: DiffusionConfig, respaced: bool = False) -> None:
+    def __init__(self, config: DiffusionConfig, respacing: str = "") -> None:
         self.config = config
         schedule = make_schedule(config.noise_schedule, config.diffusion_steps)
-        self.schedule: Schedule = schedule.respaced(config.timestep_respacing) if respaced else schedule
+        self.schedule: Schedule = schedule.respaced(respacing)
 
     def __len__(self) -> int:
         return len(self.schedule)

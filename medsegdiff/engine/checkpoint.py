@@ -56,8 +56,7 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
     with replacing(path) as beside:
         beside.mkdir()
         for group, arrays in checkpoint.arrays.items():
-            contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-            save_file(contiguous, beside / f"{group}.safetensors")
+            _save_arrays(beside / f"{group}.safetensors", arrays)
         state = {
             "step": checkpoint.step,
             "config": checkpoint.config.flat(),
@@ -71,6 +70,16 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
         for old in list_checkpoints(out)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except SafetensorError as error:  # it hides the operating system's number in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number.group(1)), str(error), str(path)) from error
 
 
 def list_checkpoints(out: Path) -> list[Path]:

@@ -47,15 +47,9 @@ class Segmenter:
     def __init__(self, network: MedSegDiff, diffusion: DiffusionConfig, sampling: SamplingConfig) -> None:
         network.eval()
         self.network, self.sampling = network, sampling
-        full = Diffusion(diffusion)
-        if sampling.sampler == "dpm++":
-            self.diffusion, self.evaluations = full, sampling.steps or len(full)
-        else:
-            spaced = DiffusionConfig(
-                **{**vars(diffusion), "timestep_respacing": sampling.spacing(diffusion.diffusion_steps)}
-            )
-            self.diffusion = Diffusion(spaced, respaced=True)
-            self.evaluations = len(self.diffusion)
+        solver = sampling.sampler == "dpm++"
+        self.diffusion = Diffusion(diffusion, "" if solver else sampling.spacing(diffusion.diffusion_steps))
+        self.evaluations = sampling.steps if solver and sampling.steps else len(self.diffusion)
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 
 from medsegdiff.runtime import toolchain
 
@@ -23,6 +24,9 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
         if handler is not None:  # None: installed by other C code
             signal.signal(number, handler)
     toolchain.end_compile_workers()
+    # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.
+    warnings.filterwarnings("ignore", message="The value of the smallest subnormal", module="numpy")
+    jittor.flags.use_cuda = int(bool(jittor.has_cuda))
     return jittor
 
 

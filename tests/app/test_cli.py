@@ -48,7 +48,7 @@ def test_help_of_every_command(command, capsys):
 @pytest.mark.parametrize(
     ("command", "sections", "without"),
     [
-        ("train", (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig), {"timestep_respacing"}),
+        ("train", (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig), set()),
         ("sample", (SamplingConfig,), set()),
     ],
 )

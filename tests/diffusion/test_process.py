@@ -7,8 +7,8 @@ from medsegdiff.runtime.errors import InputError
 STEPS = [0, 1, 37, 99]
 
 
-def diffusion(respaced=False, **options):
-    return Diffusion(DiffusionConfig(**{"diffusion_steps": 100, **options}), respaced)
+def diffusion(respacing="", **options):
+    return Diffusion(DiffusionConfig(**{"diffusion_steps": 100, **options}), respacing)
 
 
 def arrays(count, seed=0):
@@ -37,7 +37,7 @@ def test_a_network_trained_on_the_clean_mask_is_taken_at_its_word():
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_the_posterior_follows_from_bayes_rule(step, spec):
     """Product of q(x_{t-1} | x_0) and q(x_t | x_{t-1}), both normal in x_{t-1}."""
-    process = diffusion(respaced=True, timestep_respacing=spec)
+    process = diffusion(respacing=spec)
     x0, x_t = arrays(2)
     schedule = process.schedule
     before = np.prod(1 - schedule.betas[:step])
@@ -78,20 +78,20 @@ def test_fixed_variances():
 
 def test_the_network_is_asked_at_the_timesteps_that_it_was_trained_with():
     assert [diffusion().network_time(step) for step in (0, 99)] == [0, 99]
-    respaced = diffusion(respaced=True, timestep_respacing="ddim10")
+    respaced = diffusion(respacing="ddim10")
     assert [respaced.network_time(step) for step in range(10)] == list(range(0, 100, 10))
-    scaled = diffusion(respaced=True, timestep_respacing="ddim10", rescale_timesteps=True)
+    scaled = diffusion(respacing="ddim10", rescale_timesteps=True)
     assert [scaled.network_time(step) for step in range(10)] == list(range(0, 1000, 100))
 
 
-def test_respacing_is_for_sampling_only():
-    assert len(diffusion(timestep_respacing="ddim10")) == 100
-    assert len(diffusion(respaced=True, timestep_respacing="ddim10")) == 10
+def test_respacing_shortens_the_schedule():
+    assert len(diffusion()) == 100
+    assert len(diffusion(respacing="ddim10")) == 10
+    with pytest.raises(InputError):
+        diffusion(respacing="ddim30")
 
 
-@pytest.mark.parametrize(
-    "options", [{"diffusion_steps": 10}, {"timestep_respacing": "ddim30"}, {"noise_schedule": "none"}]
-)
+@pytest.mark.parametrize("options", [{"diffusion_steps": 10}, {"noise_schedule": "none"}])
 def test_impossible_options_are_refused_at_once(options):
     with pytest.raises(InputError):
         DiffusionConfig(**{"diffusion_steps": 100, **options})

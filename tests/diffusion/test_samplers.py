@@ -71,8 +71,8 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("sampler", [ddpm, ddim, lambda *args: ddim(*args, eta=1.0)], ids=["ddpm", "ddim", "ddim-eta"])
 def test_a_single_possible_mask_is_always_found(sampler, options, respacing):
-    ideal = Ideal(config(timestep_respacing=respacing, **options), mu=mask(), s=0)
-    state = final(sampler(ideal, Diffusion(ideal.config, respaced=True), Draws()))
+    ideal = Ideal(config(**options), mu=mask(), s=0)
+    state = final(sampler(ideal, Diffusion(ideal.config, respacing), Draws()))
     np.testing.assert_allclose(state.x, mask(), atol=1e-4)
     np.testing.assert_allclose(state.x0, mask(), atol=1e-4)
     np.testing.assert_allclose(state.cal, mask(), atol=1e-6)
@@ -95,9 +95,9 @@ def test_the_solver_ends_at_the_first_timesteps_marginal_of_a_single_mask(option
 def test_ddim_converges_to_the_probability_flow_with_first_order(schedule):
     errors = []
     for steps in (25, 50, 100):
-        ideal = Ideal(config(1000, noise_schedule=schedule, timestep_respacing=str(steps)))
+        ideal = Ideal(config(1000, noise_schedule=schedule))
         draws = Draws()
-        states = list(ddim(ideal, Diffusion(ideal.config, respaced=True), draws))
+        states = list(ddim(ideal, Diffusion(ideal.config, str(steps)), draws))
         alpha = np.sqrt(ideal.schedule.alphas_cumprod)
         exact = probability_flow(draws(0), alpha[-1], alpha[0])
         errors.append(np.abs(states[-2].x - exact).max())  # the last step leaves the schedule
@@ -123,8 +123,8 @@ def test_dpm_solver_converges_to_the_probability_flow_with_second_order(schedule
 
 def normal_sample(count, respacing, learned):
     """Ancestral samples of N(MU, S^2), and the standard deviation that the last step, a mean, leaves them."""
-    ideal = Ideal(config(1000, timestep_respacing=respacing))
-    diffusion = Diffusion(ideal.config, respaced=True)
+    ideal = Ideal(config(1000))
+    diffusion = Diffusion(ideal.config, respacing)
     schedule = diffusion.schedule
 
     def denoise(x, t):
@@ -160,9 +160,9 @@ def test_ddpm_with_the_fixed_variance_reproduces_normal_data_in_many_steps():
 
 
 def test_implicit_sampling_with_eta_1_is_ancestral_sampling_with_the_small_variance():
-    options = config(1000, timestep_respacing="20", sigma_small=True)
+    options = config(1000, sigma_small=True)
     implicit, ancestral = (
-        list(sampler(Ideal(options), Diffusion(options, respaced=True), Draws()))
+        list(sampler(Ideal(options), Diffusion(options, "20"), Draws()))
         for sampler in (lambda *given: ddim(*given, eta=1.0), ddpm)
     )
     for one, other in zip(implicit, ancestral):
@@ -207,16 +207,16 @@ def test_solver_grid_agrees_with_the_discrete_steps():
 
 @pytest.mark.parametrize("sampler", [ddpm, ddim])
 def test_one_evaluation_a_step_at_the_original_timesteps(sampler):
-    ideal, draws = Ideal(config(timestep_respacing="4,3")), Draws()
-    states = list(sampler(ideal, Diffusion(ideal.config, respaced=True), draws))
+    ideal, draws = Ideal(config()), Draws()
+    states = list(sampler(ideal, Diffusion(ideal.config, "4,3"), draws))
     assert ideal.times == [99, 74, 50, 49, 33, 16, 0]
     assert len(states) == 7
     assert ideal.shapes == [(2, 1, 4, 4)] * 7
 
 
 def test_rescaled_times_run_to_1000():
-    ideal = Ideal(config(timestep_respacing="ddim4", rescale_timesteps=True))
-    list(ddpm(ideal, Diffusion(ideal.config, respaced=True), Draws()))
+    ideal = Ideal(config(rescale_timesteps=True))
+    list(ddpm(ideal, Diffusion(ideal.config, "ddim4"), Draws()))
     assert ideal.times == [750, 500, 250, 0]
 
 
@@ -241,23 +241,23 @@ def test_the_solver_asks_at_uniform_times(options, time_scale, first):
     ids=["ddpm", "ddim", "ddim-eta", "dpm-solver"],
 )
 def test_draws_are_asked_for_in_order_and_none_at_the_last_step(sampler, used):
-    draws, ideal = Draws(), Ideal(config(timestep_respacing="5"))
-    list(sampler(ideal, Diffusion(ideal.config, respaced=True), draws))
+    draws, ideal = Draws(), Ideal(config())
+    list(sampler(ideal, Diffusion(ideal.config, "5"), draws))
     assert draws.used == used
 
 
 @pytest.mark.parametrize("sampler", [ddpm, ddim])
 def test_the_clean_mask_is_clipped(sampler):
-    options = config(timestep_respacing="10", predict_xstart=True)
-    states = list(sampler(lambda x, _: Output(np.full_like(x, 3), None), Diffusion(options, respaced=True), Draws()))
+    options = config(predict_xstart=True)
+    states = list(sampler(lambda x, _: Output(np.full_like(x, 3), None), Diffusion(options, "10"), Draws()))
     assert all((state.x0 == 1).all() for state in states)
     np.testing.assert_allclose(states[-1].x, 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", [ddpm, ddim, lambda *given: dpm_solver_pp(*given, steps=6)])
 def test_a_sample_does_not_depend_on_the_others_in_its_batch(sampler):
-    ideal = Ideal(config(timestep_respacing="6"), s=2.0)  # wide enough for clipping and thresholds to matter
-    diffusion = Diffusion(ideal.config, respaced=True)
+    ideal = Ideal(config(), s=2.0)  # wide enough for clipping and thresholds to matter
+    diffusion = Diffusion(ideal.config, "6")
     together = final(sampler(ideal, diffusion, Draws())).x
     for row in range(2):
         draws = Draws()

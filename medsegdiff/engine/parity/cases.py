@@ -64,11 +64,13 @@ class Case:
 
     @property
     def diffusion(self) -> DiffusionConfig:
-        """The diffusion's options; a sampler's respacing is kept beside the published ones."""
-        options = {**self.config}
-        if "respacing" in self.meta:
-            options["timestep_respacing"] = self.meta["respacing"]
-        return pick(DiffusionConfig, options)
+        """The diffusion's options."""
+        return pick(DiffusionConfig, self.config)
+
+    @property
+    def respacing(self) -> str:
+        """The steps that a sampler visits."""
+        return self.meta.get("respacing", self.config["timestep_respacing"])
 
     @property
     def mask_shape(self) -> tuple[int, int, int, int]:

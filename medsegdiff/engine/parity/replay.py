@@ -91,7 +91,7 @@ def _compare(case: Case, quantity: str, ours: np.ndarray, stored: str) -> list[R
 
 
 def _ddpm(case: Case, denoise: samplers.Denoise) -> list[Row]:
-    last = samplers.final(samplers.ddpm(denoise, Diffusion(case.diffusion, respaced=True), case.noise))
+    last = samplers.final(samplers.ddpm(denoise, Diffusion(case.diffusion, case.respacing), case.noise))
     rows = _compare(case, "sample", last.x, "sample")
     if "cal" in case.arrays:
         rows += _compare(case, "cal", last.cal, "cal")
@@ -101,7 +101,7 @@ def _ddpm(case: Case, denoise: samplers.Denoise) -> list[Row]:
 
 
 def _ddim(case: Case, denoise: samplers.Denoise) -> list[Row]:
-    diffusion = Diffusion(case.diffusion, respaced=True)
+    diffusion = Diffusion(case.diffusion, case.respacing)
     last = samplers.final(samplers.ddim(denoise, diffusion, case.noise, case.meta["eta"]))
     steps = np.abs(diffusion.schedule.timesteps - case.arrays["timestep_map"]).max()
     return [Row(case.name, "timestep map", float(steps), 0.0), *_compare(case, "sample", last.x, "sample")]
