@@ -12,7 +12,6 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; d
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
 
-# Kernels are compiled once, by the first test that needs them; -x would hide the others' results.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 

@@ -48,9 +48,10 @@ def evaluate(pred_path: str, truth: dict[str, Path], out_dir: str = "", protocol
     from medsegdiff.engine.evaluate import evaluate as score
     from medsegdiff.runtime.files import make_folder
 
-    out = make_folder(Path(out_dir or pred_path))
-    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed)
+    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed)
     Console(soft_wrap=True).print(report.table())
+    out = make_folder(Path(out_dir or pred_path))
+    report.write(out)
     print(f"per image: {out / 'metrics.csv'}; summary: {out / 'metrics.json'}")
     return report
 

@@ -20,6 +20,7 @@ class Parser(ArgumentParser):
         """Raise `message`, made one line, as an `InputError`."""
         line = " ".join(str(message).split())
         line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
+        line = re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
         raise InputError(f"{line} (see {self.prog} --help)")
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:

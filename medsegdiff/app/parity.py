@@ -74,6 +74,8 @@ def _replay(case: Any, images: Optional[Path], full_curve: bool, out_dir: str) -
             from medsegdiff.engine.parity.figures import write_curve
 
             write_curve(curve, Path(out_dir))
+        if not full_curve:
+            print(f"{case.name}: the first 10 of {case.meta['steps']} steps; --full-curve replays all")
         return curve.rows
     if case.kind not in replay.KINDS:
         return [Row(case.name, f"kind {case.kind}", note="not supported")]

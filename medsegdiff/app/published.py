@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
@@ -107,8 +108,17 @@ def _parser(description: str, *groups: dict[str, Any]) -> _Parser:
     return parser
 
 
+def _with_underscores(argv: Optional[Sequence[str]]) -> list[str]:
+    """The words of the command line, `--image-size` written as `--image_size`: our messages use dashes."""
+    words = []
+    for word in sys.argv[1:] if argv is None else argv:
+        name, equals, value = word.partition("=")
+        words.append("--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word)
+    return words
+
+
 def _parse(parser: _Parser, argv: Optional[Sequence[str]]) -> dict[str, Any]:
-    options = vars(parser.parse_args(argv))
+    options = vars(parser.parse_args(_with_underscores(argv)))
     for name, (default, reason) in IDLE_FLAGS.items():
         given = options.pop(name)
         if given is not None and str(given) != str(default):
@@ -125,6 +135,7 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("Train, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS)
     parser.add_argument("--steps", type=int, default=0, help="steps to train; default: --lr_anneal_steps, or 100000")
     parser.add_argument("--seed", type=int, default=0, help="what all random numbers are drawn from")
+    parser.add_argument("--ema_warmup", type=boolean, default=True, help="False: average slowly from the first step on")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
     resume = options.pop("resume_checkpoint")
@@ -192,7 +203,7 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--traceback", action="store_true", help="show where a failing command failed")
     parser.add_argument("--pred_path", "--inp_pth", default="", help="folder of the predictions")
     parser.add_argument("--gt_path", "--gt_pred", "--out_pth", default="", help="folder of the ground-truth masks")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(_with_underscores(argv))
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")

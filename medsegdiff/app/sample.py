@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig, difference, pick
+from medsegdiff.masks.files import check_id
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder
 
@@ -74,6 +76,8 @@ def sample(
         raise InputError(f"--weights {weights}: must be ema or model")
     cases = find_inputs(data_dir, images)
     cases = cases[:limit] if limit > 0 else cases
+    for case in cases:
+        check_id(case.id)
 
     from medsegdiff.data.cache import prepare
     from medsegdiff.engine.checkpoint import load_weights
@@ -81,7 +85,7 @@ def sample(
     loaded = load_weights(Path(model_path), weights)
     config = loaded.config
     for wanted, has in zip(expected or (), (config.network, config.diffusion)):
-        differs = difference(wanted, has)
+        differs = difference(_for_sampling(wanted), _for_sampling(has))
         if differs:
             raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
     cache = Path(cache_dir) if cache_dir else None
@@ -93,6 +97,13 @@ def sample(
     predict(build_segmenter(loaded, sampling), cases, dataset, out, loaded.source, save_members, overlays)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
+
+
+def _for_sampling(section: Any) -> Any:
+    """The section with the options that matter in training alone at their defaults."""
+    training_only = ("dropout", "use_kl", "rescale_learned_sigmas")
+    defaults = {f.name: f.default for f in dataclasses.fields(section) if f.name in training_only}
+    return dataclasses.replace(section, **defaults)
 
 
 def find_inputs(data_dir: str, images: list[str]) -> list[Case]:

@@ -32,6 +32,13 @@ def train(config: RunConfig) -> int:
     """Find and prepare the data, then train."""
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
+    for option, value, has in (
+        ("image-channels", config.network.image_channels, 3),
+        ("mask-channels", config.network.mask_channels, 1),
+        ("class-cond", config.network.class_cond, False),
+    ):
+        if value != has:
+            raise InputError(f"--{option} {value}: ISIC has colour images, one mask and no class labels; use {has}")
     from medsegdiff.data.cache import prepare
     from medsegdiff.data.isic import find_cases
 

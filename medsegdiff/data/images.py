@@ -40,8 +40,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask as uint8 (H, W): grey levels in [0, 255], 0 is background.
 
-    Colours become their luminance and alpha is dropped. A palette's indices are labels: 255 where the
-    index is not 0. 16-bit values are divided by 257 and rounded up, so that no label becomes background.
+    Colours, a palette's too, become their luminance and alpha is dropped, as published. 16-bit values are
+    divided by 257 and rounded up, so that no label becomes background.
 
     Raises:
         InputError: as `read_image`.
@@ -49,9 +49,9 @@ def read_mask(path: Path) -> np.ndarray:
     with _opened(path) as image:
         if _is_deep(image):
             return np.ceil(_deep_values(image, path) / 257).astype(np.uint8)
-        if image.mode == "P":
-            return np.where(np.asarray(image) > 0, 255, 0).astype(np.uint8)
-        return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+        if image.mode == "L":
+            return np.array(image)
+        return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB").convert("L"))
 
 
 def image_size(path: Path) -> tuple[int, int]:

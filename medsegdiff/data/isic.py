@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
@@ -65,6 +66,8 @@ def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[C
     for folder, wanted in places:
         cases = _cases_in(folder, wanted, require_masks)
         if cases is not None:
+            if wanted != split:
+                print(f"note: {folder} is a {wanted} set; it is used as the {split} set", file=sys.stderr)
             return cases
     raise InputError(
         f"{data_dir}: no ISIC {split} data here: neither {CSV_NAMES[split]} nor a challenge folder such as "

@@ -78,7 +78,7 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0)
 
 def is_generated(path: Path) -> bool:
     """Whether a file of a dataset is one that `write_isic` wrote."""
-    return any((parent / _MARKER).is_file() for parent in path.resolve().parents[:3])
+    return any((parent / _MARKER).is_file() for parent in list(path.resolve().parents)[:3])
 
 
 def _file_names(split: str, count: int) -> list[tuple[str, str]]:

@@ -96,7 +96,8 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = json.loads((path / _STATE).read_text())
-        return {**state, "step": int(state["step"]), "config": dict(state["config"])}
+        kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
+        return {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
     except FileNotFoundError:
         raise InputError(f"{path}: not a checkpoint: it has no {_STATE}; give a folder step-NNNNNN") from None
     except (OSError, ValueError, KeyError, TypeError):

@@ -128,6 +128,10 @@ class SamplingConfig:
         for name, least in (("steps", 0), ("members", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.sampler == "dpm++" and self.timestep_respacing:
+            raise InputError("--timestep-respacing: has no meaning for dpm++, which steps evenly in time; use --steps")
+        if self.sampler != "ddim" and self.eta:
+            raise InputError(f"--eta {self.eta}: has a meaning for --sampler ddim only")
         if not 0 <= self.eta <= 1:
             raise InputError(f"--eta {self.eta}: must be from 0 to 1")
 

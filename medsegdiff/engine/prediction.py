@@ -24,9 +24,10 @@ from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.masks.files import resize_probability, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn.network import MedSegDiff
-from medsegdiff.nn.weights import load
+from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.files import make_folder, replacing
+from medsegdiff.runtime.toolchain import announce_kernels
 
 
 def build_segmenter(weights: Weights, sampling: SamplingConfig) -> Segmenter:
@@ -36,7 +37,10 @@ def build_segmenter(weights: Weights, sampling: SamplingConfig) -> Segmenter:
         InputError: the weights do not fit their own configuration.
     """
     network = MedSegDiff(weights.config.network)
-    load(network, weights.arrays, weights.source)
+    if any(name not in weights.arrays for name in state(network)):
+        network.initialise()  # published checkpoints lack a layer
+    for note in load(network, weights.arrays, weights.source):
+        print(f"note: {note}")
     return Segmenter(network, weights.config.diffusion, sampling)
 
 
@@ -55,6 +59,7 @@ def predict(
         InputError: the folder cannot be written.
     """
     make_folder(out)
+    announce_kernels()
     begun = time.time()
     masks = len(cases) * segmenter.sampling.members
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}

@@ -29,7 +29,7 @@ from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing
 from medsegdiff.runtime.randomness import generator
-from medsegdiff.runtime.toolchain import few_kernels
+from medsegdiff.runtime.toolchain import announce_kernels
 
 
 class StepResult(NamedTuple):
@@ -184,7 +184,20 @@ def _stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _resume(trainer: Trainer, logbook: Logbook, out: Path) -> None:
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold stop requests back until the block is done.
+
+    The compilers that a step starts inherit this, and so survive a Ctrl-C that goes to the whole group.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _resume(trainer: Trainer, logbook: Logbook, out: Path, fingerprint: str) -> None:
     found, complaints = checkpoints.load_newest(out)
     for complaint in complaints:
         print(f"skipped: {complaint}", file=sys.stderr)
@@ -198,6 +211,12 @@ def _resume(trainer: Trainer, logbook: Logbook, out: Path) -> None:
             raise InputError(
                 f"{out}: was trained with {differs}; give the same options to continue, or another --out-dir"
             )
+    if found.dataset != fingerprint:
+        raise InputError(f"{out}: was trained on other images or masks; give the same data, or another --out-dir")
+    for name in ("seed", "batch_size", "lr", "schedule_sampler", "ema_rate"):
+        ours, theirs = getattr(trainer.config.training, name), getattr(found.config.training, name)
+        if ours != theirs:
+            print(f"note: continuing with --{name.replace('_', '-')} {ours}, was {theirs}", file=sys.stderr)
     trainer.restore(found)
     logbook.resume(found.step, found.training["log"])
     print(f"continuing from {out}/step-{found.step:06d}", file=sys.stderr)
@@ -214,7 +233,7 @@ def train(config: RunConfig, dataset: Prepared) -> Path:
     out = make_folder(Path(training.out_dir))
     trainer = Trainer(config)
     logbook = Logbook(out, training.tensorboard)
-    _resume(trainer, logbook, out)
+    _resume(trainer, logbook, out, dataset.fingerprint)
     with replacing(out / "config.yaml") as beside:
         beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
     batches = Batches(dataset, training.batch_size, training.seed, config.data.augment)
@@ -226,11 +245,11 @@ def train(config: RunConfig, dataset: Prepared) -> Path:
             checkpoints.save(out, trainer.checkpoint(logbook, dataset.fingerprint), training.keep)
             saved = trainer.step
 
-    if few_kernels():
-        print("compiling the network's kernels, about a minute, once", file=sys.stderr, flush=True)
+    announce_kernels()
     with _stop_requests() as requests, _progress(trainer.step, training.steps) as bar:
         while trainer.step < training.steps and not requests:
-            result = trainer.train_step(batches[trainer.step])
+            with _undisturbed():
+                result = trainer.train_step(batches[trainer.step])
             logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
             bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
             bar.update()

@@ -34,6 +34,19 @@ _UNREADABLE = (
 )
 
 
+def check_id(id: str) -> None:
+    """Refuse an image's id that cannot name its prediction.
+
+    Raises:
+        InputError: it cannot name a file, or reads as a companion file.
+    """
+    if not id or Path(id).name != id or id.startswith(".") or _COMPANION.search(id):
+        raise InputError(
+            f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
+            "or ends in _prob, _std, _overlay or _member); rename the image"
+        )
+
+
 def write_prediction(
     out: Path,
     id: str,
@@ -58,11 +71,7 @@ def write_prediction(
         ValueError: an array is not (H, W) or shapes differ.
     """
     out = Path(out)
-    if not id or Path(id).name != id or id.startswith(".") or _COMPANION.search(id):
-        raise InputError(
-            f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
-            "or ends in _prob, _std, _overlay or _member); rename the image"
-        )
+    check_id(id)
     layers = {f"{id}_member{index}": member for index, member in enumerate(members)}
     layers[f"{id}_prob"] = probability
     if std is not None:

@@ -35,15 +35,10 @@ def published_blend(cal: np.ndarray, sample: np.ndarray) -> np.ndarray:
     return np.clip(blend, 0, 1).astype(np.float32)
 
 
-def standard_deviation(members: np.ndarray) -> np.ndarray:
-    """Population standard deviation over the first axis: (M, ...) in [0, 1] to float32 (...) in [0, 0.5]."""
-    return np.std(members, axis=0, dtype=np.float64).astype(np.float32)
-
-
 class Ensemble:
     """Mean and standard deviation of members added one by one, in memory that does not grow with them.
 
-    Welford's recurrence (Technometrics 4, 1962), in float64; agrees with `mean` and `standard_deviation`.
+    Welford's recurrence (Technometrics 4, 1962), in float64; the standard deviation is the population's.
     """
 
     def __init__(self) -> None:

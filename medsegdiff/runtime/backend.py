@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import warnings
 
 from medsegdiff.runtime import toolchain
@@ -20,9 +21,10 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     import jittor
 
     # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter.
-    for number, handler in handlers.items():
-        if handler is not None:  # None: installed by other C code
-            signal.signal(number, handler)
+    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        for number, handler in handlers.items():
+            if handler is not None:  # None: installed by other C code
+                signal.signal(number, handler)
     toolchain.end_compile_workers()
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal", module="numpy")

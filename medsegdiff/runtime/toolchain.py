@@ -220,8 +220,6 @@ def prepare() -> None:
     _prepare_onednn()
 
 
-def few_kernels() -> bool:
-    """Whether a network's kernels have most likely not been compiled on this machine yet."""
-    import jittor_utils
-
-    return sum(1 for _ in Path(jittor_utils.cache_path).rglob("jit/*.so")) < 60
+def announce_kernels() -> None:
+    """Tell the user why the first network evaluation may take long."""
+    print("compiling the network's kernels where this machine has not yet, about a minute, once", file=sys.stderr)

@@ -88,9 +88,14 @@ def test_orientation_is_applied(tmp_path, suffix):
 def test_masks_of_every_mode(tmp_path):
     labels = np.array([[0, 1, 2]], np.uint8)
     palette = Image.fromarray(labels).convert("P")
-    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])  # colours that would mislead
+    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])  # the colours count, not the indices
     palette.save(tmp_path / "palette.png")
-    assert read_mask(tmp_path / "palette.png").tolist() == [[0, 255, 255]]
+    assert read_mask(tmp_path / "palette.png").tolist() == [[255, 0, 9]]
+    disc = np.zeros((9, 9), np.uint8)
+    for size in (2, 7):  # a quantised mask's most frequent colour is index 0, be it black or white
+        disc[:size] = 255
+        Image.fromarray(disc).quantize(2).save(tmp_path / "quantised.png")
+        assert (read_mask(tmp_path / "quantised.png") == disc).all()
     Image.fromarray(labels > 0).save(tmp_path / "bit.png")
     assert read_mask(tmp_path / "bit.png").tolist() == [[0, 255, 255]]
     Image.fromarray(labels * 100).save(tmp_path / "grey.png")

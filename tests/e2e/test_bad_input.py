@@ -128,6 +128,8 @@ def test_a_bad_dataset_is_named_and_nothing_is_left_behind(spoil, isic, tmp_path
         (["--steps", "many"], "steps"),
         (["--no-such-option", "1"], "--no-such-option"),
         (["--noise-schedule", "sigmoid"], "--noise-schedule sigmoid"),
+        (["--class-cond", "True"], "--class-cond True"),
+        (["--image-channels", "4"], "--image-channels 4"),
     ],
 )
 def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):

@@ -56,13 +56,19 @@ def damage_remove(folder):
     return file
 
 
+def damage_keys(folder):
+    file = folder / "state.json"
+    file.write_text('{"step": 10, "config": {}}')
+    return file
+
+
 def damage_state(folder):
     file = folder / "state.json"
     file.write_text(file.read_text()[:50])
     return file
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_state])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove, damage_state, damage_keys])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(run, damage):
     file = damage(run / "step-000010")
     found, complaints = checkpoints.load_newest(run)

@@ -1,7 +1,10 @@
+import copy
 import csv
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from medsegdiff.data.loader import Batches
 from medsegdiff.engine import checkpoint as checkpoints
-from medsegdiff.engine.training import Interrupted, Trainer, train
+from medsegdiff.engine.training import Interrupted, Trainer, _undisturbed, train
 from medsegdiff.nn import weights
 from medsegdiff.runtime.errors import InputError
 
@@ -93,6 +96,21 @@ def test_a_stop_request_finishes_the_step_saves_and_leaves(config, discs, number
         train(config, Impatient())
     assert stopped.value.exit_code == code
     assert checkpoints.load_newest(Path(config.training.out_dir))[0].step == 1
+
+
+def test_a_compiler_that_a_step_starts_survives_ctrl_c():
+    with _undisturbed():
+        compiler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5); print('done')"])
+        compiler.send_signal(signal.SIGINT)
+    assert compiler.wait() == 0
+
+
+def test_other_images_are_refused(config, discs):
+    train(with_training(config, steps=1), discs)
+    others = copy.copy(discs)
+    others.fingerprint = "others"
+    with pytest.raises(InputError, match="other images"):
+        train(config, others)
 
 
 def test_another_configuration_is_refused_and_named(config, discs):
