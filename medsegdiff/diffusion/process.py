@@ -51,11 +51,12 @@ class Diffusion:
     """A schedule with the meaning of the network's output at each of its steps.
 
     `respacing` names the steps to visit, as "25", "10,15,20" or "ddim25" (all where it is empty).
+    A learned variance is kept inside its range unless `clip_variance` is False, as published.
     Arrays are float32 (N, M, S, S); `step` counts from 0 (almost clean) to T - 1 (noise).
     """
 
-    def __init__(self, config: DiffusionConfig, respacing: str = "") -> None:
-        self.config = config
+    def __init__(self, config: DiffusionConfig, respacing: str = "", clip_variance: bool = True) -> None:
+        self.config, self.clip_variance = config, clip_variance
         schedule = make_schedule(config.noise_schedule, config.diffusion_steps)
         self.schedule: Schedule = schedule.respaced(respacing)
 
@@ -102,11 +103,16 @@ class Diffusion:
     def log_variance(self, step: int, output: Output) -> np.ndarray:
         """Log variance of the reverse step; a learned one lies between the posterior's and beta's.
 
+        Nothing in training keeps v inside [-1, 1]. A little beyond does little harm in the full schedule;
+        in a respaced one, where the range is wide, it turns masks into noise.
+
         Source: Nichol & Dhariwal 2021, eq. 15.
         """
         if output.variance is None:
             return np.float32(self.fixed_log_variance[step])
         share = (output.variance + np.float32(1)) / np.float32(2)
+        if self.clip_variance:
+            share = np.clip(share, 0, 1)
         low = np.float32(self.schedule.posterior_log_variance_clipped[step])
         high = np.float32(np.log(self.schedule.betas[step]))
         return share * high + (1 - share) * low

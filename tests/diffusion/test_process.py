@@ -66,6 +66,15 @@ def test_a_learned_variance_lies_between_the_posteriors_and_beta(step):
     assert low <= high
 
 
+def test_a_learned_variance_stays_in_its_range_unless_asked_otherwise():
+    beyond, edge = (Output(None, np.full((1, 1, 2, 2), v, np.float32)) for v in (9, 1))
+    kept, free = diffusion("10"), Diffusion(DiffusionConfig(diffusion_steps=100), "10", clip_variance=False)
+    np.testing.assert_array_equal(kept.log_variance(5, beyond), kept.log_variance(5, edge))
+    np.testing.assert_array_equal(free.log_variance(5, edge), kept.log_variance(5, edge))
+    low, high = free.schedule.posterior_log_variance_clipped[5], np.log(free.schedule.betas[5])
+    np.testing.assert_allclose(free.log_variance(5, beyond), 5 * high - 4 * low, rtol=1e-5)
+
+
 def test_fixed_variances():
     schedule = diffusion().schedule
     large = np.log([schedule.posterior_variance[1], *schedule.betas[1:]])

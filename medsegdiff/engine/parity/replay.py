@@ -90,8 +90,12 @@ def _compare(case: Case, quantity: str, ours: np.ndarray, stored: str) -> list[R
     ]
 
 
+def _published_diffusion(case: Case) -> Diffusion:
+    return Diffusion(case.diffusion, case.respacing, clip_variance=False)
+
+
 def _ddpm(case: Case, denoise: samplers.Denoise) -> list[Row]:
-    last = samplers.final(samplers.ddpm(denoise, Diffusion(case.diffusion, case.respacing), case.noise))
+    last = samplers.final(samplers.ddpm(denoise, _published_diffusion(case), case.noise))
     rows = _compare(case, "sample", last.x, "sample")
     if "cal" in case.arrays:
         rows += _compare(case, "cal", last.cal, "cal")
@@ -101,7 +105,7 @@ def _ddpm(case: Case, denoise: samplers.Denoise) -> list[Row]:
 
 
 def _ddim(case: Case, denoise: samplers.Denoise) -> list[Row]:
-    diffusion = Diffusion(case.diffusion, case.respacing)
+    diffusion = _published_diffusion(case)
     last = samplers.final(samplers.ddim(denoise, diffusion, case.noise, case.meta["eta"]))
     steps = np.abs(diffusion.schedule.timesteps - case.arrays["timestep_map"]).max()
     return [Row(case.name, "timestep map", float(steps), 0.0), *_compare(case, "sample", last.x, "sample")]
