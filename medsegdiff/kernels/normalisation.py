@@ -1,4 +1,4 @@
-"""Group normalisation with an affine map per sample and channel, and SiLU, in one pass."""
+"""Normalisation with its affine map and SiLU in one pass: group norm, and batch norm by way of it."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ Var = Any  # jt.Var
 EPS = 1e-5
 _HEADER = "#include <cmath>\n#include <omp.h>"
 
-# One group of one sample is the unit of parallel work: it fits the cache and is read twice.
-_FORWARD = """
+# One group of one sample is the unit of parallel work: it fits the cache. Statistics are in double
+# precision, and computed again on the way back: a norm's gradient is a small difference of large sums.
+_STATISTICS = """
 const long N = in0_shape0, C = in0_shape1, G = {groups}, D = C / G, P = in0->num / (N * C);
 #pragma omp parallel for
 for (long i = 0; i < N * G; i++) {{
     const float* x = in0_p + i * D * P;
-    float* y = out0_p + i * D * P;
-    float sum = 0, squares = 0;
+    double sum = 0, squares = 0;
     for (long j = 0; j < D * P; j++) sum += x[j];
-    const float mean = sum / (D * P);
+    const double mean = sum / (D * P);
     for (long j = 0; j < D * P; j++) squares += (x[j] - mean) * (x[j] - mean);
-    const float rstd = 1 / std::sqrt(squares / (D * P) + {eps}f);
-    out1_p[2 * i] = mean;
-    out1_p[2 * i + 1] = rstd;
+    const double rstd = 1 / std::sqrt(squares / (D * P) + {eps});
+"""
+
+_FORWARD = (
+    _STATISTICS
+    + """
+    float* y = out0_p + i * D * P;
     for (long c = 0; c < D; c++) {{
-        const float scale = in1_p[i * D + c] * rstd, shift = in2_p[i * D + c] - mean * scale;
+        const double scale = in1_p[i * D + c] * rstd, bias = in2_p[i * D + c];
         for (long j = c * P; j < (c + 1) * P; j++) {{
-            const float z = x[j] * scale + shift;
+            const float z = (x[j] - mean) * scale + bias;
             y[j] = {silu} ? z / (1 + std::exp(-z)) : z;
         }}
     }}
 }}
 """
+)
 
-_BACKWARD = """
-const long N = in0_shape0, C = in0_shape1, G = {groups}, D = C / G, P = in0->num / (N * C);
-#pragma omp parallel for
-for (long i = 0; i < N * G; i++) {{
-    const float *x = in0_p + i * D * P, *dy = in4_p + i * D * P;
+_BACKWARD = (
+    _STATISTICS
+    + """
+    const float* dy = in3_p + i * D * P;
     float* dx = out0_p + i * D * P;
-    const float mean = in3_p[2 * i], rstd = in3_p[2 * i + 1];
-    float mean_d = 0, mean_dx = 0;
+    double sum_d = 0, sum_dx = 0;
     for (long c = 0; c < D; c++) {{
         const float weight = in1_p[i * D + c], bias = in2_p[i * D + c];
-        float dw = 0, db = 0;
+        double dw = 0, db = 0;
         for (long j = c * P; j < (c + 1) * P; j++) {{
-            const float normed = (x[j] - mean) * rstd;
+            const double normed = (x[j] - mean) * rstd;
             float d = dy[j];
             if ({silu}) {{
                 const float z = normed * weight + bias, s = 1 / (1 + std::exp(-z));
@@ -58,38 +61,29 @@ for (long i = 0; i < N * G; i++) {{
         }}
         out1_p[i * D + c] = dw;
         out2_p[i * D + c] = db;
-        mean_d += db * weight;
-        mean_dx += dw * weight;
+        sum_d += db * weight;
+        sum_dx += dw * weight;
     }}
-    mean_d /= D * P;
-    mean_dx /= D * P;
+    const double mean_d = sum_d / (D * P), mean_dx = sum_dx / (D * P);
     for (long j = 0; j < D * P; j++) dx[j] = rstd * (dx[j] - mean_d - (x[j] - mean) * rstd * mean_dx);
 }}
 """
+)
 
 
 class _GroupNorm(jt.Function):
     def __init__(self, groups: int, silu: bool) -> None:
-        self.groups = groups
         self.options = {"groups": groups, "eps": EPS, "silu": int(silu)}
 
     def execute(self, x: Var, weight: Var, bias: Var) -> Var:
-        y, statistics = jt.code(
-            [x.shape, [x.shape[0], self.groups, 2]],
-            [x.dtype, x.dtype],
-            [x, weight, bias],
-            cpu_header=_HEADER,
-            cpu_src=_FORWARD.format(**self.options),
-        )
-        self.saved = [x, weight, bias, statistics]
-        return y
+        self.saved = [x, weight, bias]
+        return jt.code(x.shape, x.dtype, self.saved, cpu_header=_HEADER, cpu_src=_FORWARD.format(**self.options))
 
     def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        x, weight, bias, _ = self.saved
         return tuple(
             jt.code(
-                [x.shape, weight.shape, bias.shape],
-                [x.dtype] * 3,
+                [value.shape for value in self.saved],
+                [value.dtype for value in self.saved],
                 [*self.saved, grad],
                 cpu_header=_HEADER,
                 cpu_src=_BACKWARD.format(**self.options),
@@ -110,6 +104,17 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
     if not jt.flags.use_cuda:
         return _GroupNorm(groups, silu)(x, weight, bias)
     return group_norm_reference(x, weight, bias, groups, silu)
+
+
+def batch_norm(x: Var, weight: Var, bias: Var) -> Var:
+    """`x` (N, C, H, W) normalised by its own batch (Ioffe & Szegedy 2015, eps 1e-5); `weight`, `bias` (C,).
+
+    With batch and channels swapped, a batch norm is a group norm whose groups are the channels.
+    """
+    n, c, h, w = x.shape
+    swapped = x.transpose(1, 0, 2, 3).reshape(1, c, n * h, w)
+    y = group_norm(swapped, weight.unsqueeze(0), bias.unsqueeze(0), groups=c)
+    return y.reshape(c, n, h, w).transpose(1, 0, 2, 3)
 
 
 def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

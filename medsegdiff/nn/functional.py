@@ -104,9 +104,3 @@ def fourier_filter(x: Var, weight: Var) -> Var:
     return last_axis(transposed(re), matrix(fold * np.cos(along_w).T, w)) - last_axis(
         transposed(im), matrix(fold * np.sin(along_w).T, w)
     )
-
-
-def batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var, eps: float = 1e-5) -> Var:
-    """`x` (N, C, H, W) normalised by the given statistics (C,), scaled and shifted."""
-    scale = (weight / jt.sqrt(variance + eps)).reshape(1, -1, 1, 1)
-    return (x - mean.reshape(1, -1, 1, 1)) * scale + bias.reshape(1, -1, 1, 1)

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.kernels.convolution import conv2d
-from medsegdiff.kernels.normalisation import group_norm
+from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm
 from medsegdiff.nn import functional as F
 from medsegdiff.runtime.backend import jt, nn
 
@@ -143,15 +143,19 @@ class BatchNorm2d(nn.Module):
     def execute(self, x: Var) -> Var:
         """(N, width, H, W), same shape out; in training mode the running statistics move."""
         if not self.is_training():
-            return F.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var)
-        mean = x.mean(dims=(0, 2, 3))
-        centred = x - mean.reshape(1, -1, 1, 1)
-        variance = (centred * centred).mean(dims=(0, 2, 3))
-        count = x.numel() // x.shape[1]
-        unbiased = variance.detach() * (count / max(count - 1, 1))
-        self.running_mean.update(self.running_mean + self.momentum * (mean.detach() - self.running_mean))
-        self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))
-        return F.batch_norm(x, self.weight, self.bias, mean, variance)
+            scale = self.weight / jt.sqrt(self.running_var + EPS)
+            shift = self.bias - self.running_mean * scale
+            return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        with jt.no_grad():
+            # Stage by stage: a float32 sum over a whole batch in one go loses digits.
+            mean = x.mean(dim=3).mean(dim=2).mean(dim=0)
+            centred = x - mean.reshape(1, -1, 1, 1)
+            variance = (centred * centred).mean(dim=3).mean(dim=2).mean(dim=0)
+            count = x.numel() // x.shape[1]
+            unbiased = variance * (count / max(count - 1, 1))
+            self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
+            self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))
+        return batch_norm(x, self.weight, self.bias)
 
 
 class SiLU(nn.Module):

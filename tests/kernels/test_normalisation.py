@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.normalisation import group_norm, group_norm_reference
+from medsegdiff.kernels.normalisation import batch_norm, group_norm, group_norm_reference
+from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
 
@@ -58,3 +59,27 @@ def test_a_constant_map_gives_the_bias():
     y, grads = run(lambda *given: group_norm(*given, 32), [np.full((2, 64, 4, 4), 0.5), weight, bias], dy)
     np.testing.assert_allclose(y, np.broadcast_to(bias[:, :, None, None], y.shape), atol=1e-4)
     assert all(np.isfinite(grad).all() for grad in grads)
+
+
+def test_batch_norm_is_the_formula_with_its_gradient():
+    rng = np.random.default_rng(5)
+    x, weight, bias, pull = (
+        rng.standard_normal(s).astype(np.float32) for s in ((3, 4, 5, 2), (4,), (4,), (3, 4, 5, 2))
+    )
+    x = x + 3
+
+    def exact(x):
+        mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+        return (x - mean) / np.sqrt(variance + 1e-5) * weight[:, None, None] + bias[:, None, None]
+
+    variables = [jt.array(a) for a in (x, weight, bias)]
+    y = batch_norm(*variables)
+    np.testing.assert_allclose(y.numpy(), exact(x.astype(np.float64)), atol=2e-6)
+    dx, dw, db = (g.numpy() for g in jt.grad((y * jt.array(pull)).sum(), variables))
+    normed = (exact(x.astype(np.float64)) - bias[:, None, None]) / weight[:, None, None]
+    np.testing.assert_allclose(dw, (pull * normed).sum((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(db, pull.sum((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    step = np.zeros_like(x, np.float64)
+    step[1, 2, 3, 1] = 1e-5
+    slope = ((exact(x + step) - exact(x - step)) * pull).sum() / 2e-5
+    np.testing.assert_allclose(dx[1, 2, 3, 1], slope, rtol=1e-3, atol=1e-5)
