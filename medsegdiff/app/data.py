@@ -42,6 +42,9 @@ def _configure_phantom(parser: Parser) -> None:
     parser.add_argument("--test", type=int, default=12, help="images to test on")
     parser.add_argument("--size", type=int, default=192, help="side of the images in pixels")
     parser.add_argument("--seed", type=int, default=0, help="what the images are drawn from")
+    parser.add_argument(
+        "--num-classes", type=int, default=2, help="2: skin and lesion; 3: the masks tell the lesion's dark core, too"
+    )
 
 
 def _phantom(options: Any) -> int:
@@ -49,7 +52,7 @@ def _phantom(options: Any) -> int:
         raise InputError("--out-dir: missing; give the folder to write")
     from medsegdiff.data.phantom import write_isic
 
-    write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed)
+    write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
     print(f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}")
     return 0
 
@@ -60,6 +63,12 @@ def _configure_prepare(parser: Parser) -> None:
     parser.add_argument("--split", type=str, default="train", help='"train" or "test"')
     parser.add_argument(
         "--mask-resize", type=str, default="bilinear", help='resize masks by "bilinear" (then > 0) or "nearest"'
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        default=2,
+        help="classes, background included; above 2 the masks hold class indices and are resized by the nearest pixel",
     )
     parser.add_argument(
         "--cache-dir", type=Optional[str], default=None, help="where the arrays go; by default the user's cache folder"
@@ -78,8 +87,10 @@ def _prepare(options: Any) -> int:
     # Training needs every mask; of test images those without one are segmented all the same.
     cases = find_cases(Path(options.data_dir), options.split, require_masks=options.split == "train")
     cache = Path(options.cache_dir) if options.cache_dir else default_cache()
-    dataset = prepare(cases, options.image_size, cache, options.mask_resize)
+    dataset = prepare(cases, options.image_size, cache, options.mask_resize, num_classes=options.num_classes)
     kind = "images with masks" if dataset.masks is not None else "images without masks"
+    if dataset.masks is not None and dataset.num_classes > 2:
+        kind += f" of {dataset.num_classes} classes"
     print(f"{len(dataset)} {kind}, {options.image_size} x {options.image_size}")
     print(f"fingerprint {dataset.fingerprint}")
     print(f"they lie in {cache / 'datasets' / dataset.fingerprint}")

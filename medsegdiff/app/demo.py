@@ -15,7 +15,7 @@ from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from medsegdiff.engine.evaluate import Report
+    from medsegdiff.engine.evaluation.report import Report
 
 SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
 
@@ -79,7 +79,6 @@ def demo(out: Path, plan: Plan, seed: int = 0) -> int:
         model_path=config.training.out_dir,
         data_dir=str(data),
         out_dir=str(predictions),
-        images=[],
         save_members=True,
         overlays=True,
         cache_dir=config.data.cache_dir,

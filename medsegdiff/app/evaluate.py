@@ -18,6 +18,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
     parser.add_argument("--out-dir", type=str, default="", help="where metrics.csv and .json go; default: --pred-path")
     parser.add_argument("--protocol-size", type=int, default=256, help="side of the published protocol's comparison")
+    parser.add_argument(
+        "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
+    )
     parser.add_argument("--seed", type=int, default=0, help="what the bootstrap is drawn from")
 
 
@@ -29,7 +32,9 @@ def run(options: Any) -> int:
         raise InputError("--gt-path, --data-dir: give one of them")
     if options.protocol_size < 1:
         raise InputError(f"--protocol-size {options.protocol_size}: must be at least 1")
-    from medsegdiff.engine.evaluate import truth_from_folder
+    if not 2 <= options.num_classes <= 256:
+        raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
+    from medsegdiff.engine.evaluation.truth import truth_from_folder
 
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
@@ -37,22 +42,32 @@ def run(options: Any) -> int:
         from medsegdiff.data.isic import find_cases
 
         truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
-    evaluate(options.pred_path, truth, options.out_dir, options.protocol_size, options.seed)
+    evaluate(options.pred_path, truth, options.out_dir, options.protocol_size, options.seed, options.num_classes)
     return 0
 
 
-def evaluate(pred_path: str, truth: dict[str, Path], out_dir: str = "", protocol_size: int = 256, seed: int = 0) -> Any:
-    """Score, print the table, write the files; returns the report."""
+def evaluate(
+    pred_path: str,
+    truth: dict[str, Path],
+    out_dir: str = "",
+    protocol_size: int = 256,
+    seed: int = 0,
+    num_classes: int = 2,
+) -> Any:
+    """Score, print the tables, write the files; returns the report."""
     from rich.console import Console
 
-    from medsegdiff.engine.evaluate import evaluate as score
-    from medsegdiff.runtime.files import make_folder
+    from medsegdiff.engine.evaluation.evaluate import evaluate as score
+    from medsegdiff.engine.evaluation.report import RETENTION
+    from medsegdiff.engine.evaluation.screen import tables
 
-    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed)
-    Console(soft_wrap=True).print(report.table())
-    out = make_folder(Path(out_dir or pred_path))
+    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed, num_classes)
+    Console(soft_wrap=True).print(tables(report))
+    out = Path(out_dir or pred_path)
     report.write(out)
     print(f"per image: {out / 'metrics.csv'}; summary: {out / 'metrics.json'}")
+    if report.selection:
+        print(f"error retention: {out / RETENTION}")
     return report
 
 

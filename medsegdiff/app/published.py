@@ -136,6 +136,7 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--steps", type=int, default=0, help="steps to train; default: --lr_anneal_steps, or 100000")
     parser.add_argument("--seed", type=int, default=0, help="what all random numbers are drawn from")
     parser.add_argument("--ema_warmup", type=boolean, default=True, help="False: average slowly from the first step on")
+    parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
     resume = options.pop("resume_checkpoint")
@@ -167,6 +168,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="what all noise is drawn from")
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument("--overlay", type=boolean, default=False, help="draw each mask over its image")
+    parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
     network = pick(NetworkConfig, options)
@@ -174,7 +176,6 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     return command.sample(
         sampling=_sampling(options),
         **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit", "cache_dir")},
-        images=[],
         overlays=options["overlay"],
         expected=(network, diffusion),
     )
@@ -207,7 +208,7 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")
-    from medsegdiff.engine.evaluate import truth_from_folder
+    from medsegdiff.engine.evaluation.truth import truth_from_folder
 
     command.evaluate(options.pred_path, truth_from_folder(Path(options.gt_path)))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,11 +31,21 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
     parser.add_argument("--weights", type=str, default="ema", help='"ema", the averaged weights, or "model", the raw')
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
-    parser.add_argument("--save-members", type=bool, nargs="?", const=True, default=False, help="keep every member")
+    parser.add_argument(
+        "--save-members",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="keep every member, and the conditioning network's own mask, for evaluate to compare",
+    )
     parser.add_argument(
         "--overlay", type=bool, nargs="?", const=True, default=False, help="draw each mask over its image"
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
+    parser.add_argument(
+        "--trace", type=str, nargs="*", default=[], help="ids of images whose way from noise to mask is drawn"
+    )
     add_section(parser, SamplingConfig, "sampling")
 
 
@@ -43,9 +54,10 @@ def run(options: Any) -> int:
     values = vars(options)
     return sample(
         sampling=pick(SamplingConfig, values),
-        **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "weights", "limit", "save_members")},
+        **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "images", "weights", "limit")},
+        save_members=options.save_members,
         overlays=options.overlay,
-        images=options.images,
+        traces=options.trace,
         cache_dir=options.cache_dir,
     )
 
@@ -55,11 +67,12 @@ def sample(
     model_path: str,
     data_dir: str,
     out_dir: str,
-    images: list[str],
+    images: Sequence[str] = (),
     weights: str = "ema",
     limit: int = 0,
     save_members: bool = False,
     overlays: bool = False,
+    traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     expected: Any = None,
 ) -> int:
@@ -67,7 +80,8 @@ def sample(
 
     Args:
         sampling: how to sample
-        model_path, data_dir, out_dir, images, weights, limit, save_members, overlays, cache_dir: the options
+        model_path, data_dir, out_dir, images, weights, limit, cache_dir: the options
+        save_members, overlays, traces: see `engine.prediction.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
     if not model_path:
@@ -89,12 +103,19 @@ def sample(
         if differs:
             raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
     cache = Path(cache_dir) if cache_dir else None
-    dataset = prepare(cases, config.network.image_size, cache, config.data.mask_resize)
+    dataset = prepare(
+        cases,
+        config.network.image_size,
+        cache,
+        config.data.mask_resize,
+        num_classes=config.network.num_classes,
+    )
     out = make_folder(Path(out_dir))
 
-    from medsegdiff.engine.prediction import build_segmenter, predict
+    from medsegdiff.engine.prediction import Extras, build_segmenter, predict
 
-    predict(build_segmenter(loaded, sampling), cases, dataset, out, loaded.source, save_members, overlays)
+    extras = Extras(save_members, overlays, traces)
+    predict(build_segmenter(loaded, sampling), cases, dataset, out, loaded.source, extras)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
 
@@ -106,7 +127,7 @@ def _for_sampling(section: Any) -> Any:
     return dataclasses.replace(section, **defaults)
 
 
-def find_inputs(data_dir: str, images: list[str]) -> list[Case]:
+def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
     """The images to segment: a dataset's test images, or files and folders."""
     if bool(data_dir) == bool(images):
         raise InputError("--data-dir, --images: give one of them")

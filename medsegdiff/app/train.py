@@ -34,18 +34,18 @@ def train(config: RunConfig) -> int:
         raise InputError("--data-dir: missing; give the dataset's folder")
     for option, value, has in (
         ("image-channels", config.network.image_channels, 3),
-        ("mask-channels", config.network.mask_channels, 1),
         ("class-cond", config.network.class_cond, False),
     ):
         if value != has:
-            raise InputError(f"--{option} {value}: ISIC has colour images, one mask and no class labels; use {has}")
+            raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
     from medsegdiff.data.cache import prepare
     from medsegdiff.data.isic import find_cases
 
     cases = find_cases(Path(config.data.data_dir), "train")
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
-    dataset = prepare(cases, config.network.image_size, cache, config.data.mask_resize)
-    for size in config.network.unmet_attention:
+    network = config.network
+    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
+    for size in network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
 
     from medsegdiff.engine.training import Interrupted

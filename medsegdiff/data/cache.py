@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.digests import digests
-from medsegdiff.data.images import read_image, read_mask
+from medsegdiff.data.images import read_image, read_labels, read_mask
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing, writing
 
@@ -35,9 +35,10 @@ class Prepared:
 
     ids: list[str]
     images: np.memmap  # uint8 (N, S, S, 3), RGB
-    masks: Optional[np.memmap]  # uint8 (N, S, S) of {0, 1}
+    masks: Optional[np.memmap]  # uint8 (N, S, S) of class indices, 0 is background
     original_sizes: list[tuple[int, int]]  # (height, width) in pixels
     fingerprint: str  # hex digest of the content
+    num_classes: int = 2  # background included
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,14 +49,14 @@ class Prepared:
         return np.ascontiguousarray(pixels, np.float32) / np.float32(255)
 
     def mask(self, index: int) -> np.ndarray:
-        """One mask, float32 (1, S, S) of {0, 1}.
+        """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
 
         Raises:
             ValueError: the dataset has no masks.
         """
         if self.masks is None:
             raise ValueError("this dataset has no masks")
-        return self.masks[index][None].astype(np.float32)
+        return (self.masks[index] == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
 
 
 def default_cache() -> Path:
@@ -72,6 +73,7 @@ def prepare(
     cache_dir: Optional[Path] = None,
     mask_resize: str = "bilinear",
     progress: bool = True,
+    num_classes: int = 2,
 ) -> Prepared:
     """Open the dataset's arrays, made now if these files were not prepared at this size before.
 
@@ -79,13 +81,17 @@ def prepare(
     the same filter and are 1 wherever the result is above 0, as in the published project; with
     `mask_resize="nearest"` by the nearest pixel. They are kept only if every case has one.
 
+    With more than two classes, background included, the masks' files hold class indices (see `read_labels`).
+    Those are always resized by the nearest pixel, whatever `mask_resize` says: there is no class between two.
+
     The arrays live in `datasets/` below `cache_dir` (see `default_cache`), under a digest of every source
-    file's bytes, the ids, the size and the mode. Several processes may ask at once: one works, the others
-    wait and use its result. A damaged entry is made anew.
+    file's bytes, the ids, the size, the mode and the number of classes. Several processes may ask at once:
+    one works, the others wait and use its result. A damaged entry is made anew.
 
     Raises:
-        InputError: no cases, a size or mode that makes no sense, an unreadable file, a mask of another
-            size than its image, or a cache folder that cannot be written.
+        InputError: no cases, a size, mode or number of classes that makes no sense, an unreadable file, a
+            mask of another size than its image or with a class too many, or a cache folder that cannot be
+            written.
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
@@ -93,54 +99,82 @@ def prepare(
         raise InputError(f"image size must be at least 1 pixel, not {size}")
     if mask_resize not in _RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
+    if not 2 <= num_classes <= 256:
+        raise InputError(f"--num-classes {num_classes}: must be from 2 (with the background) to 256")
     folder = make_folder(Path(cache_dir or default_cache()) / "datasets")
     with_masks = all(case.mask is not None for case in cases)
-    fingerprint = _fingerprint(cases, with_masks, size, mask_resize, folder / "digests.json", progress)
+    form = _Form(size, num_classes, (mask_resize if num_classes == 2 else "nearest") if with_masks else None)
+    fingerprint = _fingerprint(cases, form, folder / "digests.json", progress)
     entry = folder / fingerprint
-    prepared = _open(entry, len(cases), size, with_masks)
+    prepared = _open(entry, len(cases), form)
     if prepared is None:
         with _lock(folder / f".{fingerprint}.lock"):
-            prepared = _open(entry, len(cases), size, with_masks)
+            prepared = _open(entry, len(cases), form)
             if prepared is None:
                 # Whoever holds the lock is the only builder, so these belong to one that was killed.
                 for stale in folder.glob(f".{fingerprint}.*.tmp"):
                     shutil.rmtree(stale, ignore_errors=True)
                 with replacing(entry) as beside:
-                    _build(beside, cases, with_masks, size, mask_resize, progress)
-                prepared = _open(entry, len(cases), size, with_masks)
+                    _build(beside, cases, form, progress)
+                prepared = _open(entry, len(cases), form)
     if prepared is None:
         raise InputError(f"{entry}: cannot be read back after writing; choose another cache folder")
     return prepared
 
 
-def _fingerprint(
-    cases: Sequence[Case], with_masks: bool, size: int, mask_resize: str, index: Path, progress: bool
-) -> str:
+class _Form(NamedTuple):
+    """What arrays are made of the files."""
+
+    size: int
+    num_classes: int
+    mask_resize: Optional[str]  # None: there are no masks
+
+    def mask(self, path: Path) -> np.ndarray:
+        """A file's mask as class indices, uint8 (size, size)."""
+        if self.num_classes == 2:
+            return np.asarray(self._resized(read_mask(path))) > 0
+        labels = read_labels(path)
+        highest = int(labels.max())
+        if highest >= self.num_classes:
+            raise InputError(
+                f"{path}: holds class {highest}, but with --num-classes {self.num_classes} they are 0 to "
+                f"{self.num_classes - 1}; give --num-classes {highest + 1}, or correct the mask"
+            )
+        return np.asarray(self._resized(labels))
+
+    def _resized(self, mask: np.ndarray) -> Image.Image:
+        return Image.fromarray(mask).resize((self.size, self.size), _RESIZE[self.mask_resize])
+
+
+def _fingerprint(cases: Sequence[Case], form: _Form, index: Path, progress: bool) -> str:
     """A digest of all that decides the arrays' content, and of nothing else, such as where files lie."""
+    with_masks = form.mask_resize is not None
     sources = [path for case in cases for path in (case.image, case.mask if with_masks else None) if path]
     known = digests(sources, index, progress)
     key = [
         FORMAT_VERSION,
-        size,
-        mask_resize if with_masks else None,
+        form.size,
+        form.mask_resize,
         [[case.id, known[case.image], known[case.mask] if with_masks else None] for case in cases],
     ]
+    if with_masks and form.num_classes > 2:
+        key.append(form.num_classes)
     return hashlib.blake2b(json.dumps(key).encode(), digest_size=20).hexdigest()
 
 
-def _build(folder: Path, cases: Sequence[Case], with_masks: bool, size: int, mask_resize: str, progress: bool) -> None:
+def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> None:
     folder.mkdir()
-    images = _allocate(folder / "images.npy", (len(cases), size, size, 3))
-    masks = _allocate(folder / "masks.npy", (len(cases), size, size)) if with_masks else None
+    square = (form.size, form.size)
+    images = _allocate(folder / "images.npy", (len(cases), *square, 3))
+    masks = _allocate(folder / "masks.npy", (len(cases), *square)) if form.mask_resize else None
 
     def convert(index: int) -> tuple[int, int]:
         case = cases[index]
         if masks is not None:
             check_pair(case)
-            grey = Image.fromarray(read_mask(case.mask)).resize((size, size), _RESIZE[mask_resize])
-            masks[index] = np.asarray(grey) > 0
+            masks[index] = form.mask(case.mask)
         image = read_image(case.image)
-        images[index] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        images[index] = np.asarray(Image.fromarray(image).resize(square, Image.Resampling.BILINEAR))
         return image.shape[:2]
 
     pool = ThreadPoolExecutor(2)
@@ -166,18 +200,19 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _open(folder: Path, count: int, size: int, with_masks: bool) -> Optional[Prepared]:
+def _open(folder: Path, count: int, form: _Form) -> Optional[Prepared]:
     """The entry in `folder`; None if it is absent or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r")
-        masks = np.load(folder / "masks.npy", mmap_mode="r") if with_masks else None
+        masks = np.load(folder / "masks.npy", mmap_mode="r") if form.mask_resize else None
         sizes = [(height, width) for height, width in meta["original_sizes"]]
-        prepared = Prepared(meta["ids"], images, masks, sizes, folder.name)
+        prepared = Prepared(meta["ids"], images, masks, sizes, folder.name, form.num_classes)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    shapes = [(images, (count, size, size, 3))] + ([(masks, (count, size, size))] if with_masks else [])
-    whole = all(array.shape == shape and array.dtype == np.uint8 for array, shape in shapes)
+    shape = (count, form.size, form.size)
+    shapes = [(images, (*shape, 3))] + ([(masks, shape)] if form.mask_resize else [])
+    whole = all(array.shape == expected and array.dtype == np.uint8 for array, expected in shapes)
     return prepared if whole and len(prepared) == len(sizes) == count else None
 
 

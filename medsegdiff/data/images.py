@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medsegdiff.runtime.errors import InputError
 
 _SIXTEEN_BIT = 65535
+_HIGHEST_LABEL = 255
 _ORIENTATION = 0x0112  # EXIF tag; from 5 on the picture is stored lying on its side
 
 
@@ -52,6 +53,34 @@ def read_mask(path: Path) -> np.ndarray:
         if image.mode == "L":
             return np.array(image)
         return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB").convert("L"))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a mask of several classes as uint8 (H, W): the index of each pixel's class, 0 is background.
+
+    The indices are what the file stores: a palette's entries, not their colours, and grey values as they are,
+    those of files with 1, 2, 4 or 16 bits a pixel, too. Upright by its EXIF orientation.
+
+    Raises:
+        InputError: as `read_image`, or the image is in colour, has an alpha channel or holds a value above 255.
+    """
+    with _file(path) as file, Image.open(file) as image:
+        step = _grey_step(image)
+    with _opened(path) as image:
+        if _is_deep(image):
+            values = _deep_values(image, path)
+            if values.max() > _HIGHEST_LABEL:
+                raise InputError(
+                    f"{path}: holds the value {values.max()}, but class indices end at {_HIGHEST_LABEL}; "
+                    "export the mask as class indices in a grey or palette PNG"
+                )
+            return values.astype(np.uint8)
+        if image.mode not in ("1", "L", "P"):
+            raise InputError(
+                f"{path}: in colour or with alpha ({image.mode}), where class indices were expected; "
+                "export the mask as class indices in a grey or palette PNG"
+            )
+        return np.array(image).astype(np.uint8) // np.uint8(step)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -102,6 +131,16 @@ def _file(path: Path) -> Iterator[BinaryIO]:
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         # Pillow's decoders raise any of these on a cut or damaged stream.
         raise InputError(f"{path}: damaged or cut off ({error}); fetch or export it again") from error
+
+
+def _grey_step(image: Image.Image) -> int:
+    """What Pillow multiplies the grey values of a file by: below 8 bits it stretches them to full range.
+
+    `image` is not loaded yet: afterwards Pillow no longer knows.
+    """
+    arguments = image.tile[0][3] if image.tile else ""
+    stored = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return {"L;2": 255 // 3, "L;4": 255 // 15}.get(stored, 1)
 
 
 def _is_deep(image: Image.Image) -> bool:

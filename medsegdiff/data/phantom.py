@@ -23,18 +23,28 @@ _SKINS = np.array([(0.90, 0.75, 0.69), (0.85, 0.81, 0.77), (0.82, 0.68, 0.54), (
 _PIGMENTS = np.array([(0.72, 0.46, 0.31), (0.55, 0.36, 0.27), (0.78, 0.45, 0.42), (0.36, 0.28, 0.27)])
 _VEIL = np.array((0.40, 0.42, 0.50))  # blue-grey, of pigment deep in the skin
 _REGRESSION = np.array((0.84, 0.70, 0.66))  # scar-like, where pigment has gone
+_CORE = np.array((0.46, 0.36, 0.36))  # pigment, of the lesion's dark core
+_CLASS_COLOURS = np.array([(0, 0, 0), (230, 159, 0), (86, 180, 233)], np.uint8)  # of the masks, told apart by all eyes
 
 
-def draw(rng: np.random.Generator, size: int = 192) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one lesion on skin.
+def draw(rng: np.random.Generator, size: int = 192, num_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one lesion on skin, with a dark core if there are to be 3 classes.
 
     Returns:
-        The image, uint8 (size, size, 3) RGB, and its mask, uint8 (size, size) of {0, 255}.
+        The image, uint8 (size, size, 3) RGB, and its mask, uint8 (size, size): {0, 255} with 2 classes, else
+        class indices, 0 of skin, 1 of the lesion and 2 of its core.
     """
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     distance = _lesion_distance(rng, x, y)
     picture = _skin(rng, size)
     picture = _lesion(rng, distance, picture)
+    lesion = distance < 1
+    if num_classes == 2:
+        mask = np.where(lesion, 255, 0).astype(np.uint8)
+    else:
+        from_core = _core_distance(rng, distance)
+        picture = _core(rng, from_core, picture)
+        mask = lesion.astype(np.uint8) + (lesion & (from_core < 1))
     picture = _gel(rng, picture, x, y)
     picture = _hairs(rng, picture)
     picture = _ruler(rng, picture)
@@ -42,14 +52,15 @@ def draw(rng: np.random.Generator, size: int = 192) -> tuple[np.ndarray, np.ndar
     picture += rng.normal(0, rng.uniform(0.004, 0.012), picture.shape)
     image = Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * size / 192))
-    return np.array(image), np.where(distance < 1, 255, 0).astype(np.uint8)
+    return np.array(image), mask
 
 
-def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0) -> None:
+def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0, num_classes: int = 2) -> None:
     """Write `train` and `test` generated cases as `out/Train` and `out/Test`, each with its CSV.
 
-    The image of an index depends only on the index, `seed` and `size` (side in pixels), so a larger set
-    starts with the smaller one. `out` appears whole or not at all.
+    The image of an index depends only on the index, `seed`, `size` (side in pixels) and `num_classes`, so a
+    larger set starts with the smaller one. Masks of 3 classes (see `draw`) are palette images, whose pixels
+    are the class indices. `out` appears whole or not at all.
 
     Raises:
         InputError: a number that makes no sense, or a non-empty `out` that is not the output of this very
@@ -57,8 +68,12 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0)
     """
     if min(train, test) < 1 or size < 32:
         raise InputError(f"need at least 1 train and 1 test image of 32 pixels, not {train}, {test}, {size}")
+    if num_classes not in (2, 3):
+        raise InputError(f"--num-classes {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
     out = Path(out).resolve()
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
+    if num_classes > 2:
+        parameters["num_classes"] = num_classes
     plan = {split: _file_names(split, count) for split, count in (("train", train), ("test", test))}
     _check_replaceable(out, parameters, plan)
     make_folder(out.parent)
@@ -68,9 +83,12 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0)
             for name in files[0]:
                 (table.parent / name).parent.mkdir(parents=True, exist_ok=True)
             for row, (image_name, mask_name) in enumerate(files):
-                image, mask = draw(generator(seed, "phantom", _FIRST_INDEX[split] + row), size)
+                image, mask = draw(generator(seed, "phantom", _FIRST_INDEX[split] + row), size, num_classes)
                 Image.fromarray(image).save(table.parent / image_name, quality=92)
-                Image.fromarray(mask).save(table.parent / mask_name)
+                picture = Image.fromarray(mask)
+                if num_classes > 2:
+                    picture.putpalette(_CLASS_COLOURS.tobytes())
+                picture.save(table.parent / mask_name)
             with table.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("", "img", "seg"), *((i, *pair) for i, pair in enumerate(files))])
         (beside / _MARKER).write_text(json.dumps(parameters), encoding="utf-8")
@@ -185,6 +203,21 @@ def _lesion(rng: np.random.Generator, distance: np.ndarray, skin: np.ndarray) ->
         cover = inside * _step(_noise(rng, size, 4, 4), rng.uniform(0.8, 1.4), 1.5)
         lesion += rng.uniform(0.3, 0.6) * cover[..., None] * (_REGRESSION - lesion)
     return lesion
+
+
+def _core_distance(rng: np.random.Generator, distance: np.ndarray) -> np.ndarray:
+    """0 near the lesion's centre, 1 at the irregular border of its core: (S, S)."""
+    size = len(distance)
+    # The noise fades towards the centre, so that every core is there, in one piece and inside the lesion.
+    bumps = rng.uniform(0.1, 0.25) * _noise(rng, size, 3, 2) + rng.uniform(0.02, 0.06) * _noise(rng, size, 12, 2)
+    return distance / rng.uniform(0.4, 0.65) * (1 + np.clip(bumps, -0.3, 0.3))
+
+
+def _core(rng: np.random.Generator, from_core: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """The lesion, (S, S, 3), seen through the denser pigment of its core."""
+    inside = 1 - _step(from_core, 1, rng.uniform(0.08, 0.25))
+    amount = np.clip(rng.uniform(0.85, 1.3) + 0.15 * _noise(rng, len(inside), 8), 0.5, 2)
+    return lesion * np.exp(np.log(_CORE) * (amount * inside)[..., None])
 
 
 def _gel(rng: np.random.Generator, picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -73,6 +73,7 @@ def dpm_solver_pp(
     steps: int,
     threshold: Optional[float] = 0.995,
     time_scale: Optional[float] = None,
+    stochastic: bool = False,
 ) -> Iterator[State]:
     """DPM-Solver++(2M), the second-order multistep solver (Lu et al. 2022, algorithm 2).
 
@@ -80,10 +81,12 @@ def dpm_solver_pp(
     step, and below 10 steps the last, are of first order. The result is the state at time 1/N.
 
     Args:
-        denoise, diffusion, noise: as for every sampler; draw 0 is the only one used
+        denoise, diffusion, noise: as for every sampler
         steps: network evaluations
         threshold: quantile of dynamic thresholding (Saharia et al. 2022, section 2.3); None: none
         time_scale: the network is asked at `(t - 1/N) * time_scale`; by default what it was trained with
+        stochastic: solve the reverse SDE (the paper's SDE-DPM-Solver++(2M)): draw k is the noise of step k,
+            none at the last, as in ancestral sampling; else the ODE, which uses draw 0 alone
     """
     grid = SolverGrid(diffusion, steps)
     scale = diffusion.config.diffusion_steps * diffusion.time_scale if time_scale is None else time_scale
@@ -100,7 +103,13 @@ def dpm_solver_pp(
         if before is not None and not (i == steps - 1 and steps < 10):
             h_before = grid.log_snr_half[i] - grid.log_snr_half[i - 1]
             direction = x0 + np.float32(h / h_before / 2) * (x0 - before)
-        x = np.float32(grid.sigma[i + 1] / grid.sigma[i]) * x - np.float32(grid.alpha[i + 1] * np.expm1(-h)) * direction
+        kept, alpha, sigma = grid.sigma[i + 1] / grid.sigma[i], grid.alpha[i + 1], grid.sigma[i + 1]
+        if stochastic:
+            x = np.float32(kept * np.exp(-h)) * x - np.float32(alpha * np.expm1(-2 * h)) * direction
+            if i < steps - 1:
+                x = x + np.float32(sigma * np.sqrt(-np.expm1(-2 * h))) * noise(i + 1)
+        else:
+            x = np.float32(kept) * x - np.float32(alpha * np.expm1(-h)) * direction
         before = x0
         yield State(x, x0, output.cal)
 
@@ -128,11 +137,12 @@ def dynamic_threshold(x0: np.ndarray, quantile: float) -> np.ndarray:
     return np.clip(x0, -bound, bound) / bound
 
 
-def final(states: Iterator[State]) -> State:
-    """The last state of a sampler."""
+def final(states: Iterator[State], callback: Optional[Callable[[State], None]] = None) -> State:
+    """The last state of a sampler; `callback` sees every state."""
     state = None
-    for state in states:  # noqa: B007 (the last one is what counts)
-        pass
+    for state in states:
+        if callback is not None:
+            callback(state)
     if state is None:
         raise ValueError("a sampler without steps has no result")
     return state

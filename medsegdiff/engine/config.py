@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.masks.fusion import RULES
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
-SAMPLERS = ("ddpm", "ddim", "dpm++")
+SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
+CONTROLS = ("", "shuffle-noise", "no-noise")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class DataConfig:
     Args:
         data_name: kind of dataset: isic
         data_dir: the dataset's folder
-        mask_resize: resize masks by "bilinear" (then > 0, as published) or "nearest"
+        mask_resize: resize masks by "bilinear" (then > 0, as published) or "nearest"; with more than two classes
+            always by the nearest pixel
         augment: random flips, right-angle rotations and colour changes
         cache_dir: where resized images are kept; by default the user's cache folder
     """
@@ -105,11 +108,16 @@ class SamplingConfig:
     """How to sample.
 
     Args:
-        sampler: "ddpm" (ancestral), "ddim" (implicit) or "dpm++" (DPM-Solver++(2M))
+        sampler: "ddpm" (ancestral), "ddim" (implicit), "dpm++" or "sde-dpm++" (DPM-Solver++(2M), its ODE or SDE)
         steps: network evaluations a mask; 0: all the steps of the training schedule
         timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
         eta: noise of ddim, from 0 (deterministic) to 1
-        members: masks sampled for each image
+        threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++; 0: none
+        members: masks sampled for each image; "3..25": from 3 to 25, until the mean mask has settled
+        until: the mean mask has settled when its standard error, relative to its area, is at most this
+        fusion: how members become one mask: "mean", "vote", "staple" or "published" (the mean squared)
+        blend: blend each sampled mask with the conditioning network's, as published
+        control: sample with "shuffle-noise" (every image gets another's noise) or "no-noise"; "": as usual
         batch_size: masks sampled at once, over images and members
         seed: what all noise is drawn from
     """
@@ -118,22 +126,57 @@ class SamplingConfig:
     steps: int = 25
     timestep_respacing: str = ""
     eta: float = 0.0
-    members: int = 5
+    threshold: float = 0.995
+    members: Union[int, str] = 5
+    until: float = 0.01
+    fusion: str = "mean"
+    blend: bool = False
+    control: str = ""
     batch_size: int = 15
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"--sampler {self.sampler}: must be one of {', '.join(SAMPLERS)}")
-        for name, least in (("steps", 0), ("members", 1), ("batch_size", 1)):
+        _choice("sampler", self.sampler, SAMPLERS)
+        _choice("fusion", self.fusion, tuple(RULES))
+        _choice("control", self.control, CONTROLS)
+        for name, least in (("steps", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
-        if self.sampler == "dpm++" and self.timestep_respacing:
-            raise InputError("--timestep-respacing: has no meaning for dpm++, which steps evenly in time; use --steps")
+        _ = self.member_range
+        if self.until <= 0:
+            raise InputError(f"--until {self.until}: must be above 0")
+        if self.continuous and self.timestep_respacing:
+            raise InputError(
+                f"--timestep-respacing: has no meaning for {self.sampler}, which steps evenly in time; use --steps"
+            )
         if self.sampler != "ddim" and self.eta:
             raise InputError(f"--eta {self.eta}: has a meaning for --sampler ddim only")
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"--eta {self.eta}: must be from 0 to 1")
+        for name in ("eta", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be from 0 to 1")
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the sampler steps in continuous time, not along the training schedule."""
+        return self.sampler in ("dpm++", "sde-dpm++")
+
+    @property
+    def member_range(self) -> tuple[int, int]:
+        """The least and the largest number of masks for an image.
+
+        Raises:
+            InputError: it is neither a number nor a range.
+        """
+        least, dots, most = str(self.members).partition("..")
+        try:
+            ends = int(least), int(most if dots else least)
+        except ValueError:
+            ends = 0, 0
+        if not 1 <= ends[0] <= ends[1] or (dots and ends[0] < 2):
+            raise InputError(
+                f'--members {self.members}: must be a number from 1, or a range from at least 2, as "3..25"'
+            )
+        return ends
 
     def spacing(self, schedule_steps: int) -> str:
         """The respacing of a schedule of so many steps.
@@ -148,6 +191,11 @@ class SamplingConfig:
                 f"--steps {self.steps}: the model was trained with {schedule_steps} steps; use at most those"
             )
         return str(self.steps) if self.steps else ""
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"--{name} {value}: must be one of {', '.join(filter(None, known))}")
 
 
 @dataclass(frozen=True)

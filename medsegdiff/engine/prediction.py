@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from PIL import Image
@@ -17,17 +20,35 @@ from tqdm import tqdm
 from medsegdiff import __version__
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
-from medsegdiff.data.images import read_image, read_mask
+from medsegdiff.data.images import read_image, read_labels, read_mask
+from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.checkpoint import Weights
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
-from medsegdiff.masks.files import resize_probability, write_prediction
+from medsegdiff.masks.animation import Frame, write_trace
+from medsegdiff.masks.files import Maps, decide, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing
 from medsegdiff.runtime.toolchain import announce_kernels
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written besides the masks, their probabilities and their uncertainty.
+
+    Args:
+        members: every member, and the conditioning network's own mask
+        overlays: each mask drawn over its image
+        traces: ids of images whose first member's way from noise to mask is drawn
+    """
+
+    members: bool = False
+    overlays: bool = False
+    traces: Sequence[str] = ()
 
 
 def build_segmenter(weights: Weights, sampling: SamplingConfig) -> Segmenter:
@@ -50,42 +71,89 @@ def predict(
     dataset: Prepared,
     out: Path,
     source: str,
-    save_members: bool = False,
-    overlays: bool = False,
+    extras: Optional[Extras] = None,
 ) -> None:
     """Segment `cases`, whose resized images are `dataset`, into the files of `masks.files` in `out`.
 
+    Beside them `images.csv` (members and their agreement, for each image) and `run.json`.
+
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or an image to trace is not there.
     """
+    extras = extras or Extras()
     make_folder(out)
+    tracer = _Tracer({name: [] for name in extras.traces})
+    for name in extras.traces:
+        if name not in dataset.ids:
+            raise InputError(f"--trace {name}: no such image; the first is {dataset.ids[0]}")
     announce_kernels()
     begun = time.time()
-    masks = len(cases) * segmenter.sampling.members
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
+    rows = {}
+    with _progress(segmenter, len(cases)) as bar:
+
+        def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
+            bar.update(len(ids))
+            tracer.see(ids, members, state)
+
+        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step):
+            case, size = by_id[result.id]
+            _write(result, case, size, out, extras)
+            rows[result.id] = (result.count, "" if result.agreement is None else f"{result.agreement:.6f}")
+            if result.id in tracer.frames:
+                write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
+    _write_images(out, dataset.ids, rows)
+    _write_run(out, segmenter, source, dataset, time.time() - begun)
+
+
+@dataclass
+class _Tracer:
+    """Keeps the steps of the first member of some images."""
+
+    frames: dict[str, list[Frame]] = field(default_factory=dict)
+
+    def see(self, ids: Sequence[str], members: Sequence[int], state: State) -> None:
+        for row, (name, member) in enumerate(zip(ids, members)):
+            if name in self.frames and member == 0:
+                self.frames[name].append(Frame(state.x[row], state.x0[row]))
+
+
+@contextmanager
+def _progress(segmenter: Segmenter, images: int) -> Iterator[tqdm]:
+    """A bar over all network evaluations; where ensembles adapt, over as many as there can be."""
+    most = segmenter.sampling.member_range[1]
     quiet = not sys.stderr.isatty()
     with tqdm(
-        total=masks * segmenter.evaluations,
-        desc=f"{len(cases)} images x {segmenter.sampling.members} members x {segmenter.evaluations} steps",
+        total=images * most * segmenter.evaluations,
+        desc=f"{images} images x {segmenter.sampling.members} members x {segmenter.evaluations} steps",
         unit="eval",
         mininterval=20 if quiet else 0.2,
         dynamic_ncols=True,
     ) as bar:
-        for result in segmenter.segment(dataset.ids, dataset.image, save_members, bar.update):
-            case, size = by_id[result.id]
-            _write(result, case, size, out, overlays)
-    _write_run(out, segmenter, source, dataset, time.time() - begun)
+        yield bar
 
 
-def _write(result: Segmentation, case: Case, size: tuple[int, int], out: Path, overlays: bool) -> None:
-    probability = resize_probability(result.mean[0], size)
-    std = resize_probability(result.std[0], size)
-    write_prediction(out, result.id, probability, std, [resize_probability(m[0], size) for m in result.members])
-    if overlays:
-        truth = None if case.mask is None else read_mask(case.mask) > 127
-        picture = overlay(read_image(case.image), probability, truth, std)
+def _write(result: Segmentation, case: Case, size: tuple[int, int], out: Path, extras: Extras) -> None:
+    maps = Maps(result.probability, result.std, result.cal if extras.members else None, result.members).resized(size)
+    write_prediction(out, result.id, maps)
+    if extras.overlays:
+        picture = overlay(read_image(case.image), *_foreground(maps, case), maps.std.max(axis=0))
         with replacing(out / f"{result.id}_overlay.png") as beside:
             Image.fromarray(picture).save(beside, format="PNG")
+
+
+def _foreground(maps: Maps, case: Case) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    """What is outlined: the mask (H, W), as a probability, and the truth; of several classes all together."""
+    if len(maps.probability) == 1:
+        return maps.probability[0], None if case.mask is None else read_mask(case.mask) > 127
+    return (decide(maps.probability) > 0).astype(np.float32), None if case.mask is None else read_labels(case.mask) > 0
+
+
+def _write_images(out: Path, ids: Sequence[str], rows: dict[str, tuple[int, str]]) -> None:
+    with replacing(out / "images.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "members", "agreement"))
+        table.writerows((name, *rows[name]) for name in ids)
 
 
 def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, seconds: float) -> None:
@@ -93,7 +161,6 @@ def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, 
         "weights": source,
         "sampling": dataclasses.asdict(segmenter.sampling),
         "network_evaluations_per_mask": segmenter.evaluations,
-        "fusion": "mean",
         "images": list(dataset.ids),
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.engine.config import SamplingConfig
-from medsegdiff.masks.fusion import Ensemble
+from medsegdiff.masks.fusion import Ensemble, published_blend
 from medsegdiff.nn.network import Condition, MedSegDiff
 from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.randomness import generator
+
+OnStep = Callable[[Sequence[str], Sequence[int], samplers.State], None]
+"""Called after each network evaluation with the image's id and the member's number of every row, and the state."""
 
 
 class Segmentation(NamedTuple):
     """What is known of one image, at network resolution."""
 
     id: str
-    mean: np.ndarray
-    """(M, S, S) float32 in [0, 1]: the probability, mean over the members."""
+    probability: np.ndarray
+    """(M, S, S) float32 in [0, 1]: the fused members."""
     std: np.ndarray
     """(M, S, S) float32: standard deviation over the members."""
+    cal: np.ndarray
+    """(M, S, S) float32 in [0, 1]: the conditioning network's own mask, the mean over members where it depends on
+    them (version "v1")."""
+    count: int
+    """How many members there are."""
+    agreement: Optional[float]
+    """Expected Dice of two members; None for a single one."""
     members: np.ndarray
     """(K, M, S, S) float32 in [0, 1]: the members, where they were asked for; else K = 0."""
 
@@ -41,15 +53,63 @@ def network_denoise(network: MedSegDiff, condition: Condition) -> samplers.Denoi
     return denoise
 
 
+class _Image:
+    """An image on its way: its members are handed out, sampled in any batch, and taken in in order."""
+
+    def __init__(self, id: str, condition: Condition, sampling: SamplingConfig, keep: bool) -> None:
+        self.id, self.condition, self.sampling = id, condition, sampling
+        self.ensemble, self.cal = Ensemble(), Ensemble()
+        self.kept: Optional[list[np.ndarray]] = [] if keep else None
+        self.handed = 0
+        self.done = False
+
+    def wanted(self) -> int:
+        """How many more members to sample now, by what is known.
+
+        The standard error falls with the root of their number, which tells how many are likely to be needed.
+        """
+        least, most = self.sampling.member_range
+        enough = least
+        if self.ensemble.count >= least and not self.done:
+            ratio = min(self.ensemble.unsettled / self.sampling.until, most)
+            enough = min(max(math.ceil(self.ensemble.count * ratio**2), self.ensemble.count + 1), most)
+        return max(enough - self.handed, 0)
+
+    def take(self, mask: np.ndarray, cal: np.ndarray) -> None:
+        """Take in the next member; what comes after the image is done is left out."""
+        if self.done:
+            return
+        self.ensemble.add(mask)
+        self.cal.add(cal)
+        if self.kept is not None:
+            self.kept.append(mask)
+        least, most = self.sampling.member_range
+        count = self.ensemble.count
+        self.done = count == most or (count >= least and self.ensemble.unsettled <= self.sampling.until)
+
+    def result(self) -> Segmentation:
+        """What the members say together."""
+        ensemble = self.ensemble
+        return Segmentation(
+            self.id,
+            ensemble.fuse(self.sampling.fusion),
+            ensemble.std,
+            self.cal.mean,
+            ensemble.count,
+            ensemble.agreement,
+            np.array(self.kept or (), np.float32),
+        )
+
+
 class Segmenter:
     """A network in evaluation mode with a sampler."""
 
     def __init__(self, network: MedSegDiff, diffusion: DiffusionConfig, sampling: SamplingConfig) -> None:
         network.eval()
         self.network, self.sampling = network, sampling
-        solver = sampling.sampler == "dpm++"
-        self.diffusion = Diffusion(diffusion, "" if solver else sampling.spacing(diffusion.diffusion_steps))
-        self.evaluations = sampling.steps if solver and sampling.steps else len(self.diffusion)
+        spacing = "" if sampling.continuous else sampling.spacing(diffusion.diffusion_steps)
+        self.diffusion = Diffusion(diffusion, spacing)
+        self.evaluations = sampling.steps if sampling.continuous and sampling.steps else len(self.diffusion)
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""
@@ -58,65 +118,108 @@ class Segmenter:
             jt.sync([value for value in vars(condition).values() if value is not None])
         return condition
 
-    def states(self, condition: Condition, ids: Sequence[str], members: Sequence[int]) -> Iterator[samplers.State]:
-        """Sample one mask for each row of `condition`, drawn by (seed, id, member) alone."""
-        config = self.network.config
+    def states(
+        self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int]
+    ) -> Iterator[samplers.State]:
+        """Sample one mask for each row of `condition`; its noise is named by (seed, id, member) alone."""
+        config, sampling = self.network.config, self.sampling
         shape = (config.mask_channels, config.image_size, config.image_size)
 
         def noise(draw: int) -> np.ndarray:
-            streams = (generator(self.sampling.seed, "mask", i, m, draw) for i, m in zip(ids, members))
+            if sampling.control == "no-noise":
+                return np.zeros((len(members), *shape), np.float32)
+            streams = (generator(sampling.seed, "mask", i, m, draw) for i, m in zip(noise_ids, members))
             return np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
         denoise = network_denoise(self.network, condition)
-        if self.sampling.sampler == "ddpm":
+        if sampling.sampler == "ddpm":
             return samplers.ddpm(denoise, self.diffusion, noise)
-        if self.sampling.sampler == "ddim":
-            return samplers.ddim(denoise, self.diffusion, noise, self.sampling.eta)
-        return samplers.dpm_solver_pp(denoise, self.diffusion, noise, self.evaluations)
+        if sampling.sampler == "ddim":
+            return samplers.ddim(denoise, self.diffusion, noise, sampling.eta)
+        return samplers.dpm_solver_pp(
+            denoise,
+            self.diffusion,
+            noise,
+            self.evaluations,
+            threshold=sampling.threshold or None,
+            stochastic=sampling.sampler == "sde-dpm++",
+        )
 
     def segment(
         self,
         ids: Sequence[str],
         image: Callable[[int], np.ndarray],
         keep_members: bool = False,
-        progress: Optional[Callable[[int], Any]] = None,
+        on_step: Optional[OnStep] = None,
     ) -> Iterator[Segmentation]:
-        """Segment images one group after another; each is encoded once.
+        """Segment images in batches of masks; each image is encoded once.
+
+        A batch takes the members that the images at hand want, then opens the next image. An image's result
+        depends on its own members alone; an image that has settled early comes early.
 
         Args:
             ids: the images' names
             image: gives image i as float32 (C, S, S) in [0, 1]
             keep_members: keep every member's mask
-            progress: called with the number of masks advanced by one step
-        """
-        members, limit = self.sampling.members, self.sampling.batch_size
-        group = max(1, limit // members)
-        for start in range(0, len(ids), group):
-            names = list(ids[start : start + group])
-            condition = self.encode(np.stack([image(start + row) for row in range(len(names))]))
-            ensembles = [Ensemble() for _ in names]
-            kept: list[list[np.ndarray]] = [[] for _ in names]
-            pairs = [(row, member) for row in range(len(names)) for member in range(members)]
-            for first in range(0, len(pairs), limit):
-                rows, numbers = zip(*pairs[first : first + limit])
-                masks = self._sample(condition.take(np.array(rows)), [names[row] for row in rows], numbers, progress)
-                for row, mask in zip(rows, masks):
-                    ensembles[row].add(mask)
-                    if keep_members:
-                        kept[row].append(mask)
-            for name, ensemble, own in zip(names, ensembles, kept):
-                yield Segmentation(name, ensemble.mean, ensemble.std, np.array(own, np.float32))
+            on_step: is told of every network evaluation
 
-    def _sample(
+        Raises:
+            InputError: noise is to be shuffled and there is one image only.
+        """
+        noise_of = self._noise_names(ids)
+        waiting = iter(enumerate(ids))
+        images: list[_Image] = []
+        while True:
+            rows = self._fill(images, waiting, image, keep_members)
+            if not rows:
+                return
+            self._sample(rows, noise_of, on_step)
+            yield from (ready.result() for ready in images if ready.done)
+            images = [other for other in images if not other.done]
+
+    def _noise_names(self, ids: Sequence[str]) -> dict[str, str]:
+        if self.sampling.control != "shuffle-noise":
+            return {name: name for name in ids}
+        if len(ids) < 2:
+            raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
+        names = sorted(ids)
+        return dict(zip(names, names[1:] + names[:1]))
+
+    def _fill(
         self,
-        condition: Condition,
-        ids: Sequence[str],
-        members: Sequence[int],
-        progress: Optional[Callable[[int], Any]],
-    ) -> np.ndarray:
-        x = np.empty(0, np.float32)
-        for state in self.states(condition, ids, members):
-            x = state.x
-            if progress is not None:
-                progress(len(ids))
-        return np.clip(x, 0, 1)
+        images: list[_Image],
+        waiting: Iterator[tuple[int, str]],
+        image: Callable[[int], np.ndarray],
+        keep_members: bool,
+    ) -> list[tuple[_Image, int]]:
+        """The (image, member) pairs of the next batch; images that it opens are appended to `images`."""
+        rows: list[tuple[_Image, int]] = []
+
+        def hand_out(chosen: _Image) -> None:
+            for _ in range(min(chosen.wanted(), self.sampling.batch_size - len(rows))):
+                rows.append((chosen, chosen.handed))
+                chosen.handed += 1
+
+        for opened in images:
+            hand_out(opened)
+        while len(rows) < self.sampling.batch_size:
+            index, name = next(waiting, (-1, ""))
+            if index < 0:
+                break
+            # One at a time: its features are then the same whatever it is batched with later.
+            images.append(_Image(name, self.encode(image(index)[None]), self.sampling, keep_members))
+            hand_out(images[-1])
+        return rows
+
+    def _sample(self, rows: list[tuple[_Image, int]], noise_of: dict[str, str], on_step: Optional[OnStep]) -> None:
+        chosen = list({id(one): one for one, _ in rows}.values())
+        index = {id(one): position for position, one in enumerate(chosen)}
+        with jt.no_grad():
+            condition = Condition.join([one.condition for one in chosen]).take([index[id(one)] for one, _ in rows])
+        names, members = [one.id for one, _ in rows], [member for _, member in rows]
+        states = self.states(condition, [noise_of[name] for name in names], members)
+        last = samplers.final(states, on_step and (lambda state: on_step(names, members, state)))
+        for row, (one, _) in enumerate(rows):
+            x, cal = last.x[row : row + 1], last.cal[row : row + 1]
+            mask = published_blend(cal, x) if self.sampling.blend else np.clip(x, 0, 1)
+            one.take(mask[0], cal[0])

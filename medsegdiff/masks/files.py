@@ -1,26 +1,35 @@
 """The files of a prediction.
 
-For the image ID: `ID.png` (8-bit, 0 or 255), `ID_prob.png` and `ID_std.png` (16-bit grey, value x 65535)
-and, where members are kept, `ID_member0.png`, ... (16-bit), all at the image's original resolution.
+For the image ID, at the image's original resolution: `ID.png` (8-bit, 0 or 255), `ID_prob.png`, `ID_std.png` and
+`ID_entropy.png` (16-bit grey, value x 65535) and, where members are kept, `ID_cal.png` and `ID_member0.png`, ...
+(16-bit). With several foreground classes `ID.png` has a palette, its values being class indices, and there is a
+file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_class1.png`, ...
 """
 
 from __future__ import annotations
 
+import colorsys
+import glob
 import re
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from medsegdiff.masks.uncertainty import entropy
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing
 
 THRESHOLD = 0.5  # a pixel belongs to the mask where its probability is above
 
-_COMPANION = re.compile(r"_(prob|std|overlay|member\d*)$")
+_COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
+
+# One after another around the hue circle, background black.
+_PALETTE_HUES = 7
 
 # Pillow's decoders raise any of these on a cut or damaged file.
 _UNREADABLE = (
@@ -43,17 +52,46 @@ def check_id(id: str) -> None:
     if not id or Path(id).name != id or id.startswith(".") or _COMPANION.search(id):
         raise InputError(
             f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
-            "or ends in _prob, _std, _overlay or _member); rename the image"
+            "or ends as a companion file does: _prob, _std, _entropy, _cal, _overlay, _trace, _member0); rename it"
         )
 
 
-def write_prediction(
-    out: Path,
-    id: str,
-    probability: np.ndarray,
-    std: np.ndarray | None = None,
-    members: Sequence[np.ndarray] = (),
-) -> Path:
+@dataclass(frozen=True)
+class Maps:
+    """What is written of an image: float arrays (M, H, W), one channel for each foreground class, in [0, 1]."""
+
+    probability: np.ndarray
+    std: np.ndarray | None = None
+    """Standard deviation over the ensemble."""
+    cal: np.ndarray | None = None
+    """The conditioning network's own probability."""
+    members: Sequence[np.ndarray] = ()
+    """The members' probabilities."""
+
+    def resized(self, size: tuple[int, int]) -> Maps:
+        """All of them at `size` = (H, W), see `resize_probability`."""
+
+        def resize(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else np.stack([resize_probability(channel, size) for channel in array])
+
+        return Maps(
+            resize(self.probability), resize(self.std), resize(self.cal), [resize(member) for member in self.members]
+        )
+
+
+def decide(probability: np.ndarray) -> np.ndarray:
+    """The class of every pixel: float (M, H, W) to uint8 (H, W).
+
+    0, the background, has what the foreground classes leave of 1; of equals, the first class is taken. With one
+    foreground class, that is 1 where its probability exceeds one half.
+    """
+    if len(probability) == 1:
+        return (probability[0] > THRESHOLD).astype(np.uint8)
+    background = 1 - probability.sum(axis=0, keepdims=True)
+    return np.concatenate([background, probability]).argmax(axis=0).astype(np.uint8)
+
+
+def write_prediction(out: Path, id: str, maps: Maps) -> Path:
     """Write the files of one image into the existing folder `out`; return the path of `ID.png`.
 
     `ID.png` comes last, so that where it exists the others do, too.
@@ -61,32 +99,61 @@ def write_prediction(
     Args:
         out: the folder.
         id: the image's id; dots and underscores are welcome.
-        probability: float (H, W) in [0, 1].
-        std: standard deviation over the ensemble, float (H, W) in [0, 1].
-        members: probabilities of the members, each float (H, W) in [0, 1].
+        maps: what to write, at the image's resolution.
 
     Raises:
         InputError: the id cannot name a file or reads as a companion file, a value is outside [0, 1]
             or not a number, or the disk refuses.
-        ValueError: an array is not (H, W) or shapes differ.
+        ValueError: an array is not (M, H, W) or shapes differ.
     """
     out = Path(out)
     check_id(id)
-    layers = {f"{id}_member{index}": member for index, member in enumerate(members)}
-    layers[f"{id}_prob"] = probability
-    if std is not None:
-        layers[f"{id}_std"] = std
+    layers = {f"member{index}": member for index, member in enumerate(maps.members)}
+    layers.update({"prob": maps.probability, "std": maps.std, "cal": maps.cal})
+    layers = {name: layer for name, layer in layers.items() if layer is not None}
     for name, layer in layers.items():
-        if layer.ndim != 2 or layer.shape != probability.shape:
-            raise ValueError(f"{name}: shape {layer.shape} where (H, W) {probability.shape} is needed")
+        if layer.ndim != 3 or layer.shape != maps.probability.shape:
+            raise ValueError(f"{id}_{name}: shape {layer.shape}, the probability's is {maps.probability.shape}")
         if not ((layer >= 0) & (layer <= 1)).all():
-            raise InputError(f"{out / name}.png: values outside [0, 1] or not a number, not written; check the weights")
+            raise InputError(
+                f"{out / f'{id}_{name}'}.png: values outside [0, 1] or not a number, not written; check the weights"
+            )
+    _remove_members(out, id)
     for name, layer in layers.items():
-        grey = np.round(layer.astype(np.float64) * 65535).astype(np.uint16)
-        _write_png(out / f"{name}.png", grey)
+        for channel, values in enumerate(layer):
+            _write_grey(out / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
+    _write_grey(out / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
     mask = out / f"{id}.png"
-    _write_png(mask, np.where(probability > THRESHOLD, 255, 0).astype(np.uint8))
+    classes = decide(maps.probability)
+    if len(maps.probability) == 1:
+        _write_png(mask, Image.fromarray(classes * np.uint8(255)))
+    else:
+        indexed = Image.fromarray(classes)
+        indexed.putpalette(class_palette(len(maps.probability) + 1))
+        _write_png(mask, indexed)
     return mask
+
+
+def _remove_members(out: Path, id: str) -> None:
+    """Of a larger ensemble written before, no member may pass for one of this."""
+    for path in out.glob(f"{glob.escape(id)}_member*.png"):
+        if re.fullmatch(r"_member\d+(_class\d+)?", path.stem[len(id) :]):
+            path.unlink()
+
+
+def _class_suffix(name: str, channel: int, channels: int) -> str:
+    if channels == 1:
+        return ""
+    return f"_class{channel + 1}" if name.startswith("member") else str(channel + 1)
+
+
+def class_palette(classes: int) -> list[int]:
+    """RGB of every class in a row, 0 to 255: background black, hues that differ."""
+    colours = [(0.0, 0.0, 0.0)]
+    for index in range(classes - 1):
+        turn, hue = divmod(index, _PALETTE_HUES)
+        colours.append(colorsys.hsv_to_rgb((hue + turn / 2) / _PALETTE_HUES, 0.75, 1 / (1 + turn / 4)))
+    return [round(255 * part) for colour in colours for part in colour]
 
 
 def read_probability(path: Path) -> np.ndarray:
@@ -131,9 +198,14 @@ def resize_probability(probability: np.ndarray, size: tuple[int, int]) -> np.nda
     return np.clip(resized, 0, 1)  # rounding may step over the ends
 
 
-def _write_png(path: Path, grey: np.ndarray) -> None:
+def _write_grey(path: Path, values: np.ndarray) -> None:
+    """Values in [0, 1] as 16-bit grey."""
+    _write_png(path, Image.fromarray(np.round(values.astype(np.float64) * 65535).astype(np.uint16)))
+
+
+def _write_png(path: Path, picture: Image.Image) -> None:
     with replacing(path) as beside:
-        Image.fromarray(grey).save(beside, format="PNG")
+        picture.save(beside, format="PNG")
 
 
 def _read_grey(path: Path) -> np.ndarray:

@@ -18,7 +18,8 @@ class NetworkConfig:
     Args:
         image_size: height and width of the network's input, in pixels; divisible by 32
         image_channels: channels of the image (3: RGB)
-        mask_channels: mask channels diffused together (1: binary segmentation)
+        num_classes: classes, background included (2: binary segmentation); each of the others is a channel of the
+            mask, and all channels are diffused together
         num_channels: base width of the denoiser; divisible by 32
         num_res_blocks: residual blocks a level
         channel_mult: width of each level over the base width, as "1,2,3,4"; empty: by image size
@@ -38,7 +39,7 @@ class NetworkConfig:
 
     image_size: int = 256
     image_channels: int = 3
-    mask_channels: int = 1
+    num_classes: int = 2
     num_channels: int = 128
     num_res_blocks: int = 2
     channel_mult: str = ""
@@ -64,7 +65,9 @@ class NetworkConfig:
             raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
         if self.version not in ("new", "v1"):
             raise InputError(f"--version {self.version}: must be new or v1")
-        for name in ("image_channels", "mask_channels", "num_res_blocks", "num_heads", "num_label_classes"):
+        if not 2 <= self.num_classes <= 256:
+            raise InputError(f"--num-classes {self.num_classes}: must be from 2 (with the background) to 256")
+        for name in ("image_channels", "num_res_blocks", "num_heads", "num_label_classes"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.dropout < 1:
@@ -81,6 +84,11 @@ class NetworkConfig:
                         f"attention over {width} channels does not divide into its heads; "
                         "change --num-heads or --num-head-channels"
                     )
+
+    @property
+    def mask_channels(self) -> int:
+        """Channels of a mask: one for each class but the background."""
+        return self.num_classes - 1
 
     @property
     def in_channels(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -46,7 +47,13 @@ class Condition:
     label: Optional[Var] = None
     """(N, 4 c): the embedded class label."""
 
-    def take(self, index: np.ndarray) -> Condition:
+    @classmethod
+    def join(cls, parts: Sequence[Condition]) -> Condition:
+        """The condition of all the parts' rows, in order."""
+        columns = zip(*([getattr(part, field.name) for field in dataclasses.fields(cls)] for part in parts))
+        return cls(*(None if values[0] is None else jt.concat(list(values), dim=0) for values in columns))
+
+    def take(self, index: Sequence[int]) -> Condition:
         """The condition of a batch made of the rows `index`, which may repeat."""
         rows = jt.array(np.asarray(index, np.int32))
         values = (getattr(self, field.name) for field in dataclasses.fields(self))

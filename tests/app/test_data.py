@@ -53,6 +53,25 @@ def test_prepare_takes_test_images_without_masks(images, tmp_path, capsys):
     assert "1 images without masks" in capsys.readouterr().out
 
 
+def test_three_classes_are_drawn_and_prepared(tmp_path, capsys):
+    words = ["--out-dir", str(tmp_path / "images"), "--train", "2", "--test", "1", "--size", "48"]
+    assert main(["data", "phantom", *words, "--num-classes", "3"]) == 0
+    words = ["data", "prepare", "--data-dir", str(tmp_path / "images"), "--image-size", "32"]
+    words += ["--cache-dir", str(tmp_path / "cache")]
+    assert main([*words, "--num-classes", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "2 images with masks of 3 classes, 32 x 32" in said
+    masks = np.load(Path(re.search(r"they lie in (/.*/datasets/.*)", said)[1]) / "masks.npy")
+    assert [set(np.unique(mask)) for mask in masks] == [{0, 1, 2}] * 2
+
+
+def test_prepare_refuses_masks_of_more_classes_than_it_is_told(images, tmp_path, capsys):
+    words = ["data", "prepare", "--data-dir", str(images), "--cache-dir", str(tmp_path / "cache")]
+    assert main([*words, "--num-classes", "3"]) == 2  # white is 255
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "_Segmentation.png: holds class 255, but with --num-classes 3 they are 0 to 2" in said
+
+
 def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
     assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "0"]) == 2
     assert "at least 1 pixel" in capsys.readouterr().err
@@ -66,6 +85,7 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
         (["phantom"], "--out-dir"),
         (["phantom", "--train", "few", "--out-dir", "x"], "train"),
         (["phantom", "--train", "0", "--out-dir", "x"], "0"),
+        (["phantom", "--num-classes", "4", "--out-dir", "x"], "--num-classes 4"),
         (["prepare"], "--data-dir"),
         (["prepare", "--data-dir", "/no/such/folder"], "/no/such/folder"),
         (["prepare", "--data-dir", "x", "--split", "both"], "--split both"),

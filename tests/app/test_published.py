@@ -101,6 +101,12 @@ def test_both_names_of_the_second_version_are_known(trained):
         assert trained[-1].network.version == ours
 
 
+def test_several_classes_are_trained_and_sampled(trained, sampled):
+    published.train([*TRAIN, "--num_classes", "3"])
+    published.sample([*SAMPLE, "--num_classes", "3"])
+    assert trained[0].network.mask_channels == sampled[0]["expected"][0].mask_channels == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "sampler", "steps", "respacing"),
     [

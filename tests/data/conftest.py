@@ -36,6 +36,25 @@ def make_cases(tmp_path):
 
 
 @pytest.fixture
+def label_cases(tmp_path):
+    """Two cases whose palette masks hold the class indices 0, 1 and 2; the last pixel of the second is of class 2."""
+    cases = []
+    for index in range(2):
+        name = f"ISIC_{index:07d}"
+        case = Case(name, tmp_path / f"source/{name}.png", tmp_path / f"source/{name}_mask.png")
+        save_pair(case.image, case.mask, index)
+        labels = np.zeros((24, 32), np.uint8)
+        labels[4:20, 6:26] = 1
+        labels[9 : 14 + index, 11:20] = 2
+        labels[-1, -1] = 2 * index
+        picture = Image.fromarray(labels)
+        picture.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])
+        picture.save(case.mask)
+        cases.append(case)
+    return cases
+
+
+@pytest.fixture
 def make_challenge():
     """A function that writes a challenge's pair of folders."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import signal
@@ -91,6 +92,90 @@ def test_nearest_masks(make_cases, tmp_path):
         expected = np.asarray(mask.resize((16, 16), Image.NEAREST)) > 0
     np.testing.assert_array_equal(nearest.masks[0], expected)
     assert nearest.masks.sum() < bilinear.masks.sum()
+
+
+def plain_cases(folder):
+    """Cases in a format without compression, whose bytes no library's version changes."""
+    y, x = np.mgrid[:24, :32]
+    cases = []
+    for index in range(2):
+        case = Case(f"case-{index}", folder / f"{index}.ppm", folder / f"{index}.pgm")
+        pixels = np.stack([5 * x + index, 7 * y, x * y % 256], 2).astype(np.uint8)
+        disc = (x - 12) ** 2 + (y - 11) ** 2 < 60 + 30 * index
+        case.image.write_bytes(b"P6 32 24 255\n" + pixels.tobytes())
+        case.mask.write_bytes(b"P5 32 24 255\n" + (200 * disc).astype(np.uint8).tobytes())
+        cases.append(case)
+    return cases
+
+
+@pytest.mark.parametrize(
+    ("mode", "fingerprint", "masks"),
+    [
+        ("bilinear", "73f19f7ab73a106ef4dbaae4299b60f6b82d8d32", "2fa528d678d1d5aa"),
+        ("nearest", "57cbe0216b6df19508f7d124a91f1918e51186bd", "7e65d9a11e3bd552"),
+    ],
+)
+def test_binary_entries_are_those_of_version_1(tmp_path, mode, fingerprint, masks):
+    """Caches and checkpoints of before there were several classes go on being used."""
+    prepared = quiet(plain_cases(tmp_path), 16, tmp_path / "cache", mask_resize=mode)
+    assert (prepared.fingerprint, prepared.num_classes) == (fingerprint, 2)
+    digest = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in (prepared.images, prepared.masks)]
+    assert digest == ["bdf5e2b09cc37f7f", masks]
+    meta = (tmp_path / "cache/datasets" / fingerprint / "meta.json").read_text()
+    assert meta == '{"ids": ["case-0", "case-1"], "original_sizes": [[24, 32], [24, 32]]}'
+
+
+def test_binary_entries_without_masks_are_those_of_version_1(tmp_path):
+    bare = [Case(case.id, case.image) for case in plain_cases(tmp_path)]
+    for count in (2, 5):  # nothing is made of masks that are not there
+        prepared = quiet(bare, 16, tmp_path / "cache", num_classes=count)
+        assert prepared.fingerprint == "ba26153eb1e7e699377815f3fb3e873ffe780abb"
+        assert prepared.num_classes == count
+
+
+def test_classes_become_channels(label_cases, tmp_path):
+    prepared = quiet(label_cases, 16, tmp_path / "cache", num_classes=3)
+    assert prepared.num_classes == 3
+    assert prepared.masks.dtype == np.uint8
+    for index, case in enumerate(label_cases):
+        with Image.open(case.mask) as mask:
+            labels = np.asarray(mask.resize((16, 16), Image.NEAREST))
+        assert set(np.unique(labels)) == {0, 1, 2}
+        np.testing.assert_array_equal(prepared.masks[index], labels)
+        mask = prepared.mask(index)
+        assert mask.dtype == np.float32
+        np.testing.assert_array_equal(mask, np.stack([labels == 1, labels == 2]))
+    again = quiet(label_cases, 16, tmp_path / "cache", num_classes=3)
+    assert (again.fingerprint, again.num_classes) == (prepared.fingerprint, 3)
+
+
+def test_the_number_of_classes_is_part_of_the_key_and_the_resizing_of_labels_not(label_cases, tmp_path):
+    two, three, nearest, four = (
+        quiet(label_cases, 16, tmp_path / "cache", **options).fingerprint
+        for options in (
+            {},
+            {"num_classes": 3},
+            {"num_classes": 3, "mask_resize": "nearest"},
+            {"num_classes": 4, "mask_resize": "nearest"},
+        )
+    )
+    assert len({two, three, four}) == 3
+    assert three == nearest
+
+
+def test_a_class_too_many_is_named_and_leaves_nothing(label_cases, tmp_path):
+    with Image.open(label_cases[1].mask) as mask:
+        labels = np.array(mask)
+    labels[3, 3] = 7
+    Image.fromarray(labels).save(label_cases[1].mask)
+    with pytest.raises(InputError) as caught:
+        quiet(label_cases, 16, tmp_path / "cache", num_classes=3)
+    message = str(caught.value)
+    assert message.startswith(f"{label_cases[1].mask}: holds class 7")
+    assert "--num-classes 3" in message
+    assert "give --num-classes 8" in message
+    assert entries(tmp_path / "cache") == []
+    assert quiet(label_cases, 16, tmp_path / "cache", num_classes=8).mask(1).shape == (7, 16, 16)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
@@ -267,6 +352,9 @@ def test_senseless_arguments(make_cases, tmp_path):
         quiet(cases, 0, tmp_path / "cache")
     with pytest.raises(InputError, match="cubic"):
         quiet(cases, 16, tmp_path / "cache", mask_resize="cubic")
+    for count in (1, 257):
+        with pytest.raises(InputError, match=f"--num-classes {count}"):
+            quiet(cases, 16, tmp_path / "cache", num_classes=count)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         quiet(cases, 16, tmp_path / "file")

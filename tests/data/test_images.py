@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medsegdiff.data.images import image_size, read_image, read_mask
+from medsegdiff.data.images import image_size, read_image, read_labels, read_mask
 from medsegdiff.runtime.errors import InputError
 
 ORIENTATION = 0x0112
@@ -104,6 +106,68 @@ def test_masks_of_every_mode(tmp_path):
     assert read_mask(tmp_path / "rgb.png").tolist() == [[0, 100, 200]]
 
 
+def test_labels_are_the_stored_values(tmp_path):
+    labels = np.array([[0, 1, 2], [3, 0, 1]], np.uint8)
+    grey = Image.fromarray(labels)
+    grey.save(tmp_path / "grey.png")
+    grey.save(tmp_path / "grey.tif")
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.tif")
+    palette = grey.copy()
+    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9, 40, 80, 2])  # whatever the colours are
+    palette.save(tmp_path / "palette.png")  # 2 bits a pixel
+    palette.save(tmp_path / "transparent.png", transparency=0)
+    palette.save(tmp_path / "palette.tif")
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 7
+    for path in paths:
+        read = read_labels(path)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, labels, err_msg=path.name)
+    Image.fromarray(labels > 0).save(tmp_path / "bit.png")
+    assert read_labels(tmp_path / "bit.png").tolist() == [[0, 1, 1], [1, 0, 1]]
+    Image.fromarray(np.array([[255, 254]], np.uint8)).save(tmp_path / "high.png")
+    assert read_labels(tmp_path / "high.png").tolist() == [[255, 254]]
+
+
+@pytest.mark.parametrize(("bits", "row"), [(2, bytes([0b00_01_10_11])), (4, bytes([0x01, 0x23]))])
+def test_labels_of_few_bits_are_not_stretched(tmp_path, bits, row):
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)  # grey, which Pillow itself never writes so
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    assert read_labels(tmp_path / "a.png").tolist() == [[0, 1, 2, 3]]
+    assert read_mask(tmp_path / "a.png").max() > 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_labels_are_turned_upright(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = tmp_path / f"a.{suffix}"
+    for values in (np.array([[0, 1], [2, 3]], np.uint8), np.array([[0, 1], [2, 3]], np.uint16)):
+        Image.fromarray(values).save(path, exif=exif)
+        assert read_labels(path).tolist() == [[2, 0], [3, 1]]
+
+
+def test_what_holds_no_labels_is_refused(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "colour.png")
+    Image.fromarray(rgb).convert("LA").save(tmp_path / "alpha.png")
+    for name, mode in (("colour.png", "RGB"), ("alpha.png", "LA")):
+        message = refusal(read_labels, tmp_path / name)
+        assert f"in colour or with alpha ({mode})" in message
+        assert "grey or palette PNG" in message
+    Image.fromarray(np.array([[0, 256]], np.uint16)).save(tmp_path / "deep.png")
+    message = refusal(read_labels, tmp_path / "deep.png")
+    assert "the value 256" in message
+    assert "grey or palette PNG" in message
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
+    assert "16-bit" in refusal(read_labels, tmp_path / "float.tif")
+
+
 def test_size_needs_the_header_only(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     head = tmp_path / "head.png"
@@ -111,7 +175,7 @@ def test_size_needs_the_header_only(tmp_path, rgb):
     assert image_size(head) == (12, 20)
 
 
-@pytest.mark.parametrize("function", [read_image, read_mask, image_size])
+@pytest.mark.parametrize("function", [read_image, read_mask, read_labels, image_size])
 def test_unusable_files(tmp_path, monkeypatch, function):
     assert "no such file" in refusal(function, tmp_path / "absent.png")
     (tmp_path / "empty.png").touch()
@@ -130,7 +194,7 @@ def test_unusable_files(tmp_path, monkeypatch, function):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("function", [read_image, read_mask])
+@pytest.mark.parametrize("function", [read_image, read_mask, read_labels])
 def test_truncated_file(tmp_path, rgb, suffix, function):
     path = tmp_path / f"cut.{suffix}"
     Image.fromarray(np.tile(rgb, (8, 8, 1))).save(path)

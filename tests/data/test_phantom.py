@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.data.cases import check_pair
-from medsegdiff.data.images import read_image, read_mask
+from medsegdiff.data.images import read_image, read_labels, read_mask
 from medsegdiff.data.isic import find_cases
 from medsegdiff.data.phantom import draw, is_generated, write_isic
 from medsegdiff.runtime.errors import InputError
@@ -32,6 +32,56 @@ def test_drawings_are_lesions_darker_than_their_skin():
         skin = (mask == 0) & (np.hypot(x, y) < 0.9)
         darker += image[mask > 0].mean() < image[skin].mean() - 15
     assert darker >= 18
+
+
+@pytest.mark.parametrize(
+    ("index", "mask_digest", "mean"),
+    [
+        (9_000_000, "f3b60f94bea48748", (206.095, 159.173, 131.261)),
+        (9_000_001, "0fcd257fc2dd7e6d", (189.727, 148.808, 119.604)),
+        (9_000_002, "5e559b5ee9fc2d09", (209.498, 168.454, 149.451)),
+    ],
+)
+def test_two_classes_give_the_pictures_of_version_1(index, mask_digest, mean):
+    image, mask = draw(generator(0, "phantom", index), 48)
+    assert hashlib.sha256(mask.tobytes()).hexdigest()[:16] == mask_digest
+    np.testing.assert_allclose(image.mean((0, 1)), mean, atol=0.01)
+
+
+def test_three_classes_are_skin_lesion_and_its_darker_core():
+    for index in range(20):
+        image, labels = draw(generator(0, index), 96, num_classes=3)
+        assert image.dtype == labels.dtype == np.uint8
+        assert set(np.unique(labels)) == {0, 1, 2}
+        assert 0.05 < (labels == 2).sum() / (labels > 0).sum() < 0.75
+        assert image[labels == 2].mean() < image[labels == 1].mean() - 15
+        np.testing.assert_array_equal(labels > 0, draw(generator(0, index), 96)[1] > 0)
+
+
+def test_masks_of_three_classes_are_palette_images_of_indices(tmp_path):
+    write_isic(tmp_path / "out", 2, 1, 48, num_classes=3)
+    cases = find_cases(tmp_path / "out", "train")
+    for index, case in enumerate(cases):
+        check_pair(case)
+        _, labels = draw(generator(0, "phantom", 9_000_000 + index), 48, num_classes=3)
+        np.testing.assert_array_equal(read_labels(case.mask), labels)
+        with Image.open(case.mask) as mask:
+            assert mask.mode == "P"
+            colours = np.unique(np.asarray(mask.convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+        assert len(colours) == 3
+        assert min(np.abs(a - b).max() for a in colours for b in colours if (a != b).any()) > 80
+    before = contents(tmp_path / "out")
+    write_isic(tmp_path / "out", 2, 1, 48, num_classes=3)
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(InputError, match="other data"):
+        write_isic(tmp_path / "out", 2, 1, 48)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_other_numbers_of_classes_are_refused(tmp_path, count):
+    with pytest.raises(InputError, match=f"--num-classes {count}: .* 2 classes, or 3"):
+        write_isic(tmp_path / "out", 1, 1, 48, num_classes=count)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drawing_depends_on_its_stream_only():

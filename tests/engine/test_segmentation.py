@@ -6,6 +6,7 @@ import pytest
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.randomness import generator
 
 SAMPLING = SamplingConfig(steps=3, members=3, batch_size=4)
@@ -38,36 +39,107 @@ def test_results_depend_neither_on_the_batch_nor_on_the_order(network, discs, co
         run(network, discs, config, ids=[discs.ids[2]]),
     ):
         for name, result in other.items():
-            np.testing.assert_allclose(result.members, whole[name].members, atol=2e-6)
+            np.testing.assert_array_equal(result.members, whole[name].members)
 
 
 def test_members_differ_and_mean_and_deviation_are_theirs(network, discs, config):
     for result in run(network, discs, config).values():
         assert result.members.shape == (3, 1, 32, 32)
         assert np.abs(result.members[0] - result.members[1]).max() > 0.01
-        np.testing.assert_allclose(result.mean, result.members.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(result.probability, result.members.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(result.std, result.members.std(axis=0), atol=1e-6)
 
 
 def test_more_members_do_not_change_the_first_ones(network, discs, config):
     few, many = run(network, discs, config, members=2), run(network, discs, config, members=5)
     for name in few:
-        np.testing.assert_allclose(few[name].members, many[name].members[:2], atol=2e-6)
+        np.testing.assert_array_equal(few[name].members, many[name].members[:2])
 
 
 def test_the_seed_changes_the_masks(network, discs, config):
     first, other = run(network, discs, config), run(network, discs, config, seed=1)
-    assert all(np.abs(first[name].mean - other[name].mean).max() > 0.01 for name in first)
+    assert all(np.abs(first[name].probability - other[name].probability).max() > 0.01 for name in first)
 
 
-@pytest.mark.parametrize(("sampler", "steps", "evaluations"), [("ddpm", 0, 30), ("ddim", 5, 5), ("dpm++", 4, 4)])
+@pytest.mark.parametrize(
+    ("sampler", "steps", "evaluations"), [("ddpm", 0, 30), ("ddim", 5, 5), ("dpm++", 4, 4), ("sde-dpm++", 3, 3)]
+)
 def test_each_sampler_takes_the_evaluations_it_says(network, discs, config, sampler, steps, evaluations):
     sampling = SamplingConfig(sampler=sampler, steps=steps, members=2)
     segmenter = Segmenter(network, config.diffusion, sampling)
     counted = []
-    list(segmenter.segment(discs.ids[:1], discs.image, progress=counted.append))
-    assert counted == [2] * evaluations
+    list(segmenter.segment(discs.ids[:1], discs.image, on_step=lambda ids, members, _: counted.append((ids, members))))
+    assert counted == [(["disc-0", "disc-0"], [0, 1])] * evaluations
     assert segmenter.evaluations == evaluations
+
+
+@pytest.mark.parametrize("rule", ["vote", "published", "staple"])
+def test_members_are_fused_by_the_rule(network, discs, config, rule):
+    from medsegdiff.masks import fusion
+
+    for result in run(network, discs, config, fusion=rule).values():
+        expected = np.stack([getattr(fusion, rule)(result.members[:, 0])])
+        np.testing.assert_allclose(result.probability, expected, atol=1e-6)
+
+
+def test_blended_members_are_between_sample_and_cal(network, discs, config):
+    plain, blended = run(network, discs, config), run(network, discs, config, blend=True)
+    for name, result in blended.items():
+        assert np.abs(result.members - plain[name].members).max() > 0.01
+        # Samples inside [0, 1] were not clipped, so what was blended is known.
+        inside = (plain[name].members > 0) & (plain[name].members < 1)
+        for k in range(3):
+            half = 0.5 * result.cal + 0.5 * plain[name].members[k]
+            quarter = result.cal + 0.25 * plain[name].members[k]
+            fits = [
+                np.allclose(result.members[k][inside[k]], way[inside[k]].clip(0, 1), atol=1e-5)
+                for way in (half, quarter)
+            ]
+            assert any(fits)
+
+
+def test_an_ensemble_grows_until_it_has_settled(network, discs, config):
+    most = run(network, discs, config, members=9)
+    errors = {}
+    for name, result in most.items():
+        stds = [result.members[:k].std(axis=0, ddof=1).astype(np.float64) for k in range(2, 10)]
+        areas = [max(result.members[:k].mean(axis=0).sum(), 1) for k in range(2, 10)]
+        errors[name] = [s.sum() / np.sqrt(k) / a for k, s, a in zip(range(2, 10), stds, areas)]
+    until = float(np.median([e[3] for e in errors.values()]))
+    counts = {}
+    for batch in (1, 4, 16):
+        adaptive = run(network, discs, config, members="2..9", until=until, batch_size=batch)
+        for name, result in adaptive.items():
+            expected = next((k for k, e in zip(range(2, 10), errors[name]) if e <= until), 9)
+            assert result.count == len(result.members) == expected
+            np.testing.assert_array_equal(result.members, most[name].members[:expected])
+            counts[name] = result.count
+    assert len(set(counts.values())) > 1  # or nothing adapted
+
+
+def test_noise_can_be_shuffled_among_the_images_or_left_out(network, discs, config):
+    usual = run(network, discs, config)
+    shuffled, silent = (run(network, discs, config, control=control) for control in ("shuffle-noise", "no-noise"))
+    for name in usual:
+        assert np.abs(shuffled[name].members - usual[name].members).max() > 0.01
+        assert silent[name].std.max() == 0
+    # Image 0 with the name of image 1 has the noise that shuffling gives it.
+    swapped = Segmenter(network, config.diffusion, SAMPLING)
+    condition = swapped.encode(discs.image(0)[None])
+    state = list(swapped.states(condition, [discs.ids[1]], [0]))[-1]
+    np.testing.assert_array_equal(np.clip(state.x[0], 0, 1), shuffled[discs.ids[0]].members[0])
+    with pytest.raises(InputError, match=r"shuffle-noise.*at least two"):
+        run(network, discs, config, ids=discs.ids[:1], control="shuffle-noise")
+
+
+def test_several_classes_are_sampled_together(discs, config):
+    several = dataclasses.replace(config.network, num_classes=4)
+    network = MedSegDiff(several).initialise(1)
+    network.out[2].weight.assign(network.out[2].weight + 0.05)
+    for result in run(network, discs, config, fusion="staple").values():
+        assert result.members.shape == (3, 3, 32, 32)
+        assert result.probability.shape == result.std.shape == result.cal.shape == (3, 32, 32)
+        assert 0 <= result.agreement <= 1
 
 
 def test_each_image_is_encoded_once(network, discs, config, monkeypatch):

@@ -47,6 +47,43 @@ def test_training_learns_the_discs(config, discs):
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
 
 
+class Rings:
+    """The discs with another class inside, in a shade of its own."""
+
+    def __init__(self, discs):
+        self.discs, self.ids = discs, discs.ids
+
+    def __len__(self):
+        return len(self.discs)
+
+    def mask(self, index):
+        disc = self.discs.mask(index)[0]
+        core = np.minimum.reduce([np.roll(disc, shift, axis) for shift in (-3, 3) for axis in (0, 1)])
+        return np.stack([disc - core, core])
+
+    def image(self, index):
+        return self.discs.image(index) - 0.3 * self.mask(index)[1]
+
+
+def test_three_classes_are_learnt_through_every_channel(config, discs):
+    three = dataclasses.replace(config, network=dataclasses.replace(config.network, num_classes=3))
+    trainer = Trainer(with_training(three, steps=30, batch_size=6, lr=3e-3))
+    batches = Batches(Rings(discs), 6, seed=0, augmented=True)
+    batch = batches[0]
+    assert batch.masks.shape == (6, 2, 32, 32)
+    noise = np.random.default_rng(0).standard_normal(batch.masks.shape).astype(np.float32)
+    measured = trainer.measure(batch.images, batch.masks, noise, np.arange(6), np.ones(6, np.float32))
+    for name, channels in (("out.2.weight", 4), ("hwm.seg_outputs.0.weight", 2)):
+        gradient = measured.gradients[name].numpy()
+        assert len(gradient) == channels
+        assert np.isfinite(gradient).all()
+        assert (np.abs(gradient).max((1, 2, 3)) > 0).all(), name
+    losses = [trainer.train_step(batches[step]).losses for step in range(30)]
+    assert all(np.isfinite(loss).all() for step in losses for loss in step.values())
+    cal = [float(step["loss_cal"].mean()) for step in losses]
+    assert np.mean(cal[-5:]) < 0.75 * np.mean(cal[:5])
+
+
 def test_micro_batches_accumulate_the_gradient_of_the_whole_batch(config, discs):
     # Both halves hold the same images, so batch norm sees the same statistics in a half as in the whole.
     images = np.stack([discs.image(i) for i in (0, 1, 0, 1)])

@@ -3,6 +3,9 @@ import pytest
 from PIL import Image
 
 from medsegdiff.masks.files import (
+    Maps,
+    class_palette,
+    decide,
     find_predictions,
     read_mask_png,
     read_probability,
@@ -14,60 +17,102 @@ from medsegdiff.runtime.errors import InputError
 
 @pytest.fixture
 def probability():
-    return np.random.default_rng(0).random((7, 5), dtype=np.float32)
+    return np.random.default_rng(0).random((1, 7, 5), dtype=np.float32)
 
 
 def test_written_files_read_back(tmp_path, probability):
-    std = probability / 2
-    path = write_prediction(tmp_path, "a.b_c", probability, std, [probability, 1 - probability])
+    std, cal = probability / 2, probability**2
+    path = write_prediction(tmp_path, "a.b_c", Maps(probability, std, cal, [probability, 1 - probability]))
     assert path == tmp_path / "a.b_c.png"
-    np.testing.assert_array_equal(read_mask_png(path), probability > 0.5)
+    np.testing.assert_array_equal(read_mask_png(path), probability[0] > 0.5)
     half_step = 0.5 / 65535 + 1e-7
     for name, expected in {
         "prob": probability,
         "std": std,
+        "cal": cal,
+        "entropy": -probability * np.log2(probability) - (1 - probability) * np.log2(1 - probability),
         "member0": probability,
         "member1": 1 - probability,
     }.items():
         read = read_probability(tmp_path / f"a.b_c_{name}.png")
         assert read.dtype == np.float32
-        np.testing.assert_allclose(read, expected, atol=half_step, rtol=0)
+        np.testing.assert_allclose(read, expected[0], atol=half_step, rtol=0)
+
+
+def test_members_of_an_earlier_ensemble_do_not_stay(tmp_path, probability):
+    write_prediction(tmp_path, "x", Maps(probability, members=[probability] * 12))
+    write_prediction(tmp_path, "x_1", Maps(probability, members=[probability]))
+    write_prediction(tmp_path, "x", Maps(probability, members=[probability] * 2))
+    assert {path.name for path in tmp_path.glob("x_member*")} == {"x_member0.png", "x_member1.png"}
+    assert (tmp_path / "x_1_member0.png").exists()
 
 
 def test_formats_of_the_files(tmp_path):
-    write_prediction(tmp_path, "x", np.array([[0, 0.5], [0.75, 1]], np.float32))
+    write_prediction(tmp_path, "x", Maps(np.array([[[0, 0.5], [0.75, 1]]], np.float32)))
     with Image.open(tmp_path / "x.png") as mask:
         assert (mask.format, mask.mode) == ("PNG", "L")
         assert np.asarray(mask).tolist() == [[0, 0], [255, 255]]
     with Image.open(tmp_path / "x_prob.png") as picture:
         assert np.asarray(picture).tolist() == [[0, 32768], [49151, 65535]]
-    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png", "x_entropy.png"}
 
 
-@pytest.mark.parametrize("id", ["../x", "a/b", "", ".x", "x_prob", "x_std", "x_overlay", "x_member", "x_member12"])
+def test_several_classes_are_indices_with_a_palette_and_a_file_each(tmp_path):
+    probability = np.float32([[[0.2, 0.6, 0.3]], [[0.1, 0.3, 0.5]]])
+    write_prediction(tmp_path, "x", Maps(probability, probability / 4, probability / 2, [probability]))
+    with Image.open(tmp_path / "x.png") as mask:
+        assert mask.mode == "P"
+        assert np.asarray(mask).tolist() == [[0, 1, 2]]
+        assert mask.getpalette()[:9] == class_palette(3)
+    for channel in (0, 1):
+        for name, scale in (("prob{}", 1), ("std{}", 0.25), ("cal{}", 0.5), ("member0_class{}", 1)):
+            read = read_probability(tmp_path / f"x_{name.format(channel + 1)}.png")
+            np.testing.assert_allclose(read, scale * probability[channel], atol=1e-5)
+    assert read_probability(tmp_path / "x_entropy.png")[0, 2] == 1  # the class least certain, at one half
+    assert list(find_predictions(tmp_path)) == ["x"]
+
+
+def test_the_class_is_the_likeliest_and_background_takes_the_rest():
+    assert decide(np.float32([[[0.5, 0.51]]])).tolist() == [[0, 1]]
+    several = np.float32([[[0.3, 0.4, 0.9, 0.0]], [[0.2, 0.35, 0.9, 0.7]]])
+    assert decide(several).tolist() == [[0, 1, 1, 2]]
+
+
+def test_classes_have_colours_of_their_own():
+    colours = np.array(class_palette(22)).reshape(-1, 3)
+    assert (colours[0] == 0).all()
+    assert len(np.unique(colours, axis=0)) == 22
+
+
+COMPANIONS = ["x_prob", "x_prob2", "x_std", "x_entropy", "x_cal", "x_overlay", "x_trace", "x_member", "x_member12"]
+
+
+@pytest.mark.parametrize("id", ["../x", "a/b", "", ".x", *COMPANIONS, "x_member0_class2"])
 def test_ids_that_cannot_name_a_prediction(tmp_path, probability, id):
-    with pytest.raises(InputError, match="rename the image"):
-        write_prediction(tmp_path, id, probability)
+    with pytest.raises(InputError, match="rename it"):
+        write_prediction(tmp_path, id, Maps(probability))
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
 def test_values_that_are_no_probability(tmp_path, probability, value):
     std = probability.copy()
-    std[0, 0] = value
+    std[0, 0, 0] = value
     with pytest.raises(InputError, match=r"x_std\.png: values outside"):
-        write_prediction(tmp_path, "x", probability, std)
+        write_prediction(tmp_path, "x", Maps(probability, std))
     assert not any(tmp_path.iterdir())
 
 
 def test_shapes_must_agree(tmp_path, probability):
     with pytest.raises(ValueError, match="x_std"):
-        write_prediction(tmp_path, "x", probability, probability.T)
+        write_prediction(tmp_path, "x", Maps(probability, probability.swapaxes(1, 2)))
+    with pytest.raises(ValueError, match="x_prob"):
+        write_prediction(tmp_path, "x", Maps(probability[0]))
 
 
 def test_find_predictions_knows_masks_from_their_companions(tmp_path, probability):
     for id in ("b_1", "a.2", "probe_stdx", "x_prob_1"):
-        write_prediction(tmp_path, id, probability, probability, [probability])
+        write_prediction(tmp_path, id, Maps(probability, probability, members=[probability]))
     for other in ("a.2_overlay.png", ".hidden.png", "notes.txt", "a.2_member3.png"):
         (tmp_path / other).touch()
     found = find_predictions(tmp_path)
@@ -93,7 +138,7 @@ def test_mask_of_zeros_and_ones_is_refused(tmp_path):
 
 @pytest.mark.parametrize("read", [read_probability, read_mask_png])
 def test_unreadable_files_are_named(tmp_path, probability, read):
-    whole = write_prediction(tmp_path, "x", probability).read_bytes()
+    whole = write_prediction(tmp_path, "x", Maps(probability)).read_bytes()
     path = tmp_path / "bad.png"
     for content, reason in ((b"", "empty"), (whole[: len(whole) // 2], "damaged"), (b"text", "damaged")):
         path.write_bytes(content)
@@ -113,3 +158,12 @@ def test_resize_keeps_values_and_interpolates():
     assert ones.dtype == np.float32
     assert ones.max() <= 1
     np.testing.assert_allclose(ones, 1, atol=1e-6)
+
+
+def test_maps_are_resized_channel_by_channel(probability):
+    two = np.concatenate([probability, 1 - probability])
+    maps = Maps(two, None, two, [two]).resized((14, 10))
+    assert maps.std is None
+    for array in (maps.probability, maps.cal, maps.members[0]):
+        assert array.shape == (2, 14, 10)
+        np.testing.assert_array_equal(array[1], resize_probability(two[1], (14, 10)))

@@ -46,7 +46,8 @@ def test_level_widths_can_be_given():
         ({"num_heads_upsample": 5}, "does not divide into its heads"),
         ({"version": "2"}, "--version 2: must be new or v1"),
         ({"image_channels": 0}, "--image-channels 0: must be at least 1"),
-        ({"mask_channels": 0}, "--mask-channels 0: must be at least 1"),
+        ({"num_classes": 1}, "--num-classes 1: must be from 2"),
+        ({"num_classes": 257}, "--num-classes 257: must be from 2 .* to 256"),
         ({"num_res_blocks": 0}, "--num-res-blocks 0: must be at least 1"),
         ({"dropout": 1.0}, "--dropout 1.0: must be at least 0 and less than 1"),
     ],
@@ -73,9 +74,10 @@ def test_heads():
 
 
 def test_channels_in_and_out():
-    config = NetworkConfig(image_channels=4, mask_channels=3)
+    config = NetworkConfig(image_channels=4, num_classes=4)
     assert (config.in_channels, config.out_channels) == (7, 6)
-    assert NetworkConfig(mask_channels=3, learn_sigma=False).out_channels == 3
+    assert NetworkConfig(num_classes=4, learn_sigma=False).out_channels == 3
+    assert [NetworkConfig(num_classes=count).mask_channels for count in (2, 3, 256)] == [1, 2, 255]
 
 
 def test_published_versions():

@@ -20,7 +20,7 @@ EVERYTHING = {
     "num_heads": 2,
     "learn_sigma": False,
     "image_channels": 4,
-    "mask_channels": 2,
+    "num_classes": 3,
 }
 KINDS = {
     "new": {},

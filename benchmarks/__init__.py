@@ -1,0 +1,1 @@
+"""Comparisons with the same networks in PyTorch; no part of the installed package."""

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medsegdiff.data.cache import prepare
+from medsegdiff.data.loader import Batches
+
+
+@pytest.fixture
+def dataset(label_cases, tmp_path):
+    return prepare(label_cases, 16, tmp_path / "cache", progress=False, num_classes=3)
+
+
+def test_masks_of_several_classes_are_stacked(dataset):
+    batch = Batches(dataset, 3, seed=0)[0]
+    assert batch.images.shape == (3, 3, 16, 16)
+    assert batch.masks.shape == (3, 2, 16, 16)
+    assert batch.images.dtype == batch.masks.dtype == np.float32
+    for id, mask in zip(batch.ids, batch.masks):
+        np.testing.assert_array_equal(mask, dataset.mask(dataset.ids.index(id)))
+
+
+def test_an_augmented_mask_keeps_its_classes_together(dataset):
+    plain, augmented = Batches(dataset, 2, seed=0), Batches(dataset, 2, seed=0, augmented=True)
+    changed = False
+    for step in range(10):
+        for before, after in zip(plain[step].masks, augmented[step].masks):
+            assert after.max(0).max() == 1
+            assert after.sum(0).max() == 1  # still one class a pixel
+            variants = [np.rot90(part, turns, (1, 2)) for part in (before, before[..., ::-1]) for turns in range(4)]
+            assert any((after == variant).all() for variant in variants)
+            changed |= bool((after != before).any())
+    assert changed

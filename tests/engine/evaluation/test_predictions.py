@@ -1,0 +1,83 @@
+import pytest
+
+from medsegdiff.engine.evaluation.predictions import Ensemble, Prediction, find, read_ensembles
+from medsegdiff.runtime.errors import InputError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).touch()
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_files_of_one_class(tmp_path):
+    touch(tmp_path, "a.b.png", "a.b_prob.png", "a.b_cal.png", *(f"a.b_member{i}.png" for i in range(12)))
+    prediction = Prediction(tmp_path / "a.b.png")
+    assert names(prediction.probability) == ["a.b_prob.png"]
+    assert names(prediction.cal) == ["a.b_cal.png"]
+    assert [names(files) for files in prediction.members] == [[f"a.b_member{i}.png"] for i in range(12)]
+
+
+def test_files_of_several_classes(tmp_path):
+    touch(tmp_path, "x.png", "x_prob1.png", "x_prob2.png", "x_cal1.png", "x_cal2.png")
+    touch(tmp_path, *(f"x_member{i}_class{c}.png" for i in (0, 1) for c in (1, 2)))
+    prediction = Prediction(tmp_path / "x.png", num_classes=3)
+    assert names(prediction.probability) == ["x_prob1.png", "x_prob2.png"]
+    assert names(prediction.cal) == ["x_cal1.png", "x_cal2.png"]
+    assert [names(files) for files in prediction.members] == [
+        ["x_member0_class1.png", "x_member0_class2.png"],
+        ["x_member1_class1.png", "x_member1_class2.png"],
+    ]
+
+
+def test_without_companions_there_is_the_mask_alone(tmp_path):
+    touch(tmp_path, "x.png")
+    for num_classes in (2, 4):
+        prediction = Prediction(tmp_path / "x.png", num_classes)
+        assert (prediction.probability, prediction.cal, prediction.members) == ([], [], [])
+
+
+def test_a_missing_class_is_named(tmp_path):
+    touch(tmp_path, "x.png", "x_prob1.png", "x_prob3.png")
+    with pytest.raises(InputError, match=r"x_prob2\.png: no such file, beside x_prob1\.png"):
+        _ = Prediction(tmp_path / "x.png", num_classes=4).probability
+
+
+def test_find_follows_the_order_asked_for_and_knows_published_names(tmp_path):
+    touch(tmp_path, "b.png", "a.png", "0000007_output_ens.jpg", "0000008_output_ens.png", "ISIC_0000008.png")
+    ids = ["b", "absent", "ISIC_0000007", "ISIC_0000008", "a"]
+    found = find(tmp_path, ids)
+    assert list(found) == ["b", "ISIC_0000007", "ISIC_0000008", "a"]
+    assert names(prediction.path for prediction in found.values()) == [
+        "b.png",
+        "0000007_output_ens.jpg",
+        "ISIC_0000008.png",
+        "a.png",
+    ]
+    assert [prediction.is_published for prediction in found.values()] == [False, True, False, False]
+    assert list(find(tmp_path, ids, num_classes=3)) == ["b", "ISIC_0000008", "a"]
+
+
+def test_images_csv(tmp_path):
+    assert read_ensembles(tmp_path) == {}
+    (tmp_path / "images.csv").write_text("id,members,agreement\na,5,0.25\nb,1,\n")
+    assert read_ensembles(tmp_path) == {"a": Ensemble(5, 0.25), "b": Ensemble(1, None)}
+
+
+@pytest.mark.parametrize(
+    "text", ["id,members\na,5\n", "id,members,agreement\na,x,0.5\n", "i,members,agreement\na,5,1\n"]
+)
+def test_another_table_is_refused(tmp_path, text):
+    (tmp_path / "images.csv").write_text(text)
+    with pytest.raises(InputError, match=r"images\.csv: is not the table"):
+        read_ensembles(tmp_path)
+
+
+@pytest.mark.parametrize("agreement", ["nan", "1.5", "-0.1", "high"])
+def test_an_agreement_is_from_0_to_1(tmp_path, agreement):
+    (tmp_path / "images.csv").write_text(f"id,members,agreement\na,5,{agreement}\n")
+    with pytest.raises(InputError, match=r"images\.csv"):
+        read_ensembles(tmp_path)
