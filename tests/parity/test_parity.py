@@ -18,13 +18,9 @@ def of(*kinds):
     return [file for file in FILES if KIND[file] in kinds]
 
 
-# Not yet inside their tolerance, and so reported by `medsegdiff parity`: gradients of the conditioning
-# network, whose LeakyReLUs and poolings have kinks. Until then they must not get worse.
-OPEN = {
-    ("train-new-64-xstart", "gradient norms"): 2e-3,
-    ("train-new-64-xstart", "gradient probes"): 2e-2,
-    ("curve-isic-64", "grad_norm, first 10 steps"): 3e-2,
-}
+# Over its tolerance, and so reported by `medsegdiff parity`: rounding alone moves it as far, in PyTorch too
+# (README, "Is it really MedSegDiff?"). It must not get worse.
+OPEN = {("curve-isic-64", "grad_norm, first 10 steps"): 3e-2}
 
 
 def acceptable(row):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ from tqdm import tqdm
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.isic import find_cases
 from medsegdiff.engine.config import RunConfig, TrainingConfig
+from medsegdiff.engine.parity import kinks
 from medsegdiff.engine.parity.cases import Case, normal, stream
 from medsegdiff.engine.parity.replay import build
 from medsegdiff.engine.parity.report import Row, absolute, relative
 from medsegdiff.engine.training import Measured, Trainer
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import set_dropout
+from medsegdiff.runtime.backend import jt
 
 # A convolution's bias before a batch norm has no gradient; what is computed is rounding noise.
 _NO_GRADIENT = re.compile(r"^hwm\.conv_blocks_.*\.conv\.bias$")
 _ROUNDING_NOISE = 1e-5
+_GRADIENT = 1e-3
 CURVES = ("loss_diff", "vb", "loss_cal", "grad_norm")
 
 
@@ -38,14 +41,34 @@ def train(case: Case) -> list[Row]:
     """A few steps on generated ellipses."""
     trainer, image, mask = _trainer(case), case.image(), case.ellipses()
     ones = np.ones(case.meta["batch"], np.float32)
+    buffers = {name: v.numpy() for name, v in weights.state(trainer.network).items() if name not in trainer.parameters}
+
+    def first() -> Measured:
+        for name, value in weights.state(trainer.network).items():
+            if name in buffers:
+                value.assign(jt.array(buffers[name]))
+        return trainer.measure(image, mask, case.noise(0), case.arrays["t"][0], ones)
+
     rows = []
     for step, t in enumerate(case.arrays["t"]):
-        measured = trainer.measure(image, mask, case.noise(step), t, ones)
+        measured = trainer.measure(image, mask, case.noise(step), t, ones) if step else first()
         rows += _losses(case, step, measured)
         if step == 0:
-            rows += _gradients(case, measured)
+            compared = _gradients(case, measured.gradients)
+            if not all(row.passed for row in compared):
+                gradients, moved = kinks.search(
+                    trainer.network, lambda: first().gradients, lambda found: _probe_errors(case, found), _GRADIENT
+                )
+                compared = [_noted(row, moved) for row in _gradients(case, gradients)]
+                measured = measured._replace(gradients=gradients)
+            rows += compared
         trainer.descend(measured.gradients)
     return rows + _norms(case, trainer)
+
+
+def _noted(row: Row, moved: list[kinks.Kink]) -> Row:
+    told = ", ".join(f"{kink.unit}[{kink.index}] at {kink.value:.1e}" for kink in moved)
+    return replace(row, note=f"{row.note}; put on its other side: {told}") if moved and row.note else row
 
 
 def _losses(case: Case, step: int, measured: Measured) -> list[Row]:
@@ -58,27 +81,34 @@ def _losses(case: Case, step: int, measured: Measured) -> list[Row]:
     return [*rows, total]
 
 
-def _gradients(case: Case, measured: Measured) -> list[Row]:
+def _gradients(case: Case, found: dict[str, Any]) -> list[Row]:
     stored = [str(name) for name in case.arrays["grad_names"]]
-    gradients = {name: value.numpy().astype(np.float64) for name, value in measured.gradients.items()}
+    gradients = {name: value.numpy().astype(np.float64) for name, value in found.items()}
     missing = sorted(set(stored) ^ gradients.keys())
     rows = [Row(case.name, "trained parameters", float(len(missing)), 0.0, f"first: {missing[0]}" if missing else "")]
     norms = np.array([np.linalg.norm(gradients[name]) if name in gradients else np.nan for name in stored])
-    probes = np.array(
-        [
-            (gradients[name] * normal(f"probe:{name}", gradients[name].shape)).sum() if name in gradients else np.nan
-            for name in stored
-        ]
-    )
     free = np.array([bool(_NO_GRADIENT.match(name)) for name in stored])
     names = [name for name, f in zip(stored, free) if not f]
-    their_norms, their_probes = case.arrays["grad_norm"][~free], case.arrays["grad_probe"][~free]
+    errors = _probe_errors(case, found)
+    probes = np.array([errors[name] for name in names])
+    worst = f"worst: {names[int(np.argmax(probes))]}"
     return [
         *rows,
-        relative(case.name, "gradient norms", norms[~free], their_norms, 1e-3, names=names),
-        relative(case.name, "gradient probes", probes[~free], their_probes, 1e-3, scale=their_norms, names=names),
+        relative(case.name, "gradient norms", norms[~free], case.arrays["grad_norm"][~free], _GRADIENT, names=names),
+        Row(case.name, "gradient probes", float(np.nan_to_num(probes, nan=np.inf).max()), _GRADIENT, worst),
         absolute(case.name, "gradients that are zero", norms[free], np.zeros(free.sum()), _ROUNDING_NOISE),
     ]
+
+
+def _probe_errors(case: Case, gradients: dict[str, Any]) -> dict[str, float]:
+    """Errors of the gradients in a random direction, relative to their norms; NaN where there is none."""
+    errors = {}
+    stored = zip(case.arrays["grad_names"], case.arrays["grad_norm"], case.arrays["grad_probe"])
+    for name, norm, probe in ((str(name), norm, probe) for name, norm, probe in stored):
+        if not _NO_GRADIENT.match(name):
+            value = gradients[name].numpy().astype(np.float64) if name in gradients else np.full(1, np.nan)
+            errors[name] = float(abs((value * normal(f"probe:{name}", value.shape)).sum() - probe) / norm)
+    return errors
 
 
 def _norms(case: Case, trainer: Trainer) -> list[Row]:
