@@ -65,25 +65,29 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--members", type=int, default=5)
-    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), help="as sampler:steps")
+    parser.add_argument(
+        "--candidates", nargs="+", default=list(CANDIDATES), help="as sampler:steps or sampler:steps:control"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/sampling/ensembles.csv"))
     options = parser.parse_args()
     trained = Trained(options.model_path, options.data_dir, options.images)
     rows = {}
     for candidate in tqdm(options.candidates, unit="way"):
-        sampler, steps = candidate.split(":")
-        sampling = SamplingConfig(sampler=sampler, steps=int(steps), members=options.members, batch_size=20)
+        sampler, steps, *control = candidate.split(":")
+        sampling = SamplingConfig(
+            sampler=sampler, steps=int(steps), members=options.members, batch_size=20, control="".join(control)
+        )
         rows[candidate] = measure(trained, sampling)
         tqdm.write(f"{candidate} {rows[candidate]}")
         with options.out.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(("sampler", "steps", *COLUMNS))
-            table.writerows((*name.split(":"), *(f"{row[key]:.5f}" for key in COLUMNS)) for name, row in rows.items())
-    print(f"| sampler | evaluations | {' | '.join(COLUMNS.values())} |")
-    print("| --- | ---: |" + " ---: |" * len(COLUMNS))
+            table.writerow(("way", *COLUMNS))
+            table.writerows((name, *(f"{row[key]:.5f}" for key in COLUMNS)) for name, row in rows.items())
+    print(f"| way | {' | '.join(COLUMNS.values())} |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
     for name, row in rows.items():
         cells = (f"{row[key]:.1f}" if key in ("dice", "member") else f"{row[key]:.3f}" for key in COLUMNS)
-        print(f"| {' | '.join(name.split(':'))} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
