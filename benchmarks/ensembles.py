@@ -20,7 +20,7 @@ from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.files import THRESHOLD
 
-CANDIDATES = ("dpm++:1", "dpm++:2", "ddim:2", "ddim:3", "ddpm:2", "ddpm:3", "ddpm:5", "ddpm:10", "ddpm:25")
+CANDIDATES = ("dpm++:1", "ddim:2", "ddim:3", "ddpm:3", "ddpm:5", "ddpm:10")
 COLUMNS = {
     "dice": "Dice, ensemble",
     "member": "Dice, one member",

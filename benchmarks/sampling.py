@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     trained = Trained(options.model_path, options.data_dir, options.dice_images)
 
-    ours = SamplingConfig(members=MEMBERS)
+    ours = SamplingConfig(members=MEMBERS).resolved(trained.weights.config.diffusion)
     slow = dataclasses.replace(ours, sampler="ddpm", steps=100)
     group = max(1, ours.batch_size // MEMBERS)
     ways: dict[str, tuple[int, Callable[[], Sequence[np.ndarray]]]] = {

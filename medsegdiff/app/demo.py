@@ -31,7 +31,6 @@ class Plan:
     steps: int = 500
     batch_size: int = 4
     members: int = 5
-    sampling_steps: int = 25
     shown: int = 6
 
 
@@ -75,7 +74,7 @@ def demo(out: Path, plan: Plan, seed: int = 0) -> int:
 
     print(f"3/5 sampling {plan.members} masks for each unseen test image", flush=True)
     sample(
-        SamplingConfig(steps=plan.sampling_steps, members=plan.members, seed=seed),
+        SamplingConfig(members=plan.members, seed=seed),
         model_path=config.training.out_dir,
         data_dir=str(data),
         out_dir=str(predictions),

@@ -14,6 +14,7 @@ from medsegdiff.runtime.errors import InputError
 
 SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")
+_MASK_STEPS, _NOISE_STEPS = 5, 25  # the default for networks that predict the clean mask, or the noise
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class SamplingConfig:
 
     Args:
         sampler: "ddpm" (ancestral), "ddim" (implicit), "dpm++" or "sde-dpm++" (DPM-Solver++(2M), its ODE or SDE)
-        steps: network evaluations a mask; 0: all the steps of the training schedule
+        steps: network evaluations a mask; 0: all the steps of the training schedule; by default 5, or 25 where the
+            network predicts the noise, not the mask
         timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
         eta: noise of ddim, from 0 (deterministic) to 1
         threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++; 0: none
@@ -123,7 +125,7 @@ class SamplingConfig:
     """
 
     sampler: str = "ddpm"
-    steps: int = 25
+    steps: Optional[int] = None
     timestep_respacing: str = ""
     eta: float = 0.0
     threshold: float = 0.995
@@ -140,7 +142,7 @@ class SamplingConfig:
         _choice("fusion", self.fusion, tuple(RULES))
         _choice("control", self.control, CONTROLS)
         for name, least in (("steps", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         _ = self.member_range
         if self.until <= 0:
@@ -178,6 +180,13 @@ class SamplingConfig:
             )
         return ends
 
+    def resolved(self, diffusion: DiffusionConfig) -> SamplingConfig:
+        """The same with the number of steps that the default stands for (measured: docs/sampling.md)."""
+        if self.steps is not None:
+            return self
+        steps = _MASK_STEPS if diffusion.predict_xstart else _NOISE_STEPS
+        return dataclasses.replace(self, steps=min(steps, diffusion.diffusion_steps))
+
     def spacing(self, schedule_steps: int) -> str:
         """The respacing of a schedule of so many steps.
 
@@ -186,7 +195,7 @@ class SamplingConfig:
         """
         if self.timestep_respacing:
             return self.timestep_respacing
-        if self.steps > schedule_steps:
+        if self.steps and self.steps > schedule_steps:
             raise InputError(
                 f"--steps {self.steps}: the model was trained with {schedule_steps} steps; use at most those"
             )

@@ -106,7 +106,8 @@ class Segmenter:
 
     def __init__(self, network: MedSegDiff, diffusion: DiffusionConfig, sampling: SamplingConfig) -> None:
         network.eval()
-        self.network, self.sampling = network, sampling
+        self.network = network
+        self.sampling = sampling = sampling.resolved(diffusion)
         spacing = "" if sampling.continuous else sampling.spacing(diffusion.diffusion_steps)
         self.diffusion = Diffusion(diffusion, spacing)
         self.evaluations = sampling.steps if sampling.continuous and sampling.steps else len(self.diffusion)

@@ -20,7 +20,6 @@ TINY = Plan(
     steps=3,
     batch_size=2,
     members=2,
-    sampling_steps=2,
 )
 
 pytestmark = pytest.mark.e2e

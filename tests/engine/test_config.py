@@ -20,6 +20,13 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
     ("section", "options", "word"),
     [
         (TrainingConfig, {"steps": 0}, "--steps 0"),
+        (SamplingConfig, {"sampler": "euler"}, "--sampler euler: must be one of ddpm"),
+        (SamplingConfig, {"fusion": "median"}, "--fusion median: must be one of mean"),
+        (SamplingConfig, {"control": "noise"}, "--control noise: must be one of shuffle-noise, no-noise"),
+        (SamplingConfig, {"threshold": 1.5}, "--threshold 1.5"),
+        (SamplingConfig, {"until": 0.0}, "--until 0.0"),
+        (SamplingConfig, {"steps": -1}, "--steps -1"),
+        (SamplingConfig, {"sampler": "sde-dpm++", "timestep_respacing": "5"}, "--timestep-respacing"),
         (TrainingConfig, {"lr": -1.0}, "--lr -1.0"),
         (TrainingConfig, {"lr": float("nan")}, "--lr nan"),
         (TrainingConfig, {"ema_rate": "0.9,x"}, "--ema-rate"),
@@ -54,3 +61,22 @@ def test_the_difference_of_two_configurations_names_the_option_and_both_values()
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
     assert text == "--image-size 128, not 64"
+
+
+@pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 5), (False, 25)])
+def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predict_xstart, steps):
+    diffusion = DiffusionConfig(diffusion_steps=100, predict_xstart=predict_xstart)
+    assert SamplingConfig().resolved(diffusion).steps == steps
+    assert SamplingConfig(steps=7).resolved(diffusion).steps == 7
+    assert SamplingConfig(steps=0).resolved(diffusion).steps == 0
+
+
+@pytest.mark.parametrize(("members", "ends"), [(1, (1, 1)), ("4", (4, 4)), ("3..25", (3, 25)), ("2..2", (2, 2))])
+def test_members_are_a_number_or_a_range(members, ends):
+    assert SamplingConfig(members=members).member_range == ends
+
+
+@pytest.mark.parametrize("members", [0, "0", "-1", "a", "3..", "..3", "5..3", "1..3", "3...5", ""])
+def test_other_members_are_refused(members):
+    with pytest.raises(InputError, match="--members"):
+        SamplingConfig(members=members)
