@@ -126,6 +126,8 @@ def draw(path: Path, results: list[Result]) -> None:
             points = [(r.steps, r.difference) for r in results if (r.panel, r.sampler) == (panel, sampler)]
             axes.loglog(*zip(*points), marker=marker, markersize=4, label=sampler)
         axes.set(title=panel, xlabel="network evaluations")
+        axes.set_xticks(STEPS, [str(step) for step in STEPS])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("mean absolute difference\nto DDIM along the whole schedule")
     figure.axes[0].legend(frameon=False)
