@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.trained import Trained
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
-from medsegdiff.diffusion.samplers import Denoise, ddim, dpm_solver_pp
+from medsegdiff.diffusion.samplers import Denoise, Noise, ddim, dpm_solver_pp, final
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
 from medsegdiff.runtime.randomness import generator
@@ -67,11 +67,16 @@ def compare(panel: str, denoise: Denoise, config: DiffusionConfig, start: np.nda
     for steps in (steps for steps in STEPS if steps < config.diffusion_steps):
         found = {
             "ddim": list(ddim(denoise, Diffusion(config, str(steps)), noise))[-2].x,
-            "dpm++": list(dpm_solver_pp(denoise, Diffusion(config), noise, steps))[-1].x,
-            "dpm++ without thresholding": list(dpm_solver_pp(denoise, Diffusion(config), noise, steps, None))[-1].x,
+            "dpm++": _solve(denoise, config, noise, steps, 0),
+            "dpm++ without clipping": _solve(denoise, config, noise, steps, None),
+            "dpm++ with dynamic thresholding": _solve(denoise, config, noise, steps, 0.995),
         }
         for sampler, x in found.items():
             yield Result(panel, sampler, steps, float(np.abs(x - reference).mean()), _same(x, reference))
+
+
+def _solve(denoise: Denoise, config: DiffusionConfig, noise: Noise, steps: int, threshold: float | None) -> np.ndarray:
+    return final(dpm_solver_pp(denoise, Diffusion(config), noise, steps, threshold)).x
 
 
 def _same(x: np.ndarray, reference: np.ndarray) -> float:
@@ -122,7 +127,7 @@ def draw(path: Path, results: list[Result]) -> None:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = list(dict.fromkeys(r.panel for r in results))
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True), panels):
-        for sampler, marker in zip(dict.fromkeys(r.sampler for r in results), "s^v"):
+        for sampler, marker in zip(dict.fromkeys(r.sampler for r in results), "s^vD"):
             points = [(r.steps, r.difference) for r in results if (r.panel, r.sampler) == (panel, sampler)]
             axes.loglog(*zip(*points), marker=marker, markersize=4, label=sampler)
         axes.set(title=panel, xlabel="network evaluations")

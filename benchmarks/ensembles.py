@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.trained import Trained
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.masks import uncertainty
-from medsegdiff.masks.files import THRESHOLD
+from medsegdiff.masks.decision import THRESHOLD
 
 CANDIDATES = ("dpm++:1", "ddim:2", "ddim:3", "ddpm:3", "ddpm:5", "ddpm:10")
 COLUMNS = {

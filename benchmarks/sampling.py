@@ -78,7 +78,7 @@ def main() -> None:
             1,
             lambda: one_by_one(trained, slow, 1, True),
         ),
-        "image encoded once": (1, lambda: one_by_one(trained, slow, 1, False)),
+        "image encoded once a mask": (1, lambda: one_by_one(trained, slow, 1, False)),
         f"masks of {group} images batched": (group, lambda: _members(trained, slow, group)),
         f"ours: {ours.sampler}, {ours.steps} evaluations": (group, lambda: _members(trained, ours, group)),
     }

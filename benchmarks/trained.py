@@ -13,7 +13,8 @@ from medsegdiff.engine.checkpoint import load_weights
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.prediction import build_segmenter
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
-from medsegdiff.masks.files import THRESHOLD, resize_probability
+from medsegdiff.masks.decision import THRESHOLD
+from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import overlap
 
 

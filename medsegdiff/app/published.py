@@ -184,6 +184,11 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
 def _sampling(options: dict[str, Any]) -> SamplingConfig:
     if options["dpm_solver"] and options["use_ddim"]:
         raise InputError("--dpm_solver, --use_ddim: give one of them")
+    if options["num_ensemble"] < 1:
+        raise InputError(f"--num_ensemble {options['num_ensemble']}: must be at least 1")
+    if options["dpm_solver"] and options["timestep_respacing"]:
+        print("note: --timestep_respacing has no effect with --dpm_solver, which steps evenly in time")
+        options["timestep_respacing"] = ""
     common = SamplingConfig(
         sampler="ddim" if options["use_ddim"] else "ddpm",
         steps=0,
@@ -192,8 +197,8 @@ def _sampling(options: dict[str, Any]) -> SamplingConfig:
         batch_size=max(options["batch_size"], options["num_ensemble"]),
         seed=options["seed"],
     )
-    # The published code runs its solver with 20 steps.
-    return dataclasses.replace(common, sampler="dpm++", steps=20) if options["dpm_solver"] else common
+    # The published code runs its solver with 20 steps and dynamic thresholding.
+    return dataclasses.replace(common, sampler="dpm++", steps=20, threshold=0.995) if options["dpm_solver"] else common
 
 
 def evaluate(argv: Optional[Sequence[str]] = None) -> int:

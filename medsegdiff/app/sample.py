@@ -92,6 +92,13 @@ def sample(
     cases = cases[:limit] if limit > 0 else cases
     for case in cases:
         check_id(case.id)
+    for name in traces:
+        if name not in {case.id for case in cases}:
+            raise InputError(f"--trace {name}: no such image among those to segment; the first is {cases[0].id}")
+    if sampling.control == "shuffle-noise" and len(cases) < 2:
+        raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
+    if sampling.steps == 1 and not sampling.continuous:
+        print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.data.cache import prepare
     from medsegdiff.engine.checkpoint import load_weights

@@ -83,7 +83,8 @@ def dpm_solver_pp(
     Args:
         denoise, diffusion, noise: as for every sampler
         steps: network evaluations
-        threshold: quantile of dynamic thresholding (Saharia et al. 2022, section 2.3); None: none
+        threshold: quantile of dynamic thresholding (Saharia et al. 2022, section 2.3); 0: clip to [-1, 1], as the
+            other samplers do; None: neither
         time_scale: the network is asked at `(t - 1/N) * time_scale`; by default what it was trained with
         stochastic: solve the reverse SDE (the paper's SDE-DPM-Solver++(2M)): draw k is the noise of step k,
             none at the last, as in ancestral sampling; else the ODE, which uses draw 0 alone
@@ -97,7 +98,7 @@ def dpm_solver_pp(
         if not diffusion.config.predict_xstart:
             x0 = (x - np.float32(grid.sigma[i]) * x0) / np.float32(grid.alpha[i])
         if threshold is not None:
-            x0 = dynamic_threshold(x0, threshold)
+            x0 = dynamic_threshold(x0, threshold) if threshold else np.clip(x0, -1, 1)
         h = grid.log_snr_half[i + 1] - grid.log_snr_half[i]
         direction = x0
         if before is not None and not (i == steps - 1 and steps < 10):

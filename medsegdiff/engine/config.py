@@ -114,7 +114,8 @@ class SamplingConfig:
             network predicts the noise, not the mask
         timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
         eta: noise of ddim, from 0 (deterministic) to 1
-        threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++; 0: none
+        threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++ (published: 0.995); 0: clip, as the
+            other samplers do
         members: masks sampled for each image; "3..25": from 3 to 25, until the mean mask has settled
         until: the mean mask has settled when its standard error, relative to its area, is at most this
         fusion: how members become one mask: "mean", "vote", "staple" or "published" (the mean squared)
@@ -128,9 +129,9 @@ class SamplingConfig:
     steps: Optional[int] = None
     timestep_respacing: str = ""
     eta: float = 0.0
-    threshold: float = 0.995
+    threshold: float = 0.0
     members: Union[int, str] = 5
-    until: float = 0.01
+    until: float = 0.05
     fusion: str = "mean"
     blend: bool = False
     control: str = ""
@@ -145,7 +146,7 @@ class SamplingConfig:
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         _ = self.member_range
-        if self.until <= 0:
+        if not self.until > 0:
             raise InputError(f"--until {self.until}: must be above 0")
         if self.continuous and self.timestep_respacing:
             raise InputError(

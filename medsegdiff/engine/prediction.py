@@ -26,7 +26,8 @@ from medsegdiff.engine.checkpoint import Weights
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.masks.animation import Frame, write_trace
-from medsegdiff.masks.files import Maps, decide, write_prediction
+from medsegdiff.masks.decision import decide
+from medsegdiff.masks.files import Maps, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
@@ -81,11 +82,11 @@ def predict(
         InputError: the folder cannot be written, or an image to trace is not there.
     """
     extras = extras or Extras()
-    make_folder(out)
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
             raise InputError(f"--trace {name}: no such image; the first is {dataset.ids[0]}")
+    make_folder(out)
     announce_kernels()
     begun = time.time()
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
@@ -115,7 +116,7 @@ class _Tracer:
     def see(self, ids: Sequence[str], members: Sequence[int], state: State) -> None:
         for row, (name, member) in enumerate(zip(ids, members)):
             if name in self.frames and member == 0:
-                self.frames[name].append(Frame(state.x[row], state.x0[row]))
+                self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
 
 
 @contextmanager

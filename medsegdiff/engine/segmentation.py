@@ -142,7 +142,7 @@ class Segmenter:
             self.diffusion,
             noise,
             self.evaluations,
-            threshold=sampling.threshold or None,
+            threshold=sampling.threshold,
             stochastic=sampling.sampler == "sde-dpm++",
         )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from medsegdiff.masks.files import THRESHOLD
+from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.runtime.files import replacing
 

@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.uncertainty import entropy
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing
-
-THRESHOLD = 0.5  # a pixel belongs to the mask where its probability is above
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 
@@ -77,18 +76,6 @@ class Maps:
         return Maps(
             resize(self.probability), resize(self.std), resize(self.cal), [resize(member) for member in self.members]
         )
-
-
-def decide(probability: np.ndarray) -> np.ndarray:
-    """The class of every pixel: float (M, H, W) to uint8 (H, W).
-
-    0, the background, has what the foreground classes leave of 1; of equals, the first class is taken. With one
-    foreground class, that is 1 where its probability exceeds one half.
-    """
-    if len(probability) == 1:
-        return (probability[0] > THRESHOLD).astype(np.uint8)
-    background = 1 - probability.sum(axis=0, keepdims=True)
-    return np.concatenate([background, probability]).argmax(axis=0).astype(np.uint8)
 
 
 def write_prediction(out: Path, id: str, maps: Maps) -> Path:
@@ -170,9 +157,12 @@ def read_mask_png(path: Path) -> np.ndarray:
 
     Raises:
         InputError: the file is absent, empty, damaged or not a picture, or it holds 0 and 1, which would
-            read as an empty mask.
+            read as an empty mask, or several classes.
     """
     grey = _read_grey(Path(path))
+    with Image.open(path) as image:
+        if image.mode == "P" and np.asarray(image).max() > 1:
+            raise InputError(f"{path}: holds several classes; give --num-classes")
     if np.isclose(grey.max(), 1 / 255):
         raise InputError(f"{path}: holds the grey levels 0 and 1; write masks with 0 and 255")
     return grey > THRESHOLD

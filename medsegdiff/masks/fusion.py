@@ -1,7 +1,7 @@
 """Several samples of one mask, the members of an ensemble, made one probability.
 
 Members are float arrays with values in [0, 1]; the first axis counts them. A member's own mask is where
-it exceeds one half.
+it exceeds one half; of several classes, where its class is the likeliest.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.uncertainty import PackedMasks, pairwise_dice
-
-HALF = 0.5
 
 
 def mean(members: np.ndarray) -> np.ndarray:
@@ -22,7 +21,7 @@ def mean(members: np.ndarray) -> np.ndarray:
 
 def vote(members: np.ndarray) -> np.ndarray:
     """Share of the members whose mask has the pixel: (K, ...) to float32 (...)."""
-    return mean(members > HALF)
+    return mean(members > THRESHOLD)
 
 
 def staple(members: np.ndarray) -> np.ndarray:
@@ -31,7 +30,7 @@ def staple(members: np.ndarray) -> np.ndarray:
     Expectation maximisation over the raters' sensitivity and specificity (Warfield et al. 2004), by SimpleITK.
     Where all masks are alike there is nothing to estimate: the result is that mask.
     """
-    masks = members > HALF
+    masks = members > THRESHOLD
     if (masks == masks[0]).all():
         return masks[0].astype(np.float32)
     import SimpleITK
@@ -93,8 +92,9 @@ class Ensemble:
         before = member - self._mean
         self._mean += before / self.count
         self._squares += before * (member - self._mean)
-        for channel, masks in zip(member, self._masks):
-            masks.add(channel > HALF)
+        classes = decide(member)
+        for label, masks in enumerate(self._masks, start=1):
+            masks.add(classes == label)
 
     @property
     def mean(self) -> np.ndarray:

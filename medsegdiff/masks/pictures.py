@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
-from medsegdiff.masks.files import THRESHOLD
+from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.runtime.files import replacing
 
 if TYPE_CHECKING:

@@ -114,6 +114,7 @@ def test_several_classes_are_trained_and_sampled(trained, sampled):
         ("--timestep_respacing 25", "ddpm", 0, "25"),
         ("--use_ddim True --timestep_respacing ddim25", "ddim", 0, "ddim25"),
         ("--dpm_solver True", "dpm++", 20, ""),
+        ("--dpm_solver True --timestep_respacing 25", "dpm++", 20, ""),
     ],
 )
 def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, steps, respacing):
@@ -121,6 +122,7 @@ def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, step
     (options,) = sampled
     sampling = options["sampling"]
     assert (sampling.sampler, sampling.steps, sampling.timestep_respacing) == (sampler, steps, respacing)
+    assert sampling.threshold == (0.995 if sampler == "dpm++" else 0)
     assert sampling.members == 5
     network, diffusion = options["expected"]
     assert network.image_size == 64

@@ -313,7 +313,7 @@ def test_the_solver_without_a_threshold_takes_large_values_as_they_are():
     def denoise(x, _):
         return Output(np.full_like(x, 3), None)
 
-    for threshold, expected in [(None, 3), (0.995, 1)]:
+    for threshold, expected in [(None, 3), (0.995, 1), (0, 1)]:
         states = list(dpm_solver_pp(denoise, Diffusion(options), Draws(), 5, threshold=threshold))
         assert all((state.x0 == expected).all() for state in states)
 

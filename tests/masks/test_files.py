@@ -5,7 +5,6 @@ from PIL import Image
 from medsegdiff.masks.files import (
     Maps,
     class_palette,
-    decide,
     find_predictions,
     read_mask_png,
     read_probability,
@@ -70,12 +69,6 @@ def test_several_classes_are_indices_with_a_palette_and_a_file_each(tmp_path):
             np.testing.assert_allclose(read, scale * probability[channel], atol=1e-5)
     assert read_probability(tmp_path / "x_entropy.png")[0, 2] == 1  # the class least certain, at one half
     assert list(find_predictions(tmp_path)) == ["x"]
-
-
-def test_the_class_is_the_likeliest_and_background_takes_the_rest():
-    assert decide(np.float32([[[0.5, 0.51]]])).tolist() == [[0, 1]]
-    several = np.float32([[[0.3, 0.4, 0.9, 0.0]], [[0.2, 0.35, 0.9, 0.7]]])
-    assert decide(several).tolist() == [[0, 1, 1, 2]]
 
 
 def test_classes_have_colours_of_their_own():
@@ -167,3 +160,10 @@ def test_maps_are_resized_channel_by_channel(probability):
     for array in (maps.probability, maps.cal, maps.members[0]):
         assert array.shape == (2, 14, 10)
         np.testing.assert_array_equal(array[1], resize_probability(two[1], (14, 10)))
+
+
+def test_several_classes_do_not_pass_for_a_binary_mask(tmp_path):
+    probability = np.float32([[[0.9, 0.1]], [[0.05, 0.8]]])
+    path = write_prediction(tmp_path, "x", Maps(probability))
+    with pytest.raises(InputError, match=r"x\.png: holds several classes; give --num-classes"):
+        read_mask_png(path)

@@ -10,7 +10,7 @@ CASE = Path(__file__).parents[1] / "parity" / "cases" / "fusion-and-metrics.npz"
 
 @pytest.fixture
 def members():
-    return np.random.default_rng(0).random((7, 2, 5, 6), dtype=np.float32)
+    return np.random.default_rng(0).random((7, 1, 5, 6), dtype=np.float32)
 
 
 def test_published_rule_matches_the_original():
@@ -38,7 +38,7 @@ def test_accumulator_leaves_its_input_alone(members):
     ensemble = fusion.Ensemble()
     first = members[0].astype(np.float64)
     ensemble.add(first)
-    np.testing.assert_array_equal(ensemble.std, np.zeros((2, 5, 6)))
+    np.testing.assert_array_equal(ensemble.std, np.zeros((1, 5, 6)))
     ensemble.add(members[1])
     np.testing.assert_array_equal(first, members[0])
 
@@ -102,6 +102,14 @@ def test_every_rule_of_the_accumulator_is_the_function_of_its_name(members):
     staples = [fusion.staple(members[:, channel]) for channel in range(members.shape[1])]
     np.testing.assert_array_equal(ensemble.fuse("staple"), staples)
     np.testing.assert_array_equal(ensemble.masks, members > 0.5)
+
+
+def test_of_several_classes_a_member_votes_for_its_likeliest():
+    ensemble = fusion.Ensemble()
+    for _ in range(3):
+        ensemble.add(np.float32([[[0.42, 0.1]], [[0.40, 0.1]]]))  # class 1, though no class exceeds one half
+    for rule in ("vote", "staple"):
+        np.testing.assert_array_equal(ensemble.fuse(rule), [[[1, 0]], [[0, 0]]])
 
 
 def test_agreement_is_the_mean_dice_of_pairs():

@@ -11,7 +11,8 @@ import numpy as np
 
 from medsegdiff.engine.evaluation.predictions import IMAGES, Ensemble, Prediction
 from medsegdiff.engine.evaluation.truth import Truth, read_classes
-from medsegdiff.masks.files import THRESHOLD, decide, read_mask_png, read_probability, resize_probability
+from medsegdiff.masks.decision import THRESHOLD, decide
+from medsegdiff.masks.files import read_mask_png, read_probability, resize_probability
 from medsegdiff.masks.metrics import Overlap, overlap, published_iou_dice
 from medsegdiff.masks.uncertainty import PackedMasks, brier, calibration_histogram, generalised_energy_distance
 from medsegdiff.runtime.errors import InputError

@@ -4,7 +4,8 @@ import pytest
 from medsegdiff.engine.evaluation.measure import COMPARED, measure
 from medsegdiff.engine.evaluation.predictions import Ensemble, Prediction
 from medsegdiff.engine.evaluation.truth import read_truth
-from medsegdiff.masks.files import decide, resize_probability
+from medsegdiff.masks.decision import decide
+from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import overlap, published_iou_dice
 from medsegdiff.masks.uncertainty import (
     brier,
