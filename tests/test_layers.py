@@ -75,7 +75,7 @@ def test_imports_point_downwards(path):
         ("medsegdiff.diffusion.losses", "from ..nn.network import MedSegDiff"),
         ("medsegdiff.diffusion.losses", "from medsegdiff.kernels import attention"),
         ("medsegdiff.masks.fusion", "from .. import data"),
-        ("medsegdiff.engine.training", "from medsegdiff.app import cli"),
+        ("medsegdiff.engine.training.loop", "from medsegdiff.app import cli"),
         ("medsegdiff.data.loader", "import jittor as jt"),
         ("medsegdiff.data.loader", "from medsegdiff.runtime.backend import jt"),
         ("medsegdiff.masks.fusion", "from medsegdiff.runtime import backend"),

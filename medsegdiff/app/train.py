@@ -7,7 +7,7 @@ from typing import Any
 
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig
+from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig, ValidationConfig
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
@@ -19,17 +19,22 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
+    add_section(parser, ValidationConfig, "validation")
     add_section(parser, NetworkConfig, "network")
     add_section(parser, DiffusionConfig, "diffusion")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what training takes, from a few steps on noise; write nothing"
+    )
 
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code."""
-    return train(RunConfig.from_flat({name: value for name, value in vars(options).items() if value is not None}))
+    config = RunConfig.from_flat({name: value for name, value in vars(options).items() if value is not None})
+    return train(config, options.dry_run)
 
 
-def train(config: RunConfig) -> int:
-    """Find and prepare the data, then train."""
+def train(config: RunConfig, dry: bool = False) -> int:
+    """Find and prepare the data, then train; or, if `dry`, say what that takes."""
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
     for option, value, has in (
@@ -39,22 +44,38 @@ def train(config: RunConfig) -> int:
         if value != has:
             raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
     from medsegdiff.data.cache import prepare
+    from medsegdiff.data.holdout import count_held_out, hold_out
     from medsegdiff.data.isic import find_cases
 
     cases = find_cases(Path(config.data.data_dir), "train")
+    validation = config.validation
+    for size in config.network.unmet_attention:
+        print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
+    if dry:
+        held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
+        return _dry_run(config, len(cases) - held)
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
     network = config.network
     dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
-    for size in network.unmet_attention:
-        print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
+    held_out = None
+    if validation.val_interval:
+        dataset, held_out = hold_out(dataset, validation.val_fraction, validation.val_images)
 
-    from medsegdiff.engine.training import Interrupted
-    from medsegdiff.engine.training import train as run_training
+    from medsegdiff.engine.training.interruption import Interrupted
+    from medsegdiff.engine.training.loop import train as run_training
 
     try:
-        last = run_training(config, dataset)
+        last = run_training(config, dataset, held_out)
     except Interrupted as stop:
         print(f"stopped by {stop}; the same command continues")
         return stop.exit_code
-    print(f"trained {config.training.steps} steps; the checkpoint is {last}")
+    print(f"trained {int(last.name[5:])} steps; the checkpoint is {last}")
+    return 0
+
+
+def _dry_run(config: RunConfig, images: int) -> int:
+    from medsegdiff.engine.training.dry_run import dry_run
+
+    for what, how_much in dry_run(config, images):
+        print(f"{what:16}{how_much}", flush=True)
     return 0

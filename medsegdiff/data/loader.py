@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from medsegdiff.data.augment import augment
-from medsegdiff.data.cache import Prepared
 from medsegdiff.runtime.randomness import generator
+
+
+class Dataset(Protocol):
+    """Images with masks at network resolution, such as `cache.Prepared`."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The images' names."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the content."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray:
+        """One image, float32 (C, S, S) in [0, 1]."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """One mask, float32 (M, S, S) of 0 and 1."""
 
 
 class Batch(NamedTuple):
@@ -25,7 +44,7 @@ class Batch(NamedTuple):
 class Batches:
     """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next."""
 
-    def __init__(self, dataset: Prepared, batch_size: int, seed: int, augmented: bool = False) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, augmented: bool = False) -> None:
         self.dataset, self.batch_size, self.seed, self.augmented = dataset, batch_size, seed, augmented
         self._order = lru_cache(maxsize=2)(self._shuffled)
 

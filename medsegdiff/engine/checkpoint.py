@@ -1,11 +1,16 @@
-"""Checkpoints: whole folders `step-000123/`, checked when read."""
+"""Checkpoints: whole folders `step-000123/`, checked when read.
+
+`state.json` holds the checksums of the other files and, in its last line, one of itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +25,12 @@ from medsegdiff.engine.config import RunConfig
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing
 
+BEST = "best"  # the folder, within a run's, that keeps the best checkpoint
 _STATE = "state.json"
 _FOLDER = re.compile(r"step-(\d+)")
+_HIDDEN = re.compile(r"\.(step-\d+)\.[0-9a-f]+\.(tmp|old)")
+_FORMAT = 2  # 1 had no checksum of the state itself
+_SEAL = ',\n "checksum": "'
 
 
 @dataclass
@@ -33,7 +42,7 @@ class Checkpoint:
     arrays: dict[str, dict[str, np.ndarray]]
     """One group of arrays for each file: "model", "ema-RATE", "optimizer"."""
     training: dict[str, Any]
-    """What else training needs: the timestep sampler, the logs' pending means."""
+    """What else training needs: the timestep sampler, the logs' pending means, the validation's best."""
     dataset: str = ""
     """Fingerprint of the training data."""
 
@@ -47,7 +56,9 @@ def _digest(path: Path) -> str:
 
 
 def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
-    """Write `checkpoint` into `out/step-NNNNNN`, then remove all but the `keep` newest (0: none).
+    """Write `checkpoint` into `out/step-NNNNNN`, then remove all but the `keep` newest up to it (0: none).
+
+    Later ones stay: damaged ones, if training went on from before them, which count for nothing.
 
     Raises:
         InputError: the disk is full or read-only; the checkpoints that were there stay whole.
@@ -58,6 +69,7 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
         for group, arrays in checkpoint.arrays.items():
             _save_arrays(beside / f"{group}.safetensors", arrays)
         state = {
+            "format": _FORMAT,
             "step": checkpoint.step,
             "config": checkpoint.config.flat(),
             "training": checkpoint.training,
@@ -65,11 +77,48 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
             "code_version": __version__,
             "checksums": {file.name: _digest(file) for file in sorted(beside.glob("*.safetensors"))},
         }
-        (beside / _STATE).write_text(json.dumps(state, indent=1))
-    if keep:
-        for old in list_checkpoints(out)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        (beside / _STATE).write_text(_sealed(json.dumps(state, indent=1)), encoding="utf-8")
+    found = list_checkpoints(out)
+    for old in found[: max(0, found.index(path) + 1 - keep)] if keep else []:
+        remove(old)
     return path
+
+
+def _sealed(text: str) -> str:
+    """The JSON object `text` with a checksum of it as its last member."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f'{text[:-2]}{_SEAL}{digest}"\n}}'
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint; one whose removal is cut short does not stay behind as a damaged one."""
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
+    with contextlib.suppress(OSError):
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def tidy(out: Path) -> None:
+    """Clear away what a killed process left half written or half removed in `out`, which nobody else may be using.
+
+    A whole checkpoint that waited for its name, where none other bears it, gets it.
+    """
+    for path in sorted(out.glob(".step-*")):
+        found = _HIDDEN.fullmatch(path.name)
+        if found is None:
+            continue
+        name, kind = found.groups()
+        if kind == "tmp" and not (out / name).exists() and _is_whole(path, int(name[5:])):
+            path.rename(out / name)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    try:
+        return load(path).step == step
+    except InputError:
+        return False
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -92,16 +141,25 @@ def read_state(path: Path) -> dict[str, Any]:
     """`state.json` of the checkpoint folder `path`.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged, or it is that of another step's folder.
     """
+    file = path / _STATE
     try:
-        state = json.loads((path / _STATE).read_text())
+        text = file.read_bytes().decode("utf-8")
+        state = json.loads(text)
         kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
-        return {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
+        state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
     except FileNotFoundError:
         raise InputError(f"{path}: not a checkpoint: it has no {_STATE}; give a folder step-NNNNNN") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path / _STATE}: damaged; use another checkpoint") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{file}: damaged; use another checkpoint") from None
+    # Either word says that there is a checksum: damage to one of them cannot hide it.
+    if ("format" in state or "checksum" in state) and text != _sealed(text.rpartition(_SEAL)[0] + "\n}"):
+        raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
+    named = _FOLDER.fullmatch(path.name)
+    if named and int(named.group(1)) != state["step"]:
+        raise InputError(f"{file}: belongs to step {state['step']}, not to this folder; use another checkpoint")
+    return state
 
 
 def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
@@ -113,16 +171,23 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
     state = read_state(path)
     checksums: Mapping[str, str] = state["checksums"]
     names = [name.rpartition(".")[0] for name in checksums] if groups is None else groups
-    arrays = {}
-    for group in names:
-        file = path / f"{group}.safetensors"
-        if not file.is_file():
-            raise InputError(f"{file}: missing; use another checkpoint")
+    arrays = {group: _load_arrays(path / f"{group}.safetensors", checksums) for group in names}
+    try:
+        config = RunConfig.from_flat(state["config"])
+    except InputError as error:
+        raise InputError(f"{path / _STATE}: its configuration is not understood: {error}") from None
+    return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
+
+
+def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarray]:
+    try:
         if _digest(file) != checksums.get(file.name):
             raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
-        arrays[group] = load_file(file)
-    config = RunConfig.from_flat(state["config"])
-    return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
+        return load_file(file)
+    except FileNotFoundError:
+        raise InputError(f"{file}: missing; use another checkpoint") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); use another checkpoint") from None
 
 
 def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
@@ -165,9 +230,9 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
         if not checkpoints:
             raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
         path = checkpoints[-1]
-    names = sorted(read_state(path)["checksums"])
-    averages = [name.rpartition(".")[0] for name in names if name.startswith("ema-")]
-    group = averages[0] if which == "ema" and averages else "model"
+    state = read_state(path)
+    first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
+    group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
     checkpoint = load(path, [group])
     return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors")
 

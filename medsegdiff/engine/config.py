@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.masks.fusion import RULES
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
@@ -41,67 +42,6 @@ class DataConfig:
             raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
         if self.mask_resize not in ("bilinear", "nearest"):
             raise InputError(f"--mask-resize {self.mask_resize}: must be bilinear or nearest")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
-
-    Args:
-        out_dir: folder for checkpoints and logs; if it holds checkpoints, training continues from the newest
-        steps: training steps to reach
-        batch_size: images a step
-        microbatch: images computed at once, gradients being accumulated; -1: the whole batch
-        lr: learning rate of AdamW
-        weight_decay: decoupled weight decay of AdamW
-        lr_anneal_steps: steps over which the learning rate falls linearly to 0; 0: constant
-        ema_rate: decay of the averaged weights; several with commas between
-        ema_warmup: let the average follow faster at first: at most (1 + step) / (10 + step)
-        schedule_sampler: timesteps to train on: "uniform" or "loss-second-moment"
-        seed: what all random numbers are drawn from
-        log_interval: steps between two rows of log.csv
-        save_interval: steps between two checkpoints
-        keep: newest checkpoints to keep; 0: all
-        tensorboard: write TensorBoard curves too
-    """
-
-    out_dir: str = "results"
-    steps: int = 100_000
-    batch_size: int = 8
-    microbatch: int = -1
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    lr_anneal_steps: int = 0
-    ema_rate: str = "0.9999"
-    ema_warmup: bool = True
-    schedule_sampler: str = "uniform"
-    seed: int = 0
-    log_interval: int = 100
-    save_interval: int = 5000
-    keep: int = 3
-    tensorboard: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_interval", "save_interval"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        for name in ("lr", "weight_decay", "lr_anneal_steps", "keep"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be negative")
-        _ = self.ema_rates
-
-    @property
-    def ema_rates(self) -> list[str]:
-        """The decay rates, as written."""
-        rates = [part.strip() for part in self.ema_rate.split(",") if part.strip()]
-        for rate in rates:
-            try:
-                valid = 0 <= float(rate) < 1
-            except ValueError:
-                valid = False
-            if not valid:
-                raise InputError(f'--ema-rate "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
-        return rates
 
 
 @dataclass(frozen=True)
@@ -216,6 +156,14 @@ class RunConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        if self.validation.val_interval and self.validation.val_steps > self.diffusion.diffusion_steps:
+            raise InputError(
+                f"--val-steps {self.validation.val_steps}: there are only --diffusion-steps "
+                f"{self.diffusion.diffusion_steps}; use at most those"
+            )
 
     def flat(self) -> dict[str, Any]:
         """All options by name; no name occurs in two sections."""
@@ -229,6 +177,7 @@ class RunConfig:
             diffusion=pick(DiffusionConfig, options),
             data=pick(DataConfig, options),
             training=pick(TrainingConfig, options),
+            validation=pick(ValidationConfig, options),
         )
 
 

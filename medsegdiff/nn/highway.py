@@ -9,6 +9,7 @@ from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.ffparser import FFParser
 from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
+from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
@@ -42,7 +43,7 @@ class ConvUnit(nn.Module):
         return jt.nn.leaky_relu(self.instnorm(x), 0.01)
 
 
-class ConvUnits(nn.Module):
+class ConvUnits(Part):
     """Convolution units in a row."""
 
     def __init__(self, widths: Sequence[int], streams: Optional[DropoutStreams]) -> None:

@@ -133,6 +133,8 @@ class BatchNorm2d(nn.Module):
     """Batch normalisation with running statistics (momentum 0.1, unbiased running variance)."""
 
     momentum = 0.1
+    tracking = True
+    """Whether the running statistics move."""
 
     def __init__(self, width: int) -> None:
         self.weight = jt.ones((width,))
@@ -146,6 +148,11 @@ class BatchNorm2d(nn.Module):
             scale = self.weight / jt.sqrt(self.running_var + EPS)
             shift = self.bias - self.running_mean * scale
             return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        if self.tracking:
+            self._track(x)
+        return batch_norm(x, self.weight, self.bias)
+
+    def _track(self, x: Var) -> None:
         with jt.no_grad():
             # Stage by stage: a float32 sum over a whole batch in one go loses digits.
             mean = x.mean(dim=3).mean(dim=2).mean(dim=0)
@@ -155,7 +162,6 @@ class BatchNorm2d(nn.Module):
             unbiased = variance * (count / max(count - 1, 1))
             self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
             self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))
-        return batch_norm(x, self.weight, self.bias)
 
 
 class SiLU(nn.Module):

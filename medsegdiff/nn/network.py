@@ -169,7 +169,7 @@ class MedSegDiff(nn.Module):
             h = h + self._to_bottleneck(seen.bottleneck, h.shape[2])
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
-            h = stage(jt.concat([h, skips.pop()], dim=1), embedding)
+            h = stage(h, embedding, skips.pop())
         norm, _, conv = self.out
         out = conv(norm(h, silu=True))
         if not self.config.learn_sigma:

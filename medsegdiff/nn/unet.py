@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from medsegdiff.kernels.attention import attention
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
+from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
 
 
-class ResBlock(nn.Module):
+class ResBlock(Part):
     """Residual block with the timestep embedding; `resample` is "", "up" or "down"."""
 
     def __init__(
@@ -32,8 +33,13 @@ class ResBlock(nn.Module):
         )
         self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
-    def execute(self, x: Var, embedding: Var) -> Var:
-        """(N, inputs, H, W) and the activated embedding's source (N, 4 c) -> (N, outputs, H', W')."""
+    def execute(self, x: Var, embedding: Var, skip: Optional[Var] = None) -> Var:
+        """(N, inputs, H, W) and the activated embedding's source (N, 4 c) -> (N, outputs, H', W').
+
+        A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
+        """
+        if skip is not None:
+            x = jt.concat([x, skip], dim=1)
         norm, _, conv = self.in_layers
         h = norm(x, silu=True)
         if self.resample is not None:
@@ -50,7 +56,7 @@ class ResBlock(nn.Module):
         return h + (x if self.skip_connection is None else self.skip_connection(x))
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Part):
     """Self-attention over the pixels of a feature map, with a residual connection."""
 
     def __init__(self, config: NetworkConfig, width: int, upsample: bool = False) -> None:
@@ -85,7 +91,7 @@ class Downsample(nn.Module):
         return self.op(x)
 
 
-class Upsample(nn.Module):
+class Upsample(Part):
     """Doubles the resolution: nearest neighbour, then a convolution."""
 
     def __init__(self, width: int) -> None:
@@ -99,8 +105,9 @@ class Upsample(nn.Module):
 class Stage(nn.Sequential):
     """Layers in a row, of which the residual blocks take the embedding too."""
 
-    def execute(self, x: Var, embedding: Var) -> Var:
-        """(N, C, H, W) and the embedding (N, 4 c) -> (N, C', H', W')."""
+    def execute(self, x: Var, embedding: Var, *skip: Var) -> Var:
+        """(N, C, H, W) and the embedding (N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
         for layer in self:
-            x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
+            x = layer(x, embedding, *skip) if isinstance(layer, ResBlock) else layer(x)
+            skip = ()
         return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import uuid
@@ -48,6 +49,28 @@ def make_folder(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     return path
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone, by a lock on `.lock` in it that the system frees when the process ends.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written to.
+    """
+    path = Path(folder) / ".lock"
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: children that survive us would keep it
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+            # A network file system without locks: nothing can be checked.
+        yield
+    finally:
+        os.close(handle)
 
 
 def fsync(path: Path) -> None:

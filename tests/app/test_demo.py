@@ -64,7 +64,7 @@ def test_after_a_complete_demo_training_starts_anew(done):
 
 
 def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
-    from medsegdiff.engine.training import Trainer  # imports Jittor
+    from medsegdiff.engine.training.trainer import Trainer  # imports Jittor
 
     step = Trainer.train_step
 

@@ -88,6 +88,12 @@ def test_a_flag_without_a_meaning_says_so_in_one_line(trained, capsys):
     assert line.startswith("note: --use_fp16 True has no effect here: ")
 
 
+def test_gradient_checkpointing_is_chosen_by_its_published_flag(trained):
+    published.train(TRAIN)
+    published.train([*TRAIN, "--use_checkpoint", "True"])
+    assert [config.training.use_checkpoint for config in trained] == [False, True]
+
+
 def test_an_unknown_flag_and_a_bad_boolean_are_errors(trained):
     for words in (["--bogus", "1"], ["--learn_sigma", "maybe"], ["--image_size", "x"]):
         with pytest.raises(InputError, match=words[0]):

@@ -57,3 +57,30 @@ def test_masks_that_hold_no_class_indices_are_named(tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()[-1]
     assert "ISIC_9000000_Segmentation.png: holds class 255" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(images, tmp_path, capsys):
+    assert train(images, tmp_path / "run", "--num-classes", "3", "--dry-run", "--val-interval", "5") == 0
+    said = capsys.readouterr().out
+    for what in ("parameters", "images          3\n", "steps per epoch 1.5", "memory", "GiB", "time per step"):
+        assert what in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_validation_pictures_and_a_best_checkpoint_come_with_their_options(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = "--num-classes 3 --steps 9 --val-interval 1 --val-steps 2 --val-fraction 0.5 --patience 1 --lr 0".split()
+    assert train(images, out, *options) == 0  # without learning the second validation is no better than the first
+    assert "trained 2 steps" in capsys.readouterr().out
+    assert [path.name for path in (out / "best").iterdir()] == ["step-000001"]
+    assert len(list((out / "samples").iterdir())) == 2
+    assert len(json.loads((out / "run.json").read_text())["dataset"]["validation"]) == 2
+
+
+def test_holding_out_everything_is_refused_in_one_line(images, tmp_path, capsys):
+    for more in ([], ["--dry-run"]):
+        options = "--num-classes 3 --val-interval 1 --val-fraction 0.9".split()
+        assert train(images, tmp_path / "run", *options, *more) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("error: --val-fraction 0.9: of 4 images 4 would be held out")
+    assert not (tmp_path / "run").exists()

@@ -3,13 +3,20 @@ import dataclasses
 import pytest
 
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
+from medsegdiff.engine.config import (
+    DataConfig,
+    RunConfig,
+    SamplingConfig,
+    TrainingConfig,
+    ValidationConfig,
+    difference,
+)
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
 
 def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
-    sections = (NetworkConfig, DiffusionConfig, DataConfig, TrainingConfig)
+    sections = (NetworkConfig, DiffusionConfig, DataConfig, TrainingConfig, ValidationConfig)
     names = [f.name for section in sections for f in dataclasses.fields(section)]
     assert len(names) == len(set(names))
     config = RunConfig(NetworkConfig(image_size=64), DiffusionConfig(diffusion_steps=50), DataConfig(augment=True))
@@ -31,6 +38,16 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (TrainingConfig, {"lr": float("nan")}, "--lr nan"),
         (TrainingConfig, {"ema_rate": "0.9,x"}, "--ema-rate"),
         (TrainingConfig, {"ema_rate": "1.0"}, "--ema-rate"),
+        (TrainingConfig, {"clip_grad": -1.0}, "--clip-grad -1.0"),
+        (TrainingConfig, {"warmup_steps": -1}, "--warmup-steps -1"),
+        (TrainingConfig, {"lr_schedule": "step"}, "--lr-schedule step: must be one of constant, linear, cosine"),
+        (TrainingConfig, {"lr_schedule": "constant", "lr_anneal_steps": 5}, "contradicts --lr-schedule constant"),
+        (TrainingConfig, {"lr_anneal_steps": 5, "warmup_steps": 5}, "--warmup-steps 5: must be less than the 5"),
+        (TrainingConfig, {"decay": "weights"}, "--decay weights"),
+        (ValidationConfig, {"val_interval": -1}, "--val-interval -1"),
+        (ValidationConfig, {"val_fraction": 1.0}, "--val-fraction 1.0"),
+        (ValidationConfig, {"val_steps": 1}, "--val-steps 1: must be at least 2"),
+        (ValidationConfig, {"patience": 3}, "--patience 3: counts validations; give --val-interval too"),
         (DataConfig, {"data_name": "brats"}, "--data-name brats"),
         (DataConfig, {"mask_resize": "cubic"}, "--mask-resize cubic"),
         (SamplingConfig, {"sampler": "euler"}, "--sampler euler"),
@@ -61,6 +78,13 @@ def test_the_difference_of_two_configurations_names_the_option_and_both_values()
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
     assert text == "--image-size 128, not 64"
+
+
+def test_validation_takes_no_more_steps_than_there_are():
+    diffusion = DiffusionConfig(diffusion_steps=30)
+    RunConfig(diffusion=diffusion, validation=ValidationConfig(val_steps=31))  # unused
+    with pytest.raises(InputError, match=r"--val-steps 31.*--diffusion-steps 30"):
+        RunConfig(diffusion=diffusion, validation=ValidationConfig(val_interval=1, val_steps=31))
 
 
 @pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 5), (False, 25)])

@@ -1,13 +1,15 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from medsegdiff.runtime import files
 from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import make_folder, replacing, writing
+from medsegdiff.runtime.files import exclusive, make_folder, replacing, writing
 
 
 def write_folder(folder, **texts):
@@ -212,3 +214,28 @@ def test_writing_passes_over_what_has_no_remedy(tmp_path):
         refuse(errno.EIO)()
     with pytest.raises(KeyError), writing(tmp_path):
         raise KeyError
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from medsegdiff.runtime.files import exclusive\n"
+        f"with exclusive(Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process works there"), exclusive(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.fcntl, "lockf", refuse(errno.ENOLCK))
+    with exclusive(tmp_path):
+        pass

@@ -18,7 +18,7 @@ from medsegdiff.engine.parity import kinks
 from medsegdiff.engine.parity.cases import Case, normal, stream
 from medsegdiff.engine.parity.replay import build
 from medsegdiff.engine.parity.report import Row, absolute, relative
-from medsegdiff.engine.training import Measured, Trainer
+from medsegdiff.engine.training.trainer import Measured, Trainer
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import set_dropout
 from medsegdiff.runtime.backend import jt

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medsegdiff.engine.optimiser import AdamW, Average, global_norm
+from medsegdiff.engine.training.optimiser import AdamW, Average, global_norm
 from medsegdiff.runtime.backend import jt
 
 
@@ -62,3 +62,20 @@ def test_an_average_warms_up_then_keeps_its_rate():
 def test_the_global_norm_is_over_all_values():
     values = {"a": jt.array(np.float32([3, 0])), "b": jt.array(np.float32([[4]]))}
     assert global_norm(values).item() == pytest.approx(5)
+
+
+def test_biases_and_norms_are_spared_from_decay_on_demand():
+    shapes = {"conv.weight": (2, 3, 3, 3), "conv.bias": (2,), "norm.weight": (2,), "linear.weight": (4, 2)}
+    for decay_all, spared in ((True, set()), (False, {"conv.bias", "norm.weight"})):
+        parameters = {name: jt.ones(shape) for name, shape in shapes.items()}
+        optimiser = AdamW(parameters, weight_decay=0.5, decay_all=decay_all)
+        optimiser.step({name: jt.zeros(shape) for name, shape in shapes.items()}, lr=0.1)
+        for name, value in parameters.items():
+            np.testing.assert_allclose(value.numpy(), 1.0 if name in spared else 0.95, rtol=1e-6, err_msg=name)
+
+
+def test_a_scaled_gradient_is_what_is_taken_in():
+    ours, theirs = jt.ones((3,)), jt.ones((3,))
+    AdamW({"p": ours}).step({"p": jt.array(np.float32([1, 2, 3]))}, lr=0.1, scale=0.25)
+    AdamW({"p": theirs}).step({"p": jt.array(np.float32([0.25, 0.5, 0.75]))}, lr=0.1)
+    np.testing.assert_array_equal(ours.numpy(), theirs.numpy())

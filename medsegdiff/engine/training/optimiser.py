@@ -13,27 +13,33 @@ Var = Any  # jt.Var
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), bias-corrected, eps 1e-8."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), bias-corrected, eps 1e-8.
+
+    With `decay_all` everything decays, as published; without it, weights of two dimensions and more: not biases, and
+    not the scales of norms.
+    """
 
     beta1, beta2, eps = 0.9, 0.999, 1e-8
 
-    def __init__(self, parameters: Mapping[str, Var], weight_decay: float = 0.0) -> None:
+    def __init__(self, parameters: Mapping[str, Var], weight_decay: float = 0.0, decay_all: bool = True) -> None:
         self.parameters, self.weight_decay = parameters, weight_decay
+        self.decayed = {name for name, p in parameters.items() if decay_all or len(p.shape) > 1}
         self.count = 0
         self.mean = {name: jt.zeros_like(p).stop_grad() for name, p in parameters.items()}
         self.square = {name: jt.zeros_like(p).stop_grad() for name, p in parameters.items()}
 
-    def step(self, gradients: Mapping[str, Var], lr: float) -> None:
-        """Move every parameter against its gradient."""
+    def step(self, gradients: Mapping[str, Var], lr: float, scale: float = 1.0) -> None:
+        """Move every parameter against its gradient, taken times `scale`."""
         self.count += 1
-        keep = jt.array(np.float32([1 - lr * self.weight_decay]))
+        scaled = jt.array(np.float32([scale]))
+        keep, whole = (jt.array(np.float32([1 - lr * decay])) for decay in (self.weight_decay, 0.0))
         rate = jt.array(np.float32([lr / (1 - self.beta1**self.count)]))
         correction = jt.array(np.float32([1 / np.sqrt(1 - self.beta2**self.count)]))
         for name, p in self.parameters.items():
-            g, m, v = gradients[name], self.mean[name], self.square[name]
+            g, m, v = gradients[name] * scaled, self.mean[name], self.square[name]
             m.update(self.beta1 * m + (1 - self.beta1) * g)
             v.update(self.beta2 * v + (1 - self.beta2) * g * g)
-            p.update(p * keep - rate * m / (jt.sqrt(v) * correction + self.eps))
+            p.update(p * (keep if name in self.decayed else whole) - rate * m / (jt.sqrt(v) * correction + self.eps))
 
     def state(self) -> dict[str, Var]:
         """Both moments of every parameter, as "mean:NAME" and "square:NAME"."""

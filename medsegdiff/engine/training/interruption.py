@@ -1,0 +1,47 @@
+"""Stopping a training: signals are noted, and heeded between steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved a checkpoint."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them."""
+    requests: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in _SIGNALS}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold stop requests back until the block is done, unless another thread of the process takes them.
+
+    The compilers that a step starts inherit this, and so survive a Ctrl-C that goes to the whole group.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def held_back(requests: list[int]) -> bool:
+    """Whether there is a stop request, be it among `requests` or waiting for the end of `undisturbed`."""
+    return bool(requests) or not signal.sigpending().isdisjoint(_SIGNALS)

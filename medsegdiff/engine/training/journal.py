@@ -1,0 +1,43 @@
+"""What happened to a run, one JSON object a line in `events.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.runtime.files import writing
+
+
+class Journal:
+    """Appends events. Nothing is ever taken back: what a crash made happen twice stands there twice."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "events.jsonl"
+        self._begun = False
+
+    def note(self, event: str, step: int, **details: Any) -> None:
+        """Append an event after training step `step`.
+
+        Raises:
+            InputError: the disk is full or read-only.
+        """
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "event": event, "step": step, **details}, ensure_ascii=False)
+        with writing(self.path), self.path.open("a+b") as file:
+            if not self._begun:
+                _drop_torn_line(file)
+                self._begun = True
+            file.write(line.encode() + b"\n")
+
+
+def _drop_torn_line(file: Any) -> None:
+    """Remove the end of a line that a crash cut short."""
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        file.truncate(whole)
+        file.seek(0, os.SEEK_END)

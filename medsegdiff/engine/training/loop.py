@@ -1,0 +1,237 @@
+"""The training loop: steps, and between them rows of the log, validations, checkpoints and stop requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from tqdm import tqdm
+
+from medsegdiff.data.loader import Batches, Dataset
+from medsegdiff.engine import checkpoint as checkpoints
+from medsegdiff.engine.checkpoint import Checkpoint
+from medsegdiff.engine.config import RunConfig, difference
+from medsegdiff.engine.training.interruption import Interrupted, held_back, stop_requests, undisturbed
+from medsegdiff.engine.training.journal import Journal
+from medsegdiff.engine.training.logbook import Logbook
+from medsegdiff.engine.training.provenance import provenance
+from medsegdiff.engine.training.trainer import StepResult, Trainer
+from medsegdiff.engine.training.validation import Abandoned, Progress, Validator, write_picture
+from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import exclusive, make_folder, replacing
+from medsegdiff.runtime.toolchain import announce_kernels
+
+MOST_SKIPS = 20
+# Options that change neither what is learnt nor what is logged.
+_INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "use_checkpoint", "data_dir", "cache_dir"}
+
+
+def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = None) -> Path:
+    """Train to `config.training.steps`, continuing from the newest checkpoint; returns the last one.
+
+    Args:
+        config: the run's configuration
+        dataset: what to train on
+        held_out: what to validate with, at a `val_interval` above 0
+
+    Raises:
+        InputError: the output folder cannot be used or holds another configuration's checkpoints, or the losses or
+            gradients of many steps in a row were not finite.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+    """
+    out = make_folder(Path(config.training.out_dir))
+    with exclusive(out):
+        run = _Run(config, dataset, held_out, out)
+        with run.journalled(), stop_requests() as requests:
+            run.steps(requests)
+        return out / f"step-{run.trainer.step:06d}"
+
+
+class _Run:
+    """A training with its folder."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], out: Path) -> None:
+        self.config, self.dataset, self.held_out, self.out = config, dataset, held_out, out
+        self.trainer = Trainer(config)
+        self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
+        self.progress = Progress()
+        self.logbook = Logbook(out, config.training.tensorboard, self.validator is not None)
+        self.journal = Journal(out)
+        self.batches = Batches(dataset, config.training.batch_size, config.training.seed, config.data.augment)
+        self.saved = -1
+        checkpoints.tidy(out)
+        checkpoints.tidy(out / checkpoints.BEST)
+        resumed = self._resume()
+        with replacing(out / "config.yaml") as beside:
+            beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+        origin = provenance(dataset, held_out if self.validator else None)
+        with replacing(out / "run.json") as beside:
+            beside.write_text(json.dumps(origin, indent=1))
+        self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
+
+    def _resume(self) -> bool:
+        """Continue from the newest whole checkpoint, if there is one."""
+        found, complaints = checkpoints.load_newest(self.out)
+        for complaint in complaints:
+            print(f"skipped: {complaint}", file=sys.stderr)
+        if found is None:
+            if complaints:
+                raise InputError(
+                    f"{self.out}: none of its checkpoints can be used; give another --out-dir, or move them away"
+                )
+            self.logbook.resume(0, {})
+            return False
+        self._compare(found)
+        self.trainer.restore(found)
+        self.progress = Progress(**found.training.get("validation", {}))
+        self.logbook.resume(found.training.get("row", found.step), found.training["log"])
+        best = self.out / checkpoints.BEST / f"step-{found.step:06d}"
+        if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
+            self._keep_best(found)
+        self.saved = found.step
+        print(f"continuing from {self.out}/step-{found.step:06d}", file=sys.stderr)
+        return True
+
+    def _compare(self, found: Checkpoint) -> None:
+        """Refuse a checkpoint of another network or other data; say which options are new."""
+        for section in ("network", "diffusion"):
+            differs = difference(getattr(self.config, section), getattr(found.config, section))
+            if differs:
+                raise InputError(
+                    f"{self.out}: was trained with {differs}; give the same options to continue, or another --out-dir"
+                )
+        if found.dataset != self.dataset.fingerprint:
+            held_out = difference(self.config.validation, found.config.validation)
+            hint = f" (and the same share held out: {held_out})" if held_out else ""
+            raise InputError(
+                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another --out-dir"
+            )
+        ours, theirs = self.config.flat(), found.config.flat()
+        for name in ours:
+            if name not in _INDIFFERENT and ours[name] != theirs[name]:
+                option = name.replace("_", "-")
+                print(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}", file=sys.stderr)
+
+    @contextmanager
+    def journalled(self) -> Iterator[None]:
+        """Write down how the block ended."""
+        reason = "finished"
+        try:
+            yield
+            reason = "patience" if self.impatient else "finished"
+        except Interrupted as stop:
+            reason = str(stop)
+            raise
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            with suppress(InputError, OSError):  # such as the full disk that is the reason
+                self.journal.note("stop", self.trainer.step, reason=reason)
+                self.logbook.close()
+
+    @property
+    def impatient(self) -> bool:
+        """Whether validation has not improved for too long."""
+        return 0 < self.config.validation.patience <= self.progress.stale
+
+    def steps(self, requests: list[int]) -> None:
+        """Train until the last step, a stop request or the end of patience.
+
+        What belongs between two steps is done before it is asked whether to go on, and each checkpoint knows what of
+        it is done; so a run that was stopped in between takes it up where it was.
+        """
+        training, trainer = self.config.training, self.trainer
+        announce_kernels()
+        with _progress_bar(trainer.step, training.steps) as bar:
+            while True:
+                if trainer.step:
+                    self._between(requests)
+                if trainer.step >= training.steps or requests or self.impatient:
+                    break
+                with undisturbed():
+                    batch = self.batches[trainer.step]
+                    result = trainer.train_step(batch)
+                self._note(result, batch.ids)
+                bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
+                bar.update()
+        if self.saved != trainer.step:
+            self._save()
+        if requests:
+            raise Interrupted(requests[0])
+        if trainer.step > self.logbook.row:  # no checkpoint knows of this row: a longer run does not have it
+            self.logbook.write(trainer.step, trainer.step * training.batch_size)
+
+    def _note(self, result: StepResult, ids: list[str]) -> None:
+        trainer = self.trainer
+        if not result.skipped:
+            self.logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
+            return
+        self.logbook.skip()
+        norm = result.norms["grad_norm"]
+        self.journal.note("skip", trainer.step, images=ids, loss=str(result.total), grad_norm=str(norm))
+        if trainer.skipped_in_a_row >= MOST_SKIPS:
+            raise InputError(
+                f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
+                f"in a row, at last with the images {', '.join(ids)}; look at them, lower --lr, or give --clip-grad 1"
+            )
+
+    def _between(self, requests: list[int]) -> None:
+        """Validation, row and checkpoint, where they are due and not done yet."""
+        training, step = self.config.training, self.trainer.step
+        improved = False
+        if self.validator and step % self.config.validation.val_interval == 0 and self.progress.last != step:
+            if requests:
+                return
+            try:
+                improved = self._validate(self.validator, requests)
+            except Abandoned:
+                return
+        if step % training.log_interval == 0 and step > self.logbook.row:
+            self.logbook.write(step, step * training.batch_size)
+        if improved:
+            self._keep_best(self._save())
+        elif step % training.save_interval == 0 and self.saved != step:
+            self._save()
+
+    def _validate(self, validator: Validator, requests: list[int]) -> bool:
+        step = self.trainer.step
+        with undisturbed():
+            outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
+        improved = self.progress.take(step, outcome.dice)
+        write_picture(self.out, step, outcome.picture)
+        self.logbook.validate(step, outcome.dice, outcome.picture)
+        self.journal.note("validation", step, dice=outcome.dice, best=self.progress.best, stale=self.progress.stale)
+        return improved
+
+    def _save(self) -> Checkpoint:
+        found = self.trainer.checkpoint(
+            self.dataset.fingerprint,
+            log=self.logbook.state(),
+            row=self.logbook.row,
+            validation=dataclasses.asdict(self.progress),
+        )
+        self.logbook.flush()  # a checkpoint must not outlive the rows before it
+        path = checkpoints.save(self.out, found, self.config.training.keep)
+        self.saved = found.step
+        self.journal.note("checkpoint", found.step, path=path.name)
+        return found
+
+    def _keep_best(self, found: Checkpoint) -> None:
+        folder = make_folder(self.out / checkpoints.BEST)
+        path = checkpoints.save(folder, found)
+        for other in checkpoints.list_checkpoints(folder):
+            if other != path:
+                checkpoints.remove(other)
+        self.journal.note("best", found.step, dice=self.progress.best)
+
+
+def _progress_bar(done: int, total: int) -> Any:
+    quiet = not sys.stderr.isatty()
+    return tqdm(initial=done, total=total, unit="step", mininterval=20 if quiet else 0.2, dynamic_ncols=True)

@@ -1,0 +1,81 @@
+"""Where a training comes from: versions, code, machine, command, data."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+import medsegdiff
+from medsegdiff.data.loader import Dataset
+from medsegdiff.runtime import toolchain
+from medsegdiff.runtime.backend import jt
+
+
+def provenance(dataset: Dataset, held_out: Optional[Dataset] = None) -> dict[str, Any]:
+    """Everything that a later reader needs to know of this start of a training, ready for JSON."""
+    return {
+        "versions": {
+            "medsegdiff": medsegdiff.__version__,
+            "python": platform.python_version(),
+            "jittor": jt.__version__,
+            "numpy": np.__version__,
+            "onednn": toolchain.package_version(toolchain.ONEDNN_WHEELS[0]),
+        },
+        "code": commit(Path(medsegdiff.__file__).resolve().parents[1]),
+        "machine": _machine(),
+        "command": shlex.join(sys.argv),
+        "process": os.getpid(),
+        "dataset": {
+            "fingerprint": dataset.fingerprint,
+            "images": len(dataset),
+            "validation": [] if held_out is None else list(held_out.ids),
+        },
+    }
+
+
+def commit(folder: Path) -> Optional[dict[str, Any]]:
+    """The Git commit checked out in `folder`, and whether tracked files differ from it; None without one."""
+    if not (folder / ".git").exists():
+        return None
+    head = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return None if head is None else {"commit": head, "modified": bool(changes)}
+
+
+def _git(folder: Path, *words: str) -> Optional[str]:
+    # Looking must not lock or change anything that somebody else may be working with.
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _machine() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpu": _cpu(),
+        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+        "device": "cuda" if jt.flags.use_cuda else "cpu",
+    }
+
+
+def _cpu() -> str:
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        described = ""
+    found = re.search(r"^model name\s*: (.*)$", described, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()

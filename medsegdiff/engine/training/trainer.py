@@ -1,0 +1,180 @@
+"""One training step: the network in training, with everything that a step changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.data.loader import Batch
+from medsegdiff.diffusion.losses import TrainingLoss
+from medsegdiff.diffusion.process import Diffusion
+from medsegdiff.diffusion.timesteps import make_timesteps
+from medsegdiff.engine.checkpoint import Checkpoint
+from medsegdiff.engine.config import RunConfig
+from medsegdiff.engine.training.learning_rate import learning_rate
+from medsegdiff.engine.training.optimiser import AdamW, Average, global_norm
+from medsegdiff.nn import weights
+from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.recompute import set_recomputed
+from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.randomness import generator
+
+
+class StepResult(NamedTuple):
+    """What one training step measured."""
+
+    losses: dict[str, np.ndarray]
+    """(N,) each: loss_diff, vb (where the variance is learned), loss (their sum), loss_cal."""
+    t: np.ndarray
+    """(N,) timesteps."""
+    total: float
+    """The scalar that was descended."""
+    norms: dict[str, float]
+    """grad_norm before, param_norm after the step."""
+    skipped: bool = False
+    """Whether nothing was learnt, as the losses or the gradient are not finite."""
+
+
+class Measured(NamedTuple):
+    """Losses of a batch, and which way is down."""
+
+    losses: dict[str, np.ndarray]
+    """(N,) each: loss_diff, vb (where the variance is learned), loss, loss_cal."""
+    total: float
+    """The scalar that is descended."""
+    gradients: dict[str, Any]
+    """Its gradient by parameter."""
+
+
+class Trainer:
+    """A network in training, with everything that a step changes."""
+
+    def __init__(self, config: RunConfig, network: Optional[MedSegDiff] = None) -> None:
+        training = config.training
+        self.config = config
+        self.network = network or MedSegDiff(config.network).initialise(training.seed)
+        self.network.train()
+        set_recomputed(self.network, training.use_checkpoint)
+        self.state = weights.state(self.network)
+        self.parameters = weights.parameters(self.network)
+        self.diffusion = Diffusion(config.diffusion)
+        self.loss = TrainingLoss(self.diffusion)
+        self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
+        self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
+        self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in training.ema_rates}
+        self.step = 0
+        self.skipped_in_a_row = 0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self.config.training, self.step)
+
+    def _streams(self, purpose: str, samples: int) -> list[np.random.Generator]:
+        return [generator(self.config.training.seed, purpose, self.step, sample) for sample in range(samples)]
+
+    def train_step(self, batch: Batch) -> StepResult:
+        """Draw timesteps and noise for `batch`, and descend.
+
+        Where a loss or the gradient is not finite, the step counts but leaves everything that is learnt as it was.
+        """
+        shape = batch.masks.shape
+        t, importance = self.timesteps.draw(self._streams("timestep", shape[0]))
+        noise = np.stack([g.standard_normal(shape[1:], np.float32) for g in self._streams("noise", shape[0])])
+        buffers = {name: value.detach() for name, value in self.state.items() if weights.is_buffer(name)}
+        measured = self.measure(batch.images, batch.masks, noise, t, importance)
+        norm = float(global_norm(measured.gradients).item())
+        losses = measured.losses
+        if not (math.isfinite(norm + measured.total) and all(np.isfinite(loss).all() for loss in losses.values())):
+            for name, value in buffers.items():
+                self.state[name].update(value)
+            jt.sync_all(True)
+            self.step += 1
+            self.skipped_in_a_row += 1
+            return StepResult(losses, t, measured.total, {"grad_norm": norm}, skipped=True)
+        self.skipped_in_a_row = 0
+        self.timesteps.update(t, losses["loss"])
+        return StepResult(losses, t, measured.total, self.descend(measured.gradients, norm))
+
+    def measure(
+        self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray
+    ) -> Measured:
+        """Losses and gradients for images (N, C, S, S), masks and noise (N, M, S, S), timesteps (N,)."""
+        count = len(images)
+        size = self.config.training.microbatch if self.config.training.microbatch > 0 else count
+        dropout = self._streams("dropout", count)
+        gradients: dict[str, Any] = {}
+        parts: list[dict[str, np.ndarray]] = []
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            self.network.dropout_streams.generators = dropout[rows]
+            losses, total = self._forward(images[rows], masks[rows], noise[rows], t[rows], importance[rows])
+            total = total * (len(images[rows]) / count)
+            losses["total"] = total.reshape(1)
+            # A graph that is retained holds every activation as long as its gradients live.
+            grads = jt.grad(total, list(self.parameters.values()), retain_graph=False)
+            for name, grad in zip(self.parameters, grads):
+                gradients[name] = gradients[name] + grad if name in gradients else grad
+            # Every part is computed before the next, or all activations live at once.
+            jt.sync([*gradients.values(), *losses.values()])
+            parts.append({name: loss.numpy() for name, loss in losses.items()})
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        total = float(arrays.pop("total").sum())
+        return Measured(arrays, total, gradients)
+
+    def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:
+        """One optimiser step; returns grad_norm before it (`norm`, where it is known), and param_norm after it."""
+        if norm is None:
+            norm = float(global_norm(gradients).item())
+        clip = self.config.training.clip_grad
+        self.optimiser.step(gradients, self.lr, clip / norm if 0 < clip < norm else 1.0)
+        self.step += 1
+        for average in self.averages.values():
+            average.update(self.step)
+        length = global_norm(self.parameters)
+        jt.sync_all(True)
+        return {"grad_norm": norm, "param_norm": float(length.item())}
+
+    def _forward(
+        self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray
+    ) -> tuple[dict[str, Any], Any]:
+        x_t = jt.array(self.loss.noisy(masks, noise, t))
+        prediction = self.network(jt.array(images), x_t, jt.array(self.loss.network_time(t)))
+        losses = self.loss(prediction, jt.array(masks), jt.array(noise), x_t, t)
+        named = {"loss": losses.diffusion, "loss_diff": losses.diff, "loss_cal": losses.cal}
+        if losses.vb is not None:
+            named["vb"] = losses.vb
+        return named, losses.total(jt.array(importance))
+
+    def smoothed(self) -> dict[str, Any]:
+        """The state to segment with: the first average, or the raw one where none is kept."""
+        return next((average.values for average in self.averages.values()), self.state)
+
+    def checkpoint(self, dataset: str = "", **more: Any) -> Checkpoint:
+        """Everything that `restore` needs, and what else (`more`) the caller will."""
+        arrays = {
+            "model": weights.to_arrays(self.state),
+            "optimizer": weights.to_arrays(self.optimiser.state()),
+            **{f"ema-{rate}": weights.to_arrays(a.values) for rate, a in self.averages.items()},
+        }
+        training = {
+            "timesteps": {name: value.tolist() for name, value in self.timesteps.state().items()},
+            "updates": self.optimiser.count,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            **more,
+        }
+        return Checkpoint(self.step, self.config, arrays, training, dataset)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue exactly where `checkpoint` was written."""
+        weights.load(self.network, checkpoint.arrays["model"])
+        saved = checkpoint.training
+        self.optimiser.load(checkpoint.arrays["optimizer"], saved.get("updates", checkpoint.step))
+        for rate, average in self.averages.items():
+            average.load(checkpoint.arrays.get(f"ema-{rate}", checkpoint.arrays["model"]))
+        if saved["timesteps"].keys() == self.timesteps.state().keys():
+            self.timesteps.load({name: np.array(values) for name, values in saved["timesteps"].items()})
+        self.step = checkpoint.step
+        self.skipped_in_a_row = saved.get("skipped_in_a_row", 0)

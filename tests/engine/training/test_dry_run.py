@@ -1,0 +1,24 @@
+from pathlib import Path
+
+from medsegdiff.engine.training.dry_run import _duration, dry_run, peak_gib
+from medsegdiff.engine.training.trainer import Trainer
+
+
+def test_it_says_what_training_takes_and_writes_nothing(config):
+    found = dict(dry_run(config, images=9))
+    assert list(found) == ["parameters", "images", "steps per epoch", "memory", "time per step"]
+    trained = sum(value.numel() for value in Trainer(config).parameters.values())
+    assert found["parameters"] == f"{trained:,}"
+    assert found["steps per epoch"] == "4.5 of 2 images; 0.9 epochs"
+    assert 0.05 < float(found["memory"].split()[0]) <= peak_gib()
+    assert "for 4 steps" in found["time per step"]
+    assert not Path(config.training.out_dir).exists()
+
+
+def test_durations_are_in_fitting_units():
+    assert [_duration(s) for s in (50, 600, 3 * 3600, 3 * 86400)] == [
+        "50 seconds",
+        "10.0 minutes",
+        "3.0 hours",
+        "3.0 days",
+    ]
