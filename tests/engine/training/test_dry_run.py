@@ -10,7 +10,7 @@ def test_it_says_what_training_takes_and_writes_nothing(config):
     trained = sum(value.numel() for value in Trainer(config).parameters.values())
     assert found["parameters"] == f"{trained:,}"
     assert found["steps per epoch"] == "4.5 of 2 images; 0.9 epochs"
-    assert 0.05 < float(found["memory"].split()[0]) <= peak_gib()
+    assert 0.05 < float(found["memory"].split()[0]) < peak_gib() + 0.01  # it is rounded
     assert "for 4 steps" in found["time per step"]
     assert not Path(config.training.out_dir).exists()
 
