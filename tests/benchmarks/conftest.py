@@ -28,11 +28,9 @@ def given(tmp_path_factory):
     return ["--model-path", str(folder / "run"), "--data-dir", str(folder / "isic")]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDSEGDIFF_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
