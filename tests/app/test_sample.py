@@ -36,6 +36,7 @@ def home(tmp_path_factory):
         Image.new("RGB", size, (200, 150, 120)).save(folder / "mine" / f"{name}.png")
     arrays = {name: value.numpy() for name, value in state(MedSegDiff(CONFIG.network).initialise(1)).items()}
     groups = {"model": arrays, "ema-0.9999": arrays}
+    (folder / "run").mkdir()
     checkpoint.save(folder / "run", checkpoint.Checkpoint(12, CONFIG, groups, training={}))
     return folder
 

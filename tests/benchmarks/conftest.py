@@ -24,6 +24,7 @@ def given(tmp_path_factory):
     network = MedSegDiff(config.network).initialise(1)
     network.out[2].weight.assign(network.out[2].weight + 0.05)  # it starts at zero: all masks would be alike
     arrays = {"model": {name: value.numpy() for name, value in state(network).items()}}
+    (folder / "run").mkdir()
     checkpoint.save(folder / "run", checkpoint.Checkpoint(12, config, arrays, training={}))
     return ["--model-path", str(folder / "run"), "--data-dir", str(folder / "isic")]
 

@@ -25,6 +25,12 @@ def test_images_are_spread_over_the_dataset_and_segmented_alike_in_any_choice(gi
     whole = {result.id: result.members for result in three.segment(sampling, three.dataset.ids)}
     (last,) = two.segment(sampling, [two.dataset.ids[1]])
     np.testing.assert_array_equal(last.members, whole[three.dataset.ids[2]])
-    truth = three.truths[last.id]
-    assert three.dice(last.id, three.dataset.mask(2)) > 0.9
+
+
+def test_dice_is_taken_at_the_image_s_own_resolution(given):
+    trained = Trained(Path(given[1]), Path(given[3]), 1)
+    (id,) = trained.dataset.ids
+    truth = trained.truths[id]
     assert truth.shape == (64, 64)
+    assert trained.dice(id, truth[None].astype(np.float32)) == 1
+    assert trained.dice(id, np.zeros((1, 32, 32), np.float32)) == 0
