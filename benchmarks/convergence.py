@@ -1,17 +1,19 @@
-"""Do DDIM and DPM-Solver++ find the same mask? Their distance to many-step DDIM as their steps grow.
+"""Do DDIM and DPM-Solver++ find the same mask? Their distance to many-step DDIM as their evaluations grow.
 
     python -m benchmarks.convergence --model-path RUN --data-dir DIR [--out-dir docs/sampling]
 
 Both solve the same equation, so from the same noise both must come to the same mask. Left, without a network: the
 ideal denoise function for the dataset's own masks as the only ones there are, 1000-step schedule. Right: the
-trained network with its own schedule. Writes `convergence.csv` and `convergence.png`.
+trained network with its own schedule. All are compared at the schedule's first timestep: there DPM-Solver++ ends, and
+there DDIM stands before its last step, one evaluation short of them all. Writes `convergence.csv` and
+`convergence.png`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ import numpy as np
 
 from benchmarks.trained import Trained
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
-from medsegdiff.diffusion.samplers import Denoise, Noise, ddim, dpm_solver_pp, final
+from medsegdiff.diffusion.samplers import Denoise, Noise, State, ddim, dpm_solver_pp, final
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
 from medsegdiff.runtime.randomness import generator
@@ -32,7 +34,8 @@ class Result(NamedTuple):
 
     panel: str
     sampler: str
-    steps: int
+    evaluations: int
+    """Of the network, up to the state that is compared."""
     difference: float
     """Mean absolute difference over pixels and masks, at the schedule's first timestep."""
     same: float
@@ -62,17 +65,21 @@ def compare(panel: str, denoise: Denoise, config: DiffusionConfig, start: np.nda
     def noise(_: int) -> np.ndarray:
         return start
 
-    # The last step of DDIM leaves the schedule; the state before it is where DPM-Solver++ ends.
-    reference = list(ddim(denoise, Diffusion(config), noise))[-2].x
+    reference = _before_the_last(ddim(denoise, Diffusion(config), noise))
     for steps in (steps for steps in STEPS if steps < config.diffusion_steps):
         found = {
-            "ddim": list(ddim(denoise, Diffusion(config, str(steps)), noise))[-2].x,
-            "dpm++": _solve(denoise, config, noise, steps, 0),
-            "dpm++ without clipping": _solve(denoise, config, noise, steps, None),
-            "dpm++ with dynamic thresholding": _solve(denoise, config, noise, steps, 0.995),
+            ("ddim", steps - 1): _before_the_last(ddim(denoise, Diffusion(config, str(steps)), noise)),
+            ("dpm++", steps): _solve(denoise, config, noise, steps, 0),
+            ("dpm++ without clipping", steps): _solve(denoise, config, noise, steps, None),
+            ("dpm++ with dynamic thresholding", steps): _solve(denoise, config, noise, steps, 0.995),
         }
-        for sampler, x in found.items():
-            yield Result(panel, sampler, steps, float(np.abs(x - reference).mean()), _same(x, reference))
+        for (sampler, evaluations), x in found.items():
+            yield Result(panel, sampler, evaluations, float(np.abs(x - reference).mean()), _same(x, reference))
+
+
+def _before_the_last(states: Iterator[State]) -> np.ndarray:
+    """Where DPM-Solver++ ends; the last step of DDIM leaves the schedule."""
+    return list(states)[-2].x
 
 
 def _solve(denoise: Denoise, config: DiffusionConfig, noise: Noise, steps: int, threshold: float | None) -> np.ndarray:
@@ -86,7 +93,7 @@ def _same(x: np.ndarray, reference: np.ndarray) -> float:
     return float((dice >= 0.99).mean())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Compute both panels, write the numbers and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", type=Path, required=True)
@@ -94,7 +101,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=300, help="masks of the ideal denoise function")
     parser.add_argument("--images", type=int, default=8, help="images, or starting points")
     parser.add_argument("--out-dir", type=Path, default=Path("docs/sampling"))
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.out_dir.mkdir(parents=True, exist_ok=True)
     trained = Trained(options.model_path, options.data_dir, options.masks)
     dataset, count = trained.dataset, options.images
@@ -117,7 +124,7 @@ def main() -> None:
         rows.writerows((*r[:3], f"{r.difference:.3e}", f"{r.same:.3f}") for r in results)
     draw(options.out_dir / "convergence.png", results)
     for r in results:
-        print(f"{r.panel:34} {r.sampler:28} {r.steps:4}  {r.difference:.2e}  same mask {r.same:.0%}")
+        print(f"{r.panel:34} {r.sampler:28} {r.evaluations:4}  {r.difference:.2e}  same mask {r.same:.0%}")
 
 
 def draw(path: Path, results: list[Result]) -> None:
@@ -128,7 +135,7 @@ def draw(path: Path, results: list[Result]) -> None:
     panels = list(dict.fromkeys(r.panel for r in results))
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True), panels):
         for sampler, marker in zip(dict.fromkeys(r.sampler for r in results), "s^vD"):
-            points = [(r.steps, r.difference) for r in results if (r.panel, r.sampler) == (panel, sampler)]
+            points = [(r.evaluations, r.difference) for r in results if (r.panel, r.sampler) == (panel, sampler)]
             axes.loglog(*zip(*points), marker=marker, markersize=4, label=sampler)
         axes.set(title=panel, xlabel="network evaluations")
         axes.set_xticks(STEPS, [str(step) for step in STEPS])

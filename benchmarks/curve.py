@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,13 @@ def start(case: Case, dtype: torch.dtype) -> TorchMedSegDiff:
     return network.to(dtype).train()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--isic-dir", type=Path, required=True, help="folder with the ISIC 2016 training CSV")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
     parser.add_argument("--steps", type=int, default=10)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     case, dtype = load(CASE), getattr(torch, options.precision)
     batch, images = case.meta["batch"], case.meta["images"]
     dataset = prepare(find_cases(options.isic_dir, "train")[:images], case.config["image_size"])

@@ -1,10 +1,11 @@
 """Seconds for a finished image, an ensemble of 5: the published way of sampling and ours, side by side.
 
-    python -m benchmarks.sampling --model-path RUN --data-dir DIR [--rounds 3]
+    python -m benchmarks.sampling --model-path RUN --data-dir DIR [--rounds 3] [--dice-images 20]
 
 Same weights, same machine, one run; the ways take turns, each time is the median of the rounds. From one way to
 the next a single cause changes. The published way is run by this package's own network and kernels, so the ratio
-says nothing of the frameworks.
+says nothing of the frameworks. Then the Dice of both ends over more images, written to a CSV file one by one: what it
+already holds is not computed again, so an interrupted run is continued. `--rounds 0` compares the Dice alone.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 
+from benchmarks.records import Scores
 from benchmarks.trained import Trained
 from medsegdiff.diffusion import samplers
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
 from medsegdiff.masks.statistics import summarise
+from medsegdiff.runtime.randomness import generator
 
 MEMBERS = 5
 
@@ -45,9 +48,10 @@ def one_by_one(trained: Trained, sampling: SamplingConfig, images: int, encode_e
     return results
 
 
-def _encoding_each_step(trained: Trained, sampling: SamplingConfig, image: np.ndarray, index: int, member: int):  # noqa: ANN202
+def _encoding_each_step(
+    trained: Trained, sampling: SamplingConfig, image: np.ndarray, index: int, member: int
+) -> Iterator[samplers.State]:
     segmenter = trained.segmenter(sampling)
-    from medsegdiff.runtime.randomness import generator
 
     def denoise(x: np.ndarray, t: float) -> samplers.Output:
         return network_denoise(segmenter.network, segmenter.encode(image))(x, t)
@@ -59,22 +63,45 @@ def _encoding_each_step(trained: Trained, sampling: SamplingConfig, image: np.nd
     return samplers.ddpm(denoise, segmenter.diffusion, noise)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time the ways in turn, compare their masks and their Dice, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of timing")
     parser.add_argument("--dice-images", type=int, default=20, help="images that the Dice is taken over")
-    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
-    options = parser.parse_args()
+    parser.add_argument("--dice", type=Path, default=Path("docs/sampling/dice.csv"), help="the Dice of every image")
+    parser.add_argument("--out", type=Path, help="write the seconds here, as JSON")
+    options = parser.parse_args(argv)
+    scores = Scores(options.dice)
     trained = Trained(options.model_path, options.data_dir, options.dice_images)
+    diffusion = trained.weights.config.diffusion
+    ours = SamplingConfig(members=MEMBERS).resolved(diffusion)
+    published = dataclasses.replace(ours, sampler="ddpm", steps=diffusion.diffusion_steps)
+    if options.rounds:
+        seconds = measure_seconds(trained, published, ours, options.rounds)
+        medians = {name: float(np.median(times)) for name, times in seconds.items()}
+        print(_table(medians))
+        if options.out:
+            content = {"seconds": seconds, "medians": medians}
+            options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    # The masks of the published way are those of its batched form, which is faster to ask.
+    before, after = (scores.complete(trained, sampling) for sampling in (published, ours))
+    points = summarise([100 * (after[name] - before[name]) for name in before])
+    print(
+        f"Dice over {len(before)} images: published {100 * np.mean(list(before.values())):.2f}, "
+        f"ours {100 * np.mean(list(after.values())):.2f}; difference {points.mean:+.2f} points "
+        f"(95 % interval {points.low:+.2f} to {points.high:+.2f})"
+    )
 
-    ours = SamplingConfig(members=MEMBERS).resolved(trained.weights.config.diffusion)
-    slow = dataclasses.replace(ours, sampler="ddpm", steps=100)
+
+def measure_seconds(
+    trained: Trained, slow: SamplingConfig, ours: SamplingConfig, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds an image of every round, by way; from one way to the next, `slow` to `ours`, a single thing changes."""
     group = max(1, ours.batch_size // MEMBERS)
     ways: dict[str, tuple[int, Callable[[], Sequence[np.ndarray]]]] = {
-        "published: 100 ddpm steps, masks one by one, image encoded at each step": (
+        f"published: {slow.steps} ddpm steps, masks one by one, image encoded at each step": (
             1,
             lambda: one_by_one(trained, slow, 1, True),
         ),
@@ -84,7 +111,7 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     masks: dict[str, np.ndarray] = {}
-    for turn in range(options.rounds + 1):
+    for turn in range(rounds + 1):
         for name, (images, run) in ways.items():
             begun = time.perf_counter()
             masks[name] = run()[0]
@@ -94,27 +121,13 @@ def main() -> None:
     for other in (once, batched):
         difference = np.abs(masks[published] - masks[other]).max()
         print(f"largest difference of the published way's masks and '{other}': {difference:.1e}")
-    medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    print(_table(medians))
-
-    # The masks of the published way are those of the batched one, which is faster to ask.
-    dice = {
-        name: [trained.dice(result.id, result.probability) for result in trained.segment(sampling)]
-        for name, sampling in (("published", slow), ("ours", ours))
-    }
-    points = summarise([100 * (a - b) for a, b in zip(dice["ours"], dice["published"])])
-    print(
-        f"Dice over {len(dice['ours'])} images: published {100 * np.mean(dice['published']):.2f}, "
-        f"ours {100 * np.mean(dice['ours']):.2f}; difference {points.mean:+.2f} points "
-        f"(95 % interval {points.low:+.2f} to {points.high:+.2f})"
-    )
-    if options.out:
-        content = {"seconds": seconds, "medians": medians, "dice": dice}
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return seconds
 
 
 def _members(trained: Trained, sampling: SamplingConfig, images: int) -> list[np.ndarray]:
-    return [result.members for result in trained.segment(sampling, images)]
+    """Of the first images."""
+    found = {result.id: result.members for result in trained.segment(sampling, trained.dataset.ids[:images])}
+    return [found[name] for name in trained.dataset.ids[:images]]
 
 
 def _table(medians: dict[str, float]) -> str:

@@ -2,32 +2,31 @@
 
     python -m benchmarks.steps --model-path RUN --data-dir DIR [--images 100] [--out-dir docs/sampling]
 
-Writes `steps.csv` (the Dice of every image), `steps.png` and prints the table in Markdown. What `steps.csv`
-already holds is not computed again, so an interrupted run is continued.
+Writes `steps.csv` (the Dice of every image, with the model, members and number of images it belongs to), `steps.png`
+and prints the table in Markdown. What `steps.csv` already holds of this model is not computed again, so an
+interrupted run is continued; what it holds of others stays, and is not shown.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.records import Dice, Scores, Setting
 from benchmarks.trained import Trained
 from medsegdiff.engine.config import SAMPLERS, SamplingConfig
 from medsegdiff.masks.statistics import summarise
 
 STEPS = (1, 2, 3, 5, 8, 10, 20, 25, 50, 100)
 REFERENCE = ("ddpm", 100)
-COLUMNS = ("sampler", "steps", "id", "dice")
-
-Scores = dict[tuple[str, int], dict[str, float]]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing, then draw and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", type=Path, required=True)
@@ -38,51 +37,29 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--out-dir", type=Path, default=Path("docs/sampling"))
-    options = parser.parse_args()
-    options.out_dir.mkdir(parents=True, exist_ok=True)
-    path = options.out_dir / "steps.csv"
-    scores = read(path)
+    options = parser.parse_args(argv)
+    scores = Scores(options.out_dir / "steps.csv")
+    trained = Trained(options.model_path, options.data_dir, options.images)
+    setting = Setting(trained.model, options.members, len(trained.dataset))
     wanted = [(sampler, steps) for steps in options.steps for sampler in options.samplers]
-    missing = [key for key in wanted if key not in scores]
-    trained = Trained(options.model_path, options.data_dir, options.images) if missing else None
-    for sampler, steps in tqdm(missing, unit="run"):
+    there = scores.read(setting)
+    for sampler, steps in tqdm([way for way in wanted if way not in there], unit="run"):
         sampling = SamplingConfig(sampler=sampler, steps=steps, members=options.members, batch_size=options.batch_size)
         begun = time.perf_counter()
-        results = trained.segment(sampling)
-        scores[sampler, steps] = {result.id: trained.dice(result.id, result.probability) for result in results}
+        dice = scores.complete(trained, sampling)
         seconds = time.perf_counter() - begun
-        write(path, scores)
-        mean = np.mean(list(scores[sampler, steps].values()))
-        tqdm.write(f"{sampler:10} {steps:4} evaluations: Dice {mean:.4f}, {seconds:.0f} s")
-    draw(options.out_dir / "steps.png", scores)
-    print(table(scores))
+        tqdm.write(f"{sampler:10} {steps:4} evaluations: Dice {np.mean(list(dice.values())):.4f}, {seconds:.0f} s")
+    dice = scores.read(setting)
+    draw(options.out_dir / "steps.png", dice)
+    print(table(dice))
 
 
-def read(path: Path) -> Scores:
-    """The scores that were written before."""
-    scores: Scores = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                scores.setdefault((row["sampler"], int(row["steps"])), {})[row["id"]] = float(row["dice"])
-    return scores
-
-
-def write(path: Path, scores: Scores) -> None:
-    """Write them all."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        for (sampler, steps), dice in sorted(scores.items()):
-            rows.writerows((sampler, steps, name, f"{value:.5f}") for name, value in dice.items())
-
-
-def table(scores: Scores) -> str:
+def table(scores: Dice) -> str:
     """Mean Dice in points, and below it the difference to the reference with its 95 % interval."""
-    samplers = [sampler for sampler in SAMPLERS if any(key[0] == sampler for key in scores)]
+    samplers = [sampler for sampler in SAMPLERS if any(way[0] == sampler for way in scores)]
     reference = scores.get(REFERENCE)
     lines = [f"| evaluations | {' | '.join(samplers)} |", "| ---: |" + " --- |" * len(samplers)]
-    for steps in sorted({key[1] for key in scores}):
+    for steps in sorted({way[1] for way in scores}):
         cells = []
         for sampler in samplers:
             dice = scores.get((sampler, steps))
@@ -99,7 +76,7 @@ def _cell(dice: dict[str, float], reference: dict[str, float] | None) -> str:
     return f"{mean} ({difference.mean:+.1f}; {difference.low:+.1f} to {difference.high:+.1f})"
 
 
-def draw(path: Path, scores: Scores) -> None:
+def draw(path: Path, scores: Dice) -> None:
     """Dice over evaluations, a line for each sampler."""
     from matplotlib.figure import Figure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from medsegdiff.app.sample import find_inputs
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.images import read_mask
-from medsegdiff.engine.checkpoint import load_weights
+from medsegdiff.engine.checkpoint import Weights, load_weights
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.prediction import build_segmenter
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
@@ -19,10 +21,11 @@ from medsegdiff.masks.metrics import overlap
 
 
 class Trained:
-    """A checkpoint and the first test images of a dataset, evenly spread."""
+    """The averaged weights of a checkpoint, and so many of a dataset's test images, evenly spread."""
 
     def __init__(self, model_path: Path, data_dir: Path, images: int) -> None:
         self.weights = load_weights(model_path, "ema")
+        self.model = name_of(self.weights)
         config = self.weights.config
         cases = [case for case in find_inputs(str(data_dir), []) if case.mask]
         chosen = np.unique(np.linspace(0, len(cases) - 1, min(images, len(cases))).round().astype(int))
@@ -35,13 +38,22 @@ class Trained:
         """The network with a sampler."""
         return Segmenter(self._network, self.weights.config.diffusion, sampling)
 
-    def segment(self, sampling: SamplingConfig, images: int = 0) -> list[Segmentation]:
-        """Segment the first `images` (0: all), in their order."""
-        ids = self.dataset.ids[: images or None]
-        found = {result.id: result for result in self.segmenter(sampling).segment(ids, self.dataset.image, True)}
-        return [found[name] for name in ids]
+    def segment(self, sampling: SamplingConfig, ids: Sequence[str]) -> Iterator[Segmentation]:
+        """Segment some of the images, with their members; an ensemble that settles early comes early."""
+        numbers = {name: index for index, name in enumerate(self.dataset.ids)}
+        return self.segmenter(sampling).segment(ids, lambda i: self.dataset.image(numbers[ids[i]]), keep_members=True)
 
     def dice(self, name: str, probability: np.ndarray) -> float:
         """Dice of a probability (1, S, S) at the image's own resolution, cut at one half."""
         truth = self.truths[name]
         return overlap(resize_probability(probability[0], truth.shape) > THRESHOLD, truth).dice
+
+
+def name_of(weights: Weights) -> str:
+    """The checkpoint's name, which is its training step, or else the file's, and a short digest of the weights."""
+    source, hasher = Path(weights.source), hashlib.blake2b(digest_size=4)
+    for name, array in sorted(weights.arrays.items()):
+        hasher.update(f"{name} {array.dtype} {array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    folder = source.parent.name
+    return f"{folder if folder.startswith('step-') else source.stem}-{hasher.hexdigest()}"

@@ -16,6 +16,10 @@ from medsegdiff.runtime.errors import InputError
 class Parser(ArgumentParser):
     """A parser whose complaints are one line, and which takes - and _ in option names alike."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Its own spelling, --print_config, would be the only option with an underscore.
+        super().__init__(*args, **{"print_config": "--print-config", **options})
+
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
         line = " ".join(str(message).split())

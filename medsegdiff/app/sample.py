@@ -88,8 +88,9 @@ def sample(
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):
         raise InputError(f"--weights {weights}: must be ema or model")
-    cases = find_inputs(data_dir, images)
-    cases = cases[:limit] if limit > 0 else cases
+    if limit < 0:
+        raise InputError(f"--limit {limit}: must be at least 0 (all)")
+    cases = find_inputs(data_dir, images)[: limit or None]
     for case in cases:
         check_id(case.id)
     for name in traces:
@@ -109,6 +110,7 @@ def sample(
         differs = difference(_for_sampling(wanted), _for_sampling(has))
         if differs:
             raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     cache = Path(cache_dir) if cache_dir else None
     dataset = prepare(
         cases,

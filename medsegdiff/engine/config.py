@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.diffusion.schedule import respace
 from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.masks.fusion import RULES
 from medsegdiff.nn.config import NetworkConfig
@@ -122,25 +123,28 @@ class SamplingConfig:
         return ends
 
     def resolved(self, diffusion: DiffusionConfig) -> SamplingConfig:
-        """The same with the number of steps that the default stands for (measured: docs/sampling.md)."""
-        if self.steps is not None:
-            return self
-        steps = _MASK_STEPS if diffusion.predict_xstart else _NOISE_STEPS
-        return dataclasses.replace(self, steps=min(steps, diffusion.diffusion_steps))
-
-    def spacing(self, schedule_steps: int) -> str:
-        """The respacing of a schedule of so many steps.
+        """The same with `steps` the network evaluations that a mask takes (the default: docs/sampling.md).
 
         Raises:
-            InputError: more steps are asked for than there are.
+            InputError: more steps are asked for than there are, or the respacing does not fit.
         """
+        trained = diffusion.diffusion_steps
         if self.timestep_respacing:
-            return self.timestep_respacing
-        if self.steps and self.steps > schedule_steps:
-            raise InputError(
-                f"--steps {self.steps}: the model was trained with {schedule_steps} steps; use at most those"
-            )
-        return str(self.steps) if self.steps else ""
+            steps = len(respace(trained, self.timestep_respacing))
+        elif self.steps is None:
+            steps = min(_MASK_STEPS if diffusion.predict_xstart else _NOISE_STEPS, trained)
+        else:
+            steps = self.steps or trained
+        if steps > trained and not self.continuous:
+            raise InputError(f"--steps {steps}: the model was trained with {trained} steps; use at most those")
+        return dataclasses.replace(self, steps=steps)
+
+    def spacing(self, diffusion: DiffusionConfig) -> str:
+        """The respacing of the training schedule; empty where all its steps are visited, or none in particular."""
+        steps = self.resolved(diffusion).steps
+        if self.continuous or steps == diffusion.diffusion_steps:
+            return ""
+        return self.timestep_respacing or str(steps)
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from medsegdiff import __version__
 from medsegdiff.data.cache import Prepared
@@ -24,6 +20,8 @@ from medsegdiff.data.images import read_image, read_labels, read_mask
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.checkpoint import Weights
 from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.engine.evaluation.predictions import Ensemble, write_ensembles
+from medsegdiff.engine.progress import Progress
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.masks.animation import Frame, write_trace
 from medsegdiff.masks.decision import decide
@@ -76,7 +74,7 @@ def predict(
 ) -> None:
     """Segment `cases`, whose resized images are `dataset`, into the files of `masks.files` in `out`.
 
-    Beside them `images.csv` (members and their agreement, for each image) and `run.json`.
+    Beside them `images.csv` (of each image's ensemble what `evaluation.predictions.Ensemble` lists) and `run.json`.
 
     Raises:
         InputError: the folder cannot be written, or an image to trace is not there.
@@ -90,20 +88,21 @@ def predict(
     announce_kernels()
     begun = time.time()
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
-    rows = {}
-    with _progress(segmenter, len(cases)) as bar:
+    ensembles = {}
+    with Progress(dataset.ids, segmenter.sampling) as progress:
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
-            bar.update(len(ids))
+            progress.step(ids)
             tracer.see(ids, members, state)
 
         for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step):
+            progress.settled(result.id)
             case, size = by_id[result.id]
             _write(result, case, size, out, extras)
-            rows[result.id] = (result.count, "" if result.agreement is None else f"{result.agreement:.6f}")
+            ensembles[result.id] = Ensemble(result.count, result.empty, result.agreement)
             if result.id in tracer.frames:
                 write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
-    _write_images(out, dataset.ids, rows)
+    write_ensembles(out, {name: ensembles[name] for name in dataset.ids})
     _write_run(out, segmenter, source, dataset, time.time() - begun)
 
 
@@ -117,21 +116,6 @@ class _Tracer:
         for row, (name, member) in enumerate(zip(ids, members)):
             if name in self.frames and member == 0:
                 self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
-
-
-@contextmanager
-def _progress(segmenter: Segmenter, images: int) -> Iterator[tqdm]:
-    """A bar over all network evaluations; where ensembles adapt, over as many as there can be."""
-    most = segmenter.sampling.member_range[1]
-    quiet = not sys.stderr.isatty()
-    with tqdm(
-        total=images * most * segmenter.evaluations,
-        desc=f"{images} images x {segmenter.sampling.members} members x {segmenter.evaluations} steps",
-        unit="eval",
-        mininterval=20 if quiet else 0.2,
-        dynamic_ncols=True,
-    ) as bar:
-        yield bar
 
 
 def _write(result: Segmentation, case: Case, size: tuple[int, int], out: Path, extras: Extras) -> None:
@@ -148,13 +132,6 @@ def _foreground(maps: Maps, case: Case) -> tuple[np.ndarray, Optional[np.ndarray
     if len(maps.probability) == 1:
         return maps.probability[0], None if case.mask is None else read_mask(case.mask) > 127
     return (decide(maps.probability) > 0).astype(np.float32), None if case.mask is None else read_labels(case.mask) > 0
-
-
-def _write_images(out: Path, ids: Sequence[str], rows: dict[str, tuple[int, str]]) -> None:
-    with replacing(out / "images.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("id", "members", "agreement"))
-        table.writerows((name, *rows[name]) for name in ids)
 
 
 def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -34,8 +34,10 @@ class Segmentation(NamedTuple):
     them (version "v1")."""
     count: int
     """How many members there are."""
+    empty: int
+    """How many of them have no foreground at all."""
     agreement: Optional[float]
-    """Expected Dice of two members; None for a single one."""
+    """Expected Dice of two members, two empty ones being alike; None for a single one."""
     members: np.ndarray
     """(K, M, S, S) float32 in [0, 1]: the members, where they were asked for; else K = 0."""
 
@@ -58,7 +60,8 @@ class _Image:
 
     def __init__(self, id: str, condition: Condition, sampling: SamplingConfig, keep: bool) -> None:
         self.id, self.condition, self.sampling = id, condition, sampling
-        self.ensemble, self.cal = Ensemble(), Ensemble()
+        self.ensemble = Ensemble()
+        self.cal: Union[np.ndarray, float] = 0.0  # the sum
         self.kept: Optional[list[np.ndarray]] = [] if keep else None
         self.handed = 0
         self.done = False
@@ -80,7 +83,7 @@ class _Image:
         if self.done:
             return
         self.ensemble.add(mask)
-        self.cal.add(cal)
+        self.cal = self.cal + cal.astype(np.float64)
         if self.kept is not None:
             self.kept.append(mask)
         least, most = self.sampling.member_range
@@ -94,8 +97,9 @@ class _Image:
             self.id,
             ensemble.fuse(self.sampling.fusion),
             ensemble.std,
-            self.cal.mean,
+            np.float32(self.cal / ensemble.count),
             ensemble.count,
+            ensemble.empty,
             ensemble.agreement,
             np.array(self.kept or (), np.float32),
         )
@@ -108,9 +112,9 @@ class Segmenter:
         network.eval()
         self.network = network
         self.sampling = sampling = sampling.resolved(diffusion)
-        spacing = "" if sampling.continuous else sampling.spacing(diffusion.diffusion_steps)
-        self.diffusion = Diffusion(diffusion, spacing)
-        self.evaluations = sampling.steps if sampling.continuous and sampling.steps else len(self.diffusion)
+        self.diffusion = Diffusion(diffusion, sampling.spacing(diffusion))
+        self.evaluations: int = sampling.steps
+        """Of the network, for each mask."""
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""

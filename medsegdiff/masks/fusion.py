@@ -124,10 +124,19 @@ class Ensemble:
 
     @property
     def agreement(self) -> Optional[float]:
-        """Expected Dice of two members' masks, the mean over channels; None for a single member."""
+        """Expected Dice of two members' masks, the mean over channels; None for a single member.
+
+        Two empty masks have Dice 1: members that all see nothing agree. `empty` tells such an ensemble from others.
+        """
         if self.count < 2:
             return None
         return float(np.mean([pairwise_dice(masks) for masks in self._masks]))
+
+    @property
+    def empty(self) -> int:
+        """How many members have no foreground, in any channel."""
+        self._need_member()
+        return sum(not any(bits.any() for bits in member) for member in zip(*(masks.bits for masks in self._masks)))
 
     @property
     def unsettled(self) -> float:

@@ -18,7 +18,7 @@ def folders(tmp_path):
     for id in ("a", "b"):
         Image.fromarray(labels).save(tmp_path / "truth" / f"{id}.png")
         write_prediction(tmp_path / "pred", id, Maps(classes, members=[classes, classes], cal=classes))
-    (tmp_path / "pred" / "images.csv").write_text("id,members,agreement\na,2,1\nb,2,0.5\n")
+    (tmp_path / "pred" / "images.csv").write_text("id,members,empty,agreement\na,2,0,1\nb,2,0,0.5\n")
     return ["--pred-path", str(tmp_path / "pred"), "--gt-path", str(tmp_path / "truth")]
 
 

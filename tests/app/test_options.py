@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from typing import Optional
 
@@ -137,6 +138,24 @@ def test_help_is_the_docstring_s():
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_has_its_help(section):
     assert helps(section).keys() == {field.name for field in dataclasses.fields(section)}
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+@pytest.mark.parametrize("option", ["--print-config", "--print_config"])
+def test_the_configuration_is_printed_and_read_back(command, option, tmp_path, capsys):
+    module = importlib.import_module(f"medsegdiff.app.{command}")
+    parser = Parser(prog=f"medsegdiff {command}")
+    module.configure(parser)
+    assert "--print-config" in parser.format_help()
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--batch-size", "7", option])
+    assert ended.value.code == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    options = parser.parse_args(["--config", str(file)])
+    assert options.batch_size == 7
+    del options["config"]
+    assert options.as_dict() == yaml.safe_load(file.read_text())
 
 
 def test_a_saved_configuration_is_read_back(tmp_path):

@@ -66,12 +66,31 @@ def test_several_averages_may_be_asked_for():
     assert TrainingConfig(ema_rate="").ema_rates == []
 
 
-def test_the_spacing_follows_steps_unless_it_is_given():
-    assert SamplingConfig(steps=25).spacing(100) == "25"
-    assert SamplingConfig(steps=0).spacing(100) == ""
-    assert SamplingConfig(steps=25, timestep_respacing="ddim10").spacing(100) == "ddim10"
-    with pytest.raises(InputError, match=r"--steps 25.*20"):
-        SamplingConfig(steps=25).spacing(20)
+@pytest.mark.parametrize(
+    ("options", "steps", "spacing"),
+    [
+        ({"steps": 25}, 25, "25"),
+        ({"steps": 0}, 100, ""),
+        ({"steps": 100}, 100, ""),
+        ({"steps": 7, "timestep_respacing": "ddim10"}, 10, "ddim10"),
+        ({"timestep_respacing": "10,15,20"}, 45, "10,15,20"),
+        ({"sampler": "dpm++", "steps": 150}, 150, ""),
+        ({"sampler": "dpm++", "steps": 0}, 100, ""),
+    ],
+)
+def test_the_steps_that_are_done_are_resolved_and_spaced(options, steps, spacing):
+    diffusion, sampling = DiffusionConfig(diffusion_steps=100), SamplingConfig(**options)
+    assert sampling.resolved(diffusion).steps == steps
+    assert sampling.resolved(diffusion).resolved(diffusion) == sampling.resolved(diffusion)
+    assert sampling.spacing(diffusion) == sampling.resolved(diffusion).spacing(diffusion) == spacing
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"steps": 31}, r"--steps 31.*30 steps"), ({"timestep_respacing": "31"}, "31 steps cannot")]
+)
+def test_steps_that_there_are_not_are_refused(options, named):
+    with pytest.raises(InputError, match=named):
+        SamplingConfig(**options).resolved(DiffusionConfig(diffusion_steps=30))
 
 
 def test_the_difference_of_two_configurations_names_the_option_and_both_values():
@@ -92,7 +111,6 @@ def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predic
     diffusion = DiffusionConfig(diffusion_steps=100, predict_xstart=predict_xstart)
     assert SamplingConfig().resolved(diffusion).steps == steps
     assert SamplingConfig(steps=7).resolved(diffusion).steps == 7
-    assert SamplingConfig(steps=0).resolved(diffusion).steps == 0
 
 
 @pytest.mark.parametrize(("members", "ends"), [(1, (1, 1)), ("4", (4, 4)), ("3..25", (3, 25)), ("2..2", (2, 2))])

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 
@@ -9,6 +8,7 @@ from PIL import Image
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.engine.evaluation.predictions import read_ensembles
 from medsegdiff.engine.prediction import Extras, predict
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.masks.files import read_probability
@@ -16,6 +16,7 @@ from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.errors import InputError
 
 SAMPLING = SamplingConfig(steps=3, members=3)
+UNTIL = 0.895  # some of these images settle with four members, some with five
 SIZES = {"a.1": (40, 50), "b": (64, 33), "c": (32, 32), "d": (70, 70)}
 
 
@@ -54,34 +55,53 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "dpm++"])
-def test_the_files_are_the_same_bytes_for_any_batch_size_and_order(write, sampler):
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"sampler": "dpm++"},
+        {"sampler": "sde-dpm++"},
+        {"sampler": "ddim", "eta": 0.5},
+        {"fusion": "staple"},
+        {"members": "2..6", "until": UNTIL},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())) or "defaults",
+)
+def test_the_files_are_the_same_bytes_for_any_batch_size_and_order(write, sampling):
     extras = Extras(members=True)
-    whole = contents(write("whole", extras=extras, batch_size=16, sampler=sampler))
-    assert len(whole) == len(SIZES) * (4 + 1 + 3)  # mask, prob, std, entropy; cal; members
+    folder = write("whole", extras=extras, batch_size=16, **sampling)
+    whole, counts = contents(folder), {id: ensemble.members for id, ensemble in read_ensembles(folder).items()}
+    assert list(counts) == list(SIZES)
+    assert set(counts.values()) == {3} if "members" not in sampling else len(set(counts.values())) > 1
+    assert len(whole) == sum(4 + 1 + count for count in counts.values())  # mask, prob, std, entropy; cal; members
     for name, options in {
         "alone": {"batch_size": 1},
         "three": {"batch_size": 3},
         "shuffled": {"batch_size": 16, "order": [2, 0, 3, 1]},
         "part": {"batch_size": 4, "order": [3]},
     }.items():
-        other = contents(write(name, extras=extras, sampler=sampler, **options))
+        other = contents(write(name, extras=extras, **sampling, **options))
         assert other == {file: whole[file] for file in other}
-        assert len(other) == (len(whole) if name != "part" else 8)
+        assert len(other) == (len(whole) if name != "part" else 5 + counts["d"])
+
+
+def test_the_run_says_what_was_done(write):
+    for options, steps in (({}, 3), ({"timestep_respacing": "2,5"}, 7), ({"steps": 0}, 30)):
+        run = json.loads((write("run", **options) / "run.json").read_text())
+        assert run["sampling"]["steps"] == run["network_evaluations_per_mask"] == steps
+        assert run["sampling"]["timestep_respacing"] == options.get("timestep_respacing", "")
 
 
 def test_what_is_known_of_each_image_is_listed(write):
     folder = write("listed", members="2..4", until=1e-9)
-    with (folder / "images.csv").open() as file:
-        rows = {row["id"]: row for row in csv.DictReader(file)}
-    assert list(rows) == list(SIZES)
-    assert {row["members"] for row in rows.values()} == {"4"}
-    assert all(0 <= float(row["agreement"]) <= 1 for row in rows.values())
+    ensembles = read_ensembles(folder)
+    assert list(ensembles) == list(SIZES)
+    assert {ensemble.members for ensemble in ensembles.values()} == {4}
+    assert all(0 <= ensemble.agreement <= 1 for ensemble in ensembles.values())
     run = json.loads((folder / "run.json").read_text())
     assert run["sampling"]["until"] == 1e-9
     assert run["network_evaluations_per_mask"] == 3
-    with (write("single", members=1) / "images.csv").open() as file:
-        assert {row["agreement"] for row in csv.DictReader(file)} == {""}
+    assert {ensemble.agreement for ensemble in read_ensembles(write("single", members=1)).values()} == {None}
 
 
 def test_extras_are_written_where_they_are_asked_for(write):

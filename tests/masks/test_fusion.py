@@ -123,6 +123,17 @@ def test_agreement_is_the_mean_dice_of_pairs():
     assert ensemble.agreement == pytest.approx((0 + 2 / 3 + 2 / 3) / 3)
 
 
+def test_members_without_foreground_agree_and_are_counted():
+    ensemble = fusion.Ensemble()
+    nothing, second = np.zeros((2, 2, 4)), np.zeros((2, 2, 4))
+    second[1, 0, 0] = 1
+    for count, (member, empty) in enumerate(((nothing, 1), (nothing, 2), (second, 2), (nothing, 3)), start=1):
+        ensemble.add(member)
+        assert ensemble.empty == empty
+        if count == 2:
+            assert ensemble.agreement == 1
+
+
 def test_an_ensemble_settles_as_its_standard_error_falls():
     rng = np.random.default_rng(0)
     base = np.zeros((1, 10, 10))

@@ -27,7 +27,8 @@ class Score:
 
     Always there are "published_iou", "published_dice", "dice", "iou", "precision" and "recall", with more
     than two classes the last four with "_class1", ... appended, too. Where files allow: "brier", "ged",
-    "agreement", and those of `COMPARED` after "cal_" and, their mean over the members, after "member_".
+    "agreement", "empty_members" (the share of members without any foreground), and those of `COMPARED` after "cal_"
+    and, their mean over the members, after "member_".
     """
 
     id: str
@@ -74,6 +75,7 @@ def measure(
     metrics.update(_members(prediction, truth, targets, ensemble))
     if ensemble and ensemble.agreement is not None:
         metrics["agreement"] = ensemble.agreement
+        metrics["empty_members"] = ensemble.empty / ensemble.members
     return Score(id, prediction.path, metrics, calibration)
 
 

@@ -1,17 +1,18 @@
-"""The files of predictions: finding them and what `sample` says of their ensembles."""
+"""The files of predictions: finding them, and the table of their ensembles."""
 
 from __future__ import annotations
 
 import csv
-import itertools
+import glob
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from medsegdiff.masks.files import find_predictions
 from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime.files import replacing
 
 IMAGES = "images.csv"
 
@@ -46,9 +47,19 @@ class Prediction:
 
     @property
     def members(self) -> list[list[Path]]:
-        """The probability of every member, in the same way; empty where none was kept."""
-        numbered = (self._files(f"member{index}", "_class") for index in itertools.count())
-        return list(itertools.takewhile(bool, numbered))
+        """The probability of every member, in the same way; empty where none was kept.
+
+        Raises:
+            InputError: a member is missing before the last one.
+        """
+        name = re.compile(rf"{re.escape(self.path.stem)}_member(\d+)(_class\d+)?\.png")
+        files = self.path.parent.glob(f"{glob.escape(self.path.stem)}_member*.png")
+        numbers = {int(found[1]): found[0] for found in (name.fullmatch(file.name) for file in files) if found}
+        members = [self._files(f"member{index}", "_class") for index in range(max(numbers, default=-1) + 1)]
+        if not all(members):
+            absent = self.path.with_name(f"{self.path.stem}_member{members.index([])}*.png")
+            raise InputError(f"{absent}: no such file, beside {numbers[max(numbers)]}; sample again")
+        return members
 
     def _files(self, kind: str, before_class: str = "") -> list[Path]:
         ends = [""] if self.num_classes == 2 else [f"{before_class}{c}" for c in range(1, self.num_classes)]
@@ -83,12 +94,31 @@ class Ensemble(NamedTuple):
     """What `images.csv` says of one image."""
 
     members: int
+    empty: int
+    """How many of them have no foreground at all."""
     agreement: Optional[float]
-    """Expected Dice of two members, in [0, 1]; none for a single one."""
+    """Expected Dice of two members, in [0, 1], two empty ones being alike; none for a single one."""
+
+
+_COLUMNS = ["id", *Ensemble._fields]
+
+
+def write_ensembles(pred_dir: Path, ensembles: Mapping[str, Ensemble]) -> None:
+    """Write the table `images.csv`, by id.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = Path(pred_dir) / IMAGES
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(_COLUMNS)
+        for id, (members, empty, agreement) in ensembles.items():
+            table.writerow((id, members, empty, "" if agreement is None else f"{agreement:.6f}"))
 
 
 def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
-    """Read the table `images.csv` that `sample` leaves in its folder, by id; empty where there is none.
+    """Read that table, by id; empty where there is none.
 
     Raises:
         InputError: the table cannot be read.
@@ -98,15 +128,18 @@ def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: _ensemble(row) for row in csv.DictReader(file)}
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            rows = csv.DictReader(file)
+            if rows.fieldnames != _COLUMNS:
+                raise ValueError(f"columns {rows.fieldnames}")
+            return {row["id"]: _ensemble(row) for row in rows}
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: is not the table of id, members and agreement that sample writes; sample again"
+            f"{path}: is not the table of {', '.join(_COLUMNS)} that sample writes; sample again"
         ) from error
 
 
 def _ensemble(row: dict[str, str]) -> Ensemble:
-    ensemble = Ensemble(int(row["members"]), float(row["agreement"]) if row["agreement"] else None)
-    if ensemble.agreement is not None and not 0 <= ensemble.agreement <= 1:
-        raise ValueError(f"agreement {row['agreement']}")
+    ensemble = Ensemble(int(row["members"]), int(row["empty"]), float(row["agreement"]) if row["agreement"] else None)
+    if not 0 <= ensemble.empty <= ensemble.members or not 0 <= (ensemble.agreement or 0) <= 1:
+        raise ValueError(f"{row}")
     return ensemble

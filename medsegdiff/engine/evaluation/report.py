@@ -36,6 +36,7 @@ EXTRAS = {
     "brier": "Brier score (best 0)",
     "ged": "GED of the members (best 0)",
     "agreement": "Agreement of the members",
+    "empty_members": "Share of empty members",
 }
 """Measured where the files allow."""
 
@@ -94,6 +95,8 @@ class Report:
             )
         if self.comparison:
             words["one member"] = "metrics of each member of an image, averaged over its members"
+        if "agreement" in self.summaries:
+            words["agreement"] = "mean Dice of two members; 1 also where all of them are empty"
         if self.selection:
             words["error retention"] = (
                 "mean of 1 - Dice over the images kept, averaged over how many are kept, "
@@ -166,6 +169,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
     retention = selection.retention
     return {
         "images": selection.images,
+        "images with empty members alone": selection.empty,
         "error": "1 - Dice at 0.5",
         "confidence": "agreement of members",
         "area": retention.area,

@@ -91,6 +91,7 @@ def _selection(selection: Selection) -> Table:
     table.add_row("by chance", f"{retention.random_area:.4f}")
     rank = "-" if math.isnan(correlation) else f"{correlation:+.4f}"
     table.add_row("Spearman's rank correlation of agreement and Dice", rank)
+    table.add_row("images that agree because all members are empty", str(selection.empty))
     return table
 
 

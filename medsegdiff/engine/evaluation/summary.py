@@ -69,6 +69,8 @@ class Selection(NamedTuple):
     correlation: float
     """Spearman's, of agreement and Dice; NaN where all images are alike in one of them."""
     images: int
+    empty: int
+    """Of how many images every member is empty, which is an agreement of 1."""
 
 
 def selection(scores: Sequence[Score]) -> Optional[Selection]:
@@ -77,7 +79,8 @@ def selection(scores: Sequence[Score]) -> Optional[Selection]:
     if len(known) < 2:
         return None
     agreement, dice = (np.array([image[key] for image in known]) for key in ("agreement", "dice"))
-    return Selection(error_retention(1 - dice, agreement), rank_correlation(agreement, dice), len(known))
+    empty = sum(image["empty_members"] == 1 for image in known)
+    return Selection(error_retention(1 - dice, agreement), rank_correlation(agreement, dice), len(known), empty)
 
 
 _SAVE = "run sample with --save-members"

@@ -40,7 +40,7 @@ class Folders:
         return write_prediction(self.predictions, id, maps)
 
     def save_images_csv(self, *rows):
-        lines = [",".join(map(str, row)) for row in (("id", "members", "agreement"), *rows)]
+        lines = [",".join(map(str, row)) for row in (("id", "members", "empty", "agreement"), *rows)]
         (self.predictions / "images.csv").write_text("\n".join(lines) + "\n")
 
 

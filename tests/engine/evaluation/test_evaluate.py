@@ -70,7 +70,7 @@ def test_ensembles_are_compared_and_ordered(folders, truth, masks):
     for n, (id, mask) in enumerate(masks.items()):
         members = [np.roll(mask, shift, axis=1) for shift in (-2, 2)] if n else [mask, mask]
         folders.save(id, mask if n else np.zeros_like(mask), np.roll(mask, 4, axis=1), members)
-    folders.save_images_csv(*((id, 2, 0.5 + n / 20) for n, id in enumerate(masks)))
+    folders.save_images_csv(*((id, 2, 0, 0.5 + n / 20) for n, id in enumerate(masks)))
     report = evaluate(folders.predictions, truth)
     assert report.gaps == ()
     rows = report.comparison.metrics["dice"]
@@ -86,7 +86,7 @@ def test_ensembles_are_compared_and_ordered(folders, truth, masks):
 def test_what_was_not_saved_is_told(folders, truth, masks):
     id = next(iter(masks))
     folders.save(id, masks[id], members=[masks[id]])
-    folders.save_images_csv((id, 1, ""))
+    folders.save_images_csv((id, 1, 0, ""))
     report = evaluate(folders.predictions, {id: truth[id]})
     assert report.summaries["ged"].mean == 0
     assert report.comparison is report.selection is None

@@ -45,7 +45,7 @@ def score(folders, truth, path, num_classes=2, ensemble=None):
 def test_one_class_with_all_files(folders, mask, shifted):
     fused, cal, *members = shifted
     truth = folders.save_truth("x", mask)
-    found = score(folders, truth, folders.save("x", fused, cal, members), ensemble=Ensemble(2, 0.75))
+    found = score(folders, truth, folders.save("x", fused, cal, members), ensemble=Ensemble(2, 1, 0.75))
 
     expected = {
         **overlap(fused > 0.5, mask)._asdict(),
@@ -53,6 +53,7 @@ def test_one_class_with_all_files(folders, mask, shifted):
         "brier": brier(fused, mask),
         "ged": generalised_energy_distance([member > 0.5 for member in members], mask),
         "agreement": 0.75,
+        "empty_members": 0.5,
     }
     of_cal = {**overlap(cal > 0.5, mask)._asdict(), **published(cal, mask)}
     of_members = [{**overlap(member > 0.5, mask)._asdict(), **published(member, mask)} for member in members]
@@ -69,7 +70,7 @@ def test_the_mask_alone_gives_no_number_that_needs_more(folders, mask):
     truth = folders.save_truth("x", mask)
     path = folders.save("x", mask)
     path.with_name("x_prob.png").unlink()
-    found = score(folders, truth, path, ensemble=Ensemble(1, None))
+    found = score(folders, truth, path, ensemble=Ensemble(1, 0, None))
     assert set(found.metrics) == {"published_iou", "published_dice", "dice", "iou", "precision", "recall"}
     assert set(found.metrics.values()) == {1}
     assert found.calibration is None
@@ -140,6 +141,6 @@ def test_another_size_is_refused_naming_both(folders, mask, shifted, name):
 def test_members_must_be_as_many_as_the_table_says(folders, mask, shifted):
     truth = folders.save_truth("x", mask)
     path = folders.save("x", shifted[0], members=shifted)
-    assert "ged" in score(folders, truth, path, ensemble=Ensemble(4, 0.5)).metrics
+    assert "ged" in score(folders, truth, path, ensemble=Ensemble(4, 0, 0.5)).metrics
     with pytest.raises(InputError, match=r"x\.png: has 4 member files, but images\.csv says 3"):
-        score(folders, truth, path, ensemble=Ensemble(3, 0.5))
+        score(folders, truth, path, ensemble=Ensemble(3, 0, 0.5))

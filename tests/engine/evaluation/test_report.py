@@ -36,8 +36,8 @@ def test_everything_is_written(tmp_path, scores):
     full(scores).write(tmp_path / "new")
     rows, content = written(tmp_path / "new")
     assert list(rows[0])[:8] == ["id", *METRICS, "prediction"]
-    assert list(rows[0])[8:11] == list(EXTRAS)
-    assert len(rows[0]) == 8 + 3 + 8
+    assert list(rows[0])[8:12] == list(EXTRAS)
+    assert len(rows[0]) == 8 + 4 + 8
     assert [row["id"] for row in rows] == ["a", "b"]
     assert {float(rows[1][key]) for key in rows[1] if key not in ("id", "prediction")} == {0.75}
 
@@ -48,6 +48,7 @@ def test_everything_is_written(tmp_path, scores):
     assert content["comparison"]["dice"]["ensemble - cal"]["high"] == 0
     retention = content["error retention"]
     assert (retention["area"], retention["oracle area"], retention["random area"]) == (0.375, 0.375, 0.5)
+    assert retention["images with empty members alone"] == 0
     assert retention["spearman"] == pytest.approx(1)
     assert retention["curve"] == [0.25, 0.5]
     assert (tmp_path / "new" / "retention.png").stat().st_size > 0

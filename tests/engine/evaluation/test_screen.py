@@ -57,6 +57,8 @@ def test_all_tables_hold_their_numbers(full):
     assert "+0.0000 to +0.0000" in lines[1]
     assert row(text, "area under the curve, by agreement") == ["0.3750"]
     assert row(text, "by chance") == ["0.5000"]
+    assert row(text, "images that agree because all members are empty") == ["0"]
+    assert "1 also where all of them are empty" in text
     assert row(text, "Spearman's rank correlation of agreement and Dice") == ["+1.0000"]
 
 

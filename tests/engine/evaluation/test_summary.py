@@ -52,16 +52,24 @@ def test_comparison_pairs_the_same_images():
     assert comparison(scores[2:], seed=0) is None
 
 
+def agreeing(dice, agreement, empty=0.0):
+    return score(dice=dice, agreement=agreement, empty_members=empty)
+
+
 def test_selection_by_hand():
-    found = selection([score(dice=0.5, agreement=0.2), score(dice=0.9, agreement=0.6), score(dice=0.7, agreement=0.9)])
+    found = selection([agreeing(0.5, 0.2), agreeing(0.9, 0.6), agreeing(0.7, 0.9)])
     np.testing.assert_allclose(found.retention.curve, [0.3, 0.2, 0.3])
     assert found.correlation == pytest.approx(0.5)
-    assert found.images == 3
+    assert (found.images, found.empty) == (3, 0)
+
+
+def test_selection_counts_images_whose_members_are_all_empty():
+    assert selection([agreeing(0, 1, 1.0), agreeing(0, 0.8, 0.8), agreeing(1, 1), score(dice=0.5)]).empty == 1
 
 
 def test_selection_takes_two_images_with_an_agreement():
-    assert selection([score(dice=0.5, agreement=0.2), score(dice=0.9)]) is None
-    assert math.isnan(selection([score(dice=0.5, agreement=0.2), score(dice=0.5, agreement=0.4)]).correlation)
+    assert selection([agreeing(0.5, 0.2), score(dice=0.9)]) is None
+    assert math.isnan(selection([agreeing(0.5, 0.2), agreeing(0.5, 0.4)]).correlation)
 
 
 def test_what_is_absent_is_told_once_each():

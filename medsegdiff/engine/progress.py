@@ -1,0 +1,51 @@
+"""Progress of sampling on the screen."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from medsegdiff.engine.config import SamplingConfig
+
+
+class Progress:
+    """A bar over network evaluations, a context manager.
+
+    Where ensembles adapt nobody knows how many there will be: images are expected to take what those that are done took
+    on average, or the most they may while none is done.
+    """
+
+    def __init__(self, ids: Sequence[str], sampling: SamplingConfig) -> None:
+        most, steps = sampling.member_range[1], sampling.steps or 0
+        self._taken: Counter[str] = Counter()  # by images that are not done
+        self._done = self._taken_by_done = 0
+        self._images = len(ids)
+        quiet = not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=most * steps * len(ids),
+            desc=f"{len(ids)} images x {sampling.members} members x {steps} steps",
+            unit="eval",
+            mininterval=20 if quiet else 0.2,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.close()
+
+    def step(self, ids: Sequence[str]) -> None:
+        """Count an evaluation of a batch whose rows belong to the images `ids`."""
+        self._taken.update(ids)
+        self.bar.update(len(ids))
+
+    def settled(self, id: str) -> None:
+        """Note that an image has all its members."""
+        self._done += 1
+        self._taken_by_done += self._taken.pop(id)
+        self.bar.total = max(round(self._taken_by_done / self._done * self._images), self.bar.n)

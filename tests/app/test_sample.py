@@ -1,0 +1,175 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.app import sample as command
+from medsegdiff.app.cli import main
+from medsegdiff.data.phantom import write_isic
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.engine import checkpoint
+from medsegdiff.engine.config import RunConfig, SamplingConfig
+from medsegdiff.nn.config import NetworkConfig
+
+CONFIG = RunConfig(
+    network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
+    diffusion=DiffusionConfig(diffusion_steps=8, noise_schedule="cosine", predict_xstart=True),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A trained network in `run`, a dataset in `isic`, pictures in `mine`."""
+    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.nn.weights import state
+
+    folder = tmp_path_factory.mktemp("sample")
+    write_isic(folder / "isic", train=1, test=3, size=48)
+    (folder / "mine").mkdir()
+    for name, size in (("a", (40, 50)), ("b.1", (64, 33))):
+        Image.new("RGB", size, (200, 150, 120)).save(folder / "mine" / f"{name}.png")
+    arrays = {name: value.numpy() for name, value in state(MedSegDiff(CONFIG.network).initialise(1)).items()}
+    groups = {"model": arrays, "ema-0.9999": arrays}
+    (folder / "run").mkdir()
+    checkpoint.save(folder / "run", checkpoint.Checkpoint(12, CONFIG, groups, training={}))
+    return folder
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """What would be sampled."""
+    seen = []
+    monkeypatch.setattr(command, "sample", lambda **options: seen.append(options) or 0)
+    return seen
+
+
+def sample(home, out, *words):
+    return main(["sample", "--model-path", str(home / "run"), "--out-dir", str(out), *map(str, words)])
+
+
+def complaint(capsys):
+    """The one line of standard error, progress aside."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_every_option_arrives(sampled, tmp_path):
+    words = (
+        "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --overlay "
+        "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 3..25 --until 0.1 --fusion staple "
+        "--blend --batch-size 4 --seed 9"
+    )
+    assert main(["sample", *words.split()]) == 0
+    (given,) = sampled
+    assert given == {
+        "sampling": SamplingConfig(
+            sampler="ddim",
+            steps=7,
+            eta=0.5,
+            members="3..25",
+            until=0.1,
+            fusion="staple",
+            blend=True,
+            batch_size=4,
+            seed=9,
+        ),
+        "model_path": "run",
+        "data_dir": "d",
+        "images": ["a.png", "b"],
+        "out_dir": "o",
+        "weights": "model",
+        "limit": 3,
+        "save_members": True,
+        "overlays": True,
+        "traces": ["x", "y"],
+        "cache_dir": "c",
+    }
+
+
+def test_without_options_the_defaults_are_the_dataclass_s(sampled):
+    assert main(["sample"]) == 0
+    assert sampled[0]["sampling"] == SamplingConfig()
+    assert (sampled[0]["weights"], sampled[0]["out_dir"], sampled[0]["limit"]) == ("ema", "predictions", 0)
+
+
+def test_options_come_from_a_file_too(sampled, tmp_path):
+    (tmp_path / "o.yaml").write_text("members: 4..9\nsteps: 3\noverlay: true\n")
+    assert main(["sample", "--config", str(tmp_path / "o.yaml"), "--steps", "2"]) == 0
+    assert sampled[0]["sampling"] == SamplingConfig(members="4..9", steps=2)
+    assert sampled[0]["overlays"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "best"], "--weights best: must be ema or model"),
+        (["--limit", "-1"], "--limit -1: must be at least 0"),
+        ([], "--data-dir, --images: give one of them"),
+        (["--data-dir", "{isic}", "--images", "{mine}"], "--data-dir, --images: give one of them"),
+        (["--images", "{isic}/none.png"], "none.png: no such file or folder"),
+        (["--data-dir", "{mine}"], "mine"),
+        (["--images", "{mine}", "--trace", "c"], "--trace c: no such image among those to segment; the first is a"),
+        (["--images", "{mine}/a.png", "--control", "shuffle-noise"], "--control shuffle-noise: gives an image"),
+        (["--images", "{mine}", "--steps", "9"], "--steps 9: the model was trained with 8 steps"),
+        (["--images", "{mine}", "--timestep-respacing", "5,x"], '--timestep-respacing "5,x": must look like'),
+        (["--images", "{mine}", "--members", "5..3"], "--members 5..3: must be"),
+        (["--images", "{mine}", "--sampler", "ddpm", "--eta", "1"], "--eta 1.0: has a meaning for --sampler ddim"),
+        (["--images", "{mine}", "--model-path", "{mine}"], "mine: holds no checkpoint"),
+        (["--images", "{mine}", "--model-path", "nowhere"], "nowhere: no such checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(home, tmp_path, capsys, words, said):
+    words = [word.format(isic=home / "isic", mine=home / "mine") for word in words]
+    assert sample(home, tmp_path / "out", *words) == 2
+    assert said in complaint(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
+    def run(**options):
+        network = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1, **options)
+        return command.sample(
+            SamplingConfig(members=1, steps=2),
+            str(home / "run"),
+            "",
+            str(tmp_path / "out"),
+            images=[str(home / "mine")],
+            expected=(network, CONFIG.diffusion),
+        )
+
+    from medsegdiff.runtime.errors import InputError
+
+    with pytest.raises(InputError, match=r"was trained with --num-heads 1, not 2"):
+        run(num_heads=2)
+    assert run(dropout=0.5) == 0  # of training alone
+
+
+def test_pictures_are_segmented_with_what_was_asked_for(home, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = "--members 2 --steps 2 --overlay --save-members --trace b.1".split()
+    assert sample(home, out, "--images", home / "mine", *options) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"segmented 2 images; the masks lie in {out}"
+    ends = ("", "_prob", "_std", "_entropy", "_cal", "_member0", "_member1", "_overlay")
+    pictures = {f"{name}{end}.png" for name in ("a", "b.1") for end in ends}
+    written = {path.name for path in out.iterdir()}
+    assert written == pictures | {"b.1_trace.png", "b.1_trace.gif", "images.csv", "run.json"}
+    assert np.asarray(Image.open(out / "b.1.png")).shape == (33, 64)
+    assert json.loads((out / "run.json").read_text())["weights"].endswith("step-000012/ema-0.9999.safetensors")
+
+
+def test_a_dataset_is_segmented_up_to_the_limit(home, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = "--limit 2 --members 1 --sampler ddim --steps 1 --weights model".split()
+    assert sample(home, out, "--data-dir", home / "isic", *options) == 0
+    said = capsys.readouterr().out
+    assert "note: ddim with one step asks about the first timestep alone; dpm++ is made for that" in said
+    run = json.loads((out / "run.json").read_text())
+    assert run["images"] == ["ISIC_9500000", "ISIC_9500001"]
+    assert run["weights"].endswith("model.safetensors")
+    assert not list(out.glob("*_member*"))
