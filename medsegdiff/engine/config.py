@@ -16,7 +16,7 @@ from medsegdiff.runtime.errors import InputError
 
 SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")
-_MASK_STEPS, _NOISE_STEPS = 5, 25  # the default for networks that predict the clean mask, or the noise
+_MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask, or the noise
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SamplingConfig:
 
     Args:
         sampler: "ddpm" (ancestral), "ddim" (implicit), "dpm++" or "sde-dpm++" (DPM-Solver++(2M), its ODE or SDE)
-        steps: network evaluations a mask; 0: all the steps of the training schedule; by default 5, or 25 where the
+        steps: network evaluations a mask; 0: all the steps of the training schedule; by default 3, or 25 where the
             network predicts the noise, not the mask
         timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
         eta: noise of ddim, from 0 (deterministic) to 1

@@ -106,7 +106,7 @@ def test_validation_takes_no_more_steps_than_there_are():
         RunConfig(diffusion=diffusion, validation=ValidationConfig(val_interval=1, val_steps=31))
 
 
-@pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 5), (False, 25)])
+@pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 3), (False, 25)])
 def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predict_xstart, steps):
     diffusion = DiffusionConfig(diffusion_steps=100, predict_xstart=predict_xstart)
     assert SamplingConfig().resolved(diffusion).steps == steps
