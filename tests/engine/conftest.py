@@ -5,6 +5,8 @@ import pytest
 
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig, TrainingConfig
+from medsegdiff.kernels import precision
+from medsegdiff.nn import layers
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.randomness import generator
 
@@ -52,6 +54,20 @@ def config(tmp_path):
             schedule_sampler="loss-second-moment",
         ),
     )
+
+
+@pytest.fixture
+def precisions_seen(monkeypatch):
+    """What the networks' convolutions are asked to compute in, on a machine that offers everything."""
+    seen, original = [], layers.conv2d
+
+    def conv2d(*given, **options):
+        seen.append(precision.current())
+        return original(*given, **options)
+
+    monkeypatch.setattr(precision, "unavailable", lambda name: "")
+    monkeypatch.setattr(layers, "conv2d", conv2d)
+    return seen
 
 
 @pytest.fixture
