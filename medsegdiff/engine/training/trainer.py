@@ -124,8 +124,6 @@ class Trainer:
                 losses["total"] = total.reshape(1)
                 # A graph that is retained holds every activation as long as its gradients live.
                 grads = jt.grad(total * scale, list(self.parameters.values()), retain_graph=False)
-            if scale != 1:
-                grads = [grad * (1 / scale) for grad in grads]
             for name, grad in zip(self.parameters, grads):
                 gradients[name] = gradients[name] + grad if name in gradients else grad
             # Every part is computed before the next, or all activations live at once.
@@ -133,6 +131,8 @@ class Trainer:
             parts.append({name: loss.numpy() for name, loss in losses.items()})
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         total = float(arrays.pop("total").sum())
+        if scale != 1:  # after the rest is computed: what is fused with it may add up in another order
+            gradients = {name: grad * (1 / scale) for name, grad in gradients.items()}
         return Measured(arrays, total, gradients)
 
     def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:

@@ -283,7 +283,7 @@ def test_the_scale_is_restored_in_the_same_precision_only(config):
 @pytest.mark.parametrize("again", [False, True])
 def test_the_network_is_computed_in_the_precision_of_the_training(config, discs, precisions_seen, again):
     trainer = Trainer(with_training(config, precision="bf16", use_checkpoint=again))
-    kinds = {value.dtype for value in trainer.measure(*eight(discs)).gradients.values()}
+    kinds = {str(value.dtype) for value in trainer.measure(*eight(discs)).gradients.values()}
     assert set(precisions_seen) == {"bf16"}
     assert kinds == {"float32"}
     assert precision.current() == "fp32"
