@@ -145,12 +145,12 @@ def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):
 
 @pytest.mark.skipif(jt.flags.use_cuda, reason="is about the CPU")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_precision_that_the_machine_lacks_is_named(precision, phantoms, trained, tmp_path, capsys, monkeypatch):
+def test_a_precision_that_the_machine_lacks_is_named(precision, phantoms, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("Old CPU", frozenset({"avx2"})))
     out, words = tmp_path / "out", ["--precision", precision]
     assert train(phantoms, out, *words) == 2
     assert train(phantoms, out, *words, "--dry-run") == 2
-    given = ["--model-path", str(trained), "--data-dir", str(phantoms), "--out-dir", str(out)]
+    given = ["--model-path", "run", "--data-dir", str(phantoms), "--out-dir", str(out)]
     assert main(["sample", *given, *words]) == 2
     assert main(["demo", "--out-dir", str(out), *words]) == 2
     said = capsys.readouterr().err.splitlines()
