@@ -400,13 +400,15 @@ def test_steps_that_find_the_loss_scale_do_not_end_training(config, discs, monke
     assert (saved["updates"], saved["loss_scale"]["value"]) == (40 - len(skips), skips[-1])
 
 
-def test_a_run_goes_on_in_another_precision_and_says_so(config, discs, monkeypatch, capsys):
+def test_a_run_goes_on_in_another_precision_and_says_so(config, discs, precisions_seen, capsys):
     out = Path(config.training.out_dir)
     train(with_training(config, steps=2), discs)
     assert json.loads((out / "run.json").read_text())["precision"] == "fp32"
-    monkeypatch.setattr(precision, "unavailable", lambda name: "")
+    assert set(precisions_seen) == {"fp32"}
+    precisions_seen.clear()
     capsys.readouterr()
     train(with_training(config, steps=3, precision="bf16"), discs)
+    assert set(precisions_seen) == {"bf16"}
     assert "note: continuing with --precision bf16, was fp32\n" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["precision"] == "bf16"
     assert {a.dtype.name for arrays in final(out).arrays.values() for a in arrays.values()} == {"float32"}
