@@ -67,7 +67,7 @@ class Trainer:
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
         self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in training.ema_rates}
         half = training.precision == "fp16"
-        self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1)
+        self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1.0)
         self.step = 0
         self.skipped_in_a_row = 0
 
@@ -131,8 +131,9 @@ class Trainer:
             parts.append({name: loss.numpy() for name, loss in losses.items()})
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         total = float(arrays.pop("total").sum())
-        if scale != 1:  # after the rest is computed: what is fused with it may add up in another order
+        if scale != 1:  # on its own: what it would be fused with may be rounded in another order
             gradients = {name: grad * (1 / scale) for name, grad in gradients.items()}
+            jt.sync(list(gradients.values()))
         return Measured(arrays, total, gradients)
 
     def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:
