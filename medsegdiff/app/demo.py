@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from medsegdiff.app.options import Parser
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
+from medsegdiff.kernels.precision import check
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
@@ -39,20 +40,21 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--out-dir", type=str, default="demo", help="folder for everything that the demo writes")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
     parser.add_argument("--seed", type=int, default=0, help="what images, weights and noise are drawn from")
+    parser.add_argument("--precision", type=str, default="fp32", help="as for train and sample: fp32, bf16 or fp16")
 
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code."""
-    return demo(Path(options.out_dir), Plan(steps=options.steps), options.seed)
+    return demo(Path(options.out_dir), Plan(steps=options.steps), options.seed, options.precision)
 
 
-def demo(out: Path, plan: Plan, seed: int = 0) -> int:
+def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     """Generate images, train, sample, evaluate and draw the overview, all in `out`.
 
     What an interrupted demo has trained is continued; after a complete one, training starts anew.
 
     Raises:
-        InputError: `out` cannot be written, or holds what is not this demo's.
+        InputError: `out` cannot be written, or holds what is not this demo's, or the machine lacks the precision.
     """
     from medsegdiff.app.evaluate import evaluate
     from medsegdiff.app.sample import sample
@@ -60,7 +62,8 @@ def demo(out: Path, plan: Plan, seed: int = 0) -> int:
     from medsegdiff.data.isic import find_cases
     from medsegdiff.data.phantom import write_isic
 
-    config = _configuration(out, plan, seed)
+    config = _configuration(out, plan, seed, precision)
+    check(precision)
     data, predictions, overview = out / "data", out / "predictions", out / "overview.png"
 
     print(f"1/5 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
@@ -74,7 +77,7 @@ def demo(out: Path, plan: Plan, seed: int = 0) -> int:
 
     print(f"3/5 sampling {plan.members} masks for each unseen test image", flush=True)
     sample(
-        SamplingConfig(members=plan.members, seed=seed),
+        SamplingConfig(members=plan.members, seed=seed, precision=precision),
         model_path=config.training.out_dir,
         data_dir=str(data),
         out_dir=str(predictions),
@@ -93,7 +96,7 @@ def demo(out: Path, plan: Plan, seed: int = 0) -> int:
     return 0
 
 
-def _configuration(out: Path, plan: Plan, seed: int) -> RunConfig:
+def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfig:
     return RunConfig(
         network=NetworkConfig(image_size=plan.image_size, num_channels=32),
         # Both make a few hundred steps enough: the clean mask as target teaches at every noise level what the
@@ -108,6 +111,7 @@ def _configuration(out: Path, plan: Plan, seed: int) -> RunConfig:
             lr=1e-3,
             lr_anneal_steps=plan.steps,
             ema_rate="0.99",
+            precision=precision,
             seed=seed,
             log_interval=max(1, min(25, plan.steps // 4)),
             save_interval=100,

@@ -46,6 +46,7 @@ MODEL_FLAGS: dict[str, Any] = {
     "diffusion_steps": 1000,
     "noise_schedule": "linear",
     "timestep_respacing": "",
+    "use_fp16": False,
     "use_kl": False,
     "predict_xstart": False,
     "rescale_timesteps": False,
@@ -67,6 +68,7 @@ TRAIN_FLAGS: dict[str, Any] = {
     "microbatch": -1,
     "use_checkpoint": False,
     "ema_rate": "0.9999",
+    "fp16_scale_growth": 1e-3,
     "log_interval": 100,
     "save_interval": 5000,
     "resume_checkpoint": "",
@@ -83,8 +85,6 @@ IDLE_FLAGS: dict[str, tuple[Any, str]] = {
     "in_ch": (0, "the image's channels and the mask's are known from the data"),
     "gpu_dev": ("0", "Jittor uses the GPU that CUDA_VISIBLE_DEVICES names"),
     "multi_gpu": ("", "one process trains on one device"),
-    "use_fp16": (False, "training and sampling are in float32"),
-    "fp16_scale_growth": (1e-3, "training is in float32"),
     "clip_denoised": (True, "the clean mask is always clipped, as published"),
     "num_samples": (1, "the whole dataset is segmented, as in the published code; --limit takes fewer images"),
     "debug": (False, "a failing command shows its traceback with --traceback"),
@@ -124,6 +124,7 @@ def _parse(parser: _Parser, argv: Optional[Sequence[str]]) -> dict[str, Any]:
         if given is not None and str(given) != str(default):
             print(f"note: --{name} {given} has no effect here: {reason}")
     options["version"] = published_version(options["version"])
+    options["precision"] = "fp16" if options.pop("use_fp16") else "fp32"
     options["data_name"] = options["data_name"].lower()
     return options
 
@@ -196,6 +197,7 @@ def _sampling(options: dict[str, Any]) -> SamplingConfig:
         members=options["num_ensemble"],
         batch_size=max(options["batch_size"], options["num_ensemble"]),
         seed=options["seed"],
+        precision=options["precision"],
     )
     # The published code runs its solver with 20 steps and dynamic thresholding.
     return dataclasses.replace(common, sampler="dpm++", steps=20, threshold=0.995) if options["dpm_solver"] else common

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig, difference, pick
+from medsegdiff.kernels.precision import check
 from medsegdiff.masks.files import check_id
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder
@@ -103,6 +104,8 @@ def sample(
 
     from medsegdiff.data.cache import prepare
     from medsegdiff.engine.checkpoint import load_weights
+
+    check(sampling.precision)
 
     loaded = load_weights(Path(model_path), weights)
     config = loaded.config

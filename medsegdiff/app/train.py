@@ -8,6 +8,7 @@ from typing import Any
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig, ValidationConfig
+from medsegdiff.kernels.precision import check
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
@@ -48,6 +49,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     from medsegdiff.data.isic import find_cases
 
     cases = find_cases(Path(config.data.data_dir), "train")
+    check(config.training.precision)
     validation = config.validation
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
 from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
+from medsegdiff.kernels.precision import PRECISIONS
 from medsegdiff.masks.fusion import RULES
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
@@ -64,6 +65,7 @@ class SamplingConfig:
         control: sample with "shuffle-noise" (every image gets another's noise) or "no-noise"; "": as usual
         batch_size: masks sampled at once, over images and members
         seed: what all noise is drawn from
+        precision: what convolutions, linear layers and attention compute in: "fp32", "bf16" or "fp16"
     """
 
     sampler: str = "ddpm"
@@ -78,11 +80,13 @@ class SamplingConfig:
     control: str = ""
     batch_size: int = 15
     seed: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("fusion", self.fusion, tuple(RULES))
         _choice("control", self.control, CONTROLS)
+        _choice("precision", self.precision, PRECISIONS)
         for name, least in (("steps", 0), ("batch_size", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsegdiff.runtime import toolchain
+from medsegdiff.kernels import precision
+from medsegdiff.runtime import machine, toolchain
 from medsegdiff.runtime.errors import InputError
 
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
@@ -107,15 +107,10 @@ def _python_header() -> Finding:
 
 
 def _cpu() -> Finding:
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        described = ""
-    model = re.search(r"^model name\s*: (.*)$", described, re.MULTILINE)
-    flags = set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)[:1]).split())
+    cpu = machine.cpu()
     sets = {"AMX": "amx_tile", "AVX512-BF16": "avx512_bf16", "AVX512": "avx512f", "AVX2": "avx2"}
-    present = [name for name, flag in sets.items() if flag in flags]
-    detail = f"{model[1].strip() if model else platform.machine()}: {', '.join(present) or 'no AVX2'}"
+    present = [name for name, flag in sets.items() if flag in cpu.flags]
+    detail = f"{cpu.model}: {', '.join(present) or 'no AVX2'}"
     if not present:
         return Finding("CPU", detail, "slow: prefer an x86-64 CPU with AVX2 or newer")
     return Finding("CPU", detail)
@@ -157,6 +152,21 @@ def _cudnn() -> Finding:
     if nvcc is None:
         return Finding("cuDNN", "none; not used without CUDA")
     return Finding("cuDNN", "missing: no header and library found", "install cuDNN 8 for CUDA 12 beside the toolkit")
+
+
+def _precision() -> Finding:
+    """No gap: what a machine does not compute in cannot be mended."""
+    if toolchain.find_cuda()[0] is None:
+        missing = {name: precision.missing_on_cpu(name, machine.cpu()) for name in precision.PRECISIONS}
+    else:
+        version = toolchain.command_version("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+        if version is None:
+            return Finding("Precision", "fp32; what else is not known: nvidia-smi does not tell")
+        major, minor = version.split(".")[:2]
+        missing = {name: precision.missing_on_gpu(name, 10 * int(major) + int(minor)) for name in precision.PRECISIONS}
+    offered = [name for name, reason in missing.items() if not reason]
+    lacking = [f"; not {name}: {reason.partition(';')[0]}" for name, reason in missing.items() if reason]
+    return Finding("Precision", ", ".join(offered) + "".join(lacking))
 
 
 def _mpi() -> Finding:
@@ -203,6 +213,7 @@ _LOOKS: dict[str, Callable[[], Finding]] = {
     "oneDNN": _onednn,
     "CUDA": _cuda,
     "cuDNN": _cudnn,
+    "Precision": _precision,
     "MPI": _mpi,
     "Cache": _cache,
 }

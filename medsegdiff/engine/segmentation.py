@@ -11,6 +11,7 @@ import numpy as np
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.kernels import precision
 from medsegdiff.masks.fusion import Ensemble, published_blend
 from medsegdiff.nn.network import Condition, MedSegDiff
 from medsegdiff.runtime.backend import jt
@@ -42,12 +43,12 @@ class Segmentation(NamedTuple):
     """(K, M, S, S) float32 in [0, 1]: the members, where they were asked for; else K = 0."""
 
 
-def network_denoise(network: MedSegDiff, condition: Condition) -> samplers.Denoise:
-    """The denoise function, of NumPy arrays, that samplers see."""
+def network_denoise(network: MedSegDiff, condition: Condition, inside: str = "fp32") -> samplers.Denoise:
+    """The denoise function, of NumPy arrays, that samplers see; the network computes in precision `inside`."""
 
     def denoise(mask_t: np.ndarray, t: float) -> Output:
         times = jt.array(np.full(len(mask_t), t, np.float32))
-        with jt.no_grad():
+        with jt.no_grad(), precision.using(inside):
             prediction = network.denoise(jt.array(mask_t), times, condition)
             jt.sync([value for value in prediction if value is not None])
         return Output(*(None if value is None else value.numpy() for value in prediction))
@@ -118,7 +119,7 @@ class Segmenter:
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""
-        with jt.no_grad():
+        with jt.no_grad(), precision.using(self.sampling.precision):
             condition = self.network.encode(jt.array(images))
             jt.sync([value for value in vars(condition).values() if value is not None])
         return condition
@@ -136,7 +137,7 @@ class Segmenter:
             streams = (generator(sampling.seed, "mask", i, m, draw) for i, m in zip(noise_ids, members))
             return np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
-        denoise = network_denoise(self.network, condition)
+        denoise = network_denoise(self.network, condition, sampling.precision)
         if sampling.sampler == "ddpm":
             return samplers.ddpm(denoise, self.diffusion, noise)
         if sampling.sampler == "ddim":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from medsegdiff.kernels import precision
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -91,5 +91,6 @@ def attention(q: Var, k: Var, v: Var) -> Var:
 
 def attention_reference(q: Var, k: Var, v: Var) -> Var:
     """`attention` as a plain Jittor expression."""
-    scores = jt.nn.bmm(q.transpose(0, 2, 1), k) * (1 / math.sqrt(q.shape[1]))
-    return jt.nn.bmm(v, jt.nn.softmax(scores, dim=-1).transpose(0, 2, 1))
+    scale = q.shape[1] ** -0.25  # of both, or float16 overflows
+    scores = precision.narrowed(jt.nn.bmm, (q * scale).transpose(0, 2, 1), k * scale)
+    return precision.narrowed(jt.nn.bmm, v, jt.nn.softmax(scores, dim=-1).transpose(0, 2, 1))

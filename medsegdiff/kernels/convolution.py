@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from medsegdiff.kernels import precision
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
@@ -33,6 +34,7 @@ class _Convolution(jt.Function):
 def conv2d(x: Var, weight: Var, bias: Optional[Var] = None, stride: int = 1, padding: int = 0) -> Var:
     """Convolution of `x` (N, C, H, W) by `weight` (O, C, K, K), float32, plus `bias` (O,)."""
     if jt.flags.use_cuda:
-        return nn.conv2d(x, weight, bias, stride=stride, padding=padding)
-    y = _Convolution(stride, padding)(x, weight)
+        y = precision.narrowed(lambda x, weight: nn.conv2d(x, weight, stride=stride, padding=padding), x, weight)
+    else:
+        y = _Convolution(stride, padding)(x, weight)
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)

@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.kernels.convolution import conv2d
+from medsegdiff.kernels.matmul import matmul
 from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm
 from medsegdiff.nn import functional as F
 from medsegdiff.runtime.backend import jt, nn
@@ -77,7 +78,7 @@ class Linear(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """(N, inputs) -> (N, outputs)."""
-        return jt.matmul(x, self.weight.transpose(1, 0)) + self.bias
+        return matmul(x, self.weight.transpose(1, 0)) + self.bias
 
 
 def _reset_linear(layer: Any, rng: np.random.Generator) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from medsegdiff.kernels import precision
 from medsegdiff.nn.layers import BatchNorm2d, Dropout
 from medsegdiff.runtime.backend import jt, nn
 
@@ -49,6 +50,7 @@ class _Recomputed(jt.Function):
     def __init__(self, part: Part, trained: list[Var], count: int) -> None:
         self.part, self.trained, self.count = part, trained, count
         streams = {id(layer.streams): layer.streams for layer in part.modules() if isinstance(layer, Dropout)}
+        self.precision = precision.current()
         self.generators = [(stream, copy.deepcopy(stream.generators)) for stream in streams.values()]
 
     def execute(self, *values: Var) -> Var:
@@ -61,9 +63,10 @@ class _Recomputed(jt.Function):
         grad = grad.detach().stop_grad()
         first, *others = (value.detach() for value in self.inputs)
         inputs = [value.start_grad() for value in (_after(grad, first), *others)]
-        with self._repeated():
-            result = self.part.execute(*inputs)
-        gradients = jt.grad((result * grad).sum(), [*inputs, *self.trained], retain_graph=False)
+        with precision.using(self.precision):
+            with self._repeated():
+                result = self.part.execute(*inputs)
+            gradients = jt.grad((result * grad).sum(), [*inputs, *self.trained], retain_graph=False)
         self.inputs = self.generators = ()
         return gradients
 

@@ -7,7 +7,7 @@ import pytest
 
 from medsegdiff.app.cli import main
 from medsegdiff.engine import diagnosis
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import machine, toolchain
 
 REMEDIES = {"pip install", "apt install", "install ", "make an environment", "free some", "prefer", "mend", "choose"}
 
@@ -132,9 +132,35 @@ def test_jittor_itself_is_not_imported():
 
 
 def test_instruction_sets_are_read(monkeypatch):
-    flags = "flags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile\n"
-    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *a, **k: f"model name\t: Some CPU\n{flags}")
+    flags = frozenset("fpu avx2 avx512f avx512_bf16 amx_tile".split())
+    monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("Some CPU", flags))
     assert diagnosis._cpu().text == "Some CPU: AMX, AVX512-BF16, AVX512, AVX2"
-    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *a, **k: "model name\t: Old CPU\nflags\t\t: fpu\n")
+    monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("Old CPU", frozenset({"fpu"})))
     assert "no AVX2" in diagnosis._cpu().text
     assert diagnosis._cpu().mark == "optional"
+
+
+@pytest.mark.parametrize(
+    ("capability", "said"),
+    [
+        ("9.0", "fp32, bf16, fp16"),
+        ("7.5", "fp32, fp16; not bf16: the GPU has compute capability 7.5 and bf16 wants 8.0 or more"),
+        ("12.0", "fp32, bf16, fp16"),
+        (None, "fp32; what else is not known: nvidia-smi does not tell"),
+    ],
+)
+def test_the_precisions_of_a_gpu_are_told(monkeypatch, capability, said):
+    monkeypatch.setattr(toolchain, "command_version", lambda command, *rest: capability)
+    assert diagnosis._precision().text == said
+
+
+@pytest.mark.parametrize(
+    ("flag", "offered"), [("avx512_bf16", "fp32; not bf16: is for GPUs"), ("avx512f", "fp32; not bf16: the CPU")]
+)
+def test_the_precisions_of_a_cpu_are_told(monkeypatch, flag, offered):
+    monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "no nvcc found"))
+    monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("CPU", frozenset({flag})))
+    found = diagnosis._precision()
+    assert found.text.startswith(offered)
+    assert "; not fp16: is for GPUs" in found.text
+    assert found.mark == "ok"

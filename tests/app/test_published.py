@@ -83,9 +83,17 @@ def test_every_published_flag_is_known(trained, sampled, capsys):
 
 
 def test_a_flag_without_a_meaning_says_so_in_one_line(trained, capsys):
-    published.train([*TRAIN, "--use_fp16", "True", "--gpu_dev", "0"])
+    published.train([*TRAIN, "--multi_gpu", "0,1", "--gpu_dev", "0"])
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("note: --use_fp16 True has no effect here: ")
+    assert line.startswith("note: --multi_gpu 0,1 has no effect here: ")
+
+
+def test_half_precision_is_chosen_by_its_published_flags(trained, sampled):
+    for words in ([], ["--use_fp16", "True", "--fp16_scale_growth", "0.01"]):
+        published.train([*TRAIN, *words])
+        published.sample([*SAMPLE, *words])
+    assert [(c.training.precision, c.training.fp16_scale_growth) for c in trained] == [("fp32", 1e-3), ("fp16", 0.01)]
+    assert [options["sampling"].precision for options in sampled] == ["fp32", "fp16"]
 
 
 def test_gradient_checkpointing_is_chosen_by_its_published_flag(trained):

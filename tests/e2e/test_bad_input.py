@@ -9,6 +9,8 @@ from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.data.phantom import write_isic
+from medsegdiff.runtime import machine
+from medsegdiff.runtime.backend import jt
 
 DATA = "ISBI2016_ISIC_Part1_Training_Data"
 TRUTH = "ISBI2016_ISIC_Part1_Training_GroundTruth"
@@ -130,6 +132,7 @@ def test_a_bad_dataset_is_named_and_nothing_is_left_behind(spoil, isic, tmp_path
         (["--noise-schedule", "sigmoid"], "--noise-schedule sigmoid"),
         (["--class-cond", "True"], "--class-cond True"),
         (["--image-channels", "4"], "--image-channels 4"),
+        (["--precision", "half"], "--precision half: must be one of fp32, bf16, fp16"),
     ],
 )
 def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):
@@ -138,6 +141,22 @@ def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):
     assert err.count("\n") == 1
     assert word in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(jt.flags.use_cuda, reason="is about the CPU")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_the_machine_lacks_is_named(precision, phantoms, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("Old CPU", frozenset({"avx2"})))
+    out, words = tmp_path / "out", ["--precision", precision]
+    assert train(phantoms, out, *words) == 2
+    assert train(phantoms, out, *words, "--dry-run") == 2
+    given = ["--model-path", "run", "--data-dir", str(phantoms), "--out-dir", str(out)]
+    assert main(["sample", *given, *words]) == 2
+    assert main(["demo", "--out-dir", str(out), *words]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 4
+    assert all(line.startswith(f"error: --precision {precision}: ") and "use fp32" in line for line in said)
+    assert not out.exists()
 
 
 def test_odd_but_valid_pictures_are_read(isic, tmp_path):

@@ -5,6 +5,8 @@ import pytest
 
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig, TrainingConfig
+from medsegdiff.kernels import convolution, precision
+from medsegdiff.nn import layers, network
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.randomness import generator
 
@@ -52,6 +54,22 @@ def config(tmp_path):
             schedule_sampler="loss-second-moment",
         ),
     )
+
+
+@pytest.fixture
+def precisions_seen(monkeypatch):
+    """What the networks' convolutions are asked to compute in; they do so in float32, as any machine can."""
+    seen, original = [], convolution.conv2d
+
+    def conv2d(*given, **options):
+        seen.append(precision.current())
+        with precision.using("fp32"):
+            return original(*given, **options)
+
+    monkeypatch.setattr(precision, "unavailable", lambda name: "")
+    for module in (layers, network):
+        monkeypatch.setattr(module, "conv2d", conv2d)
+    return seen
 
 
 @pytest.fixture

@@ -165,3 +165,13 @@ def test_the_noise_of_a_member_is_named_by_seed_id_member_and_draw(network, conf
         patch.setattr(samplers, "ddpm", spy)
         list(segmenter.states(condition, ["x"], [7]))
     np.testing.assert_array_equal(seen[0][0], generator(0, "mask", "x", 7, 0).standard_normal((1, 32, 32), np.float32))
+
+
+def test_image_and_masks_are_computed_in_the_precision_that_is_asked_for(network, discs, config, precisions_seen):
+    run(network, discs, config, precision="bf16")
+    assert set(precisions_seen) == {"bf16"}
+    precisions_seen.clear()
+    run(network, discs, config)
+    assert set(precisions_seen) == {"fp32"}
+    with pytest.raises(InputError, match="--precision half: must be one of fp32, bf16, fp16"):
+        SamplingConfig(precision="half")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medsegdiff.kernels.precision import PRECISIONS
 from medsegdiff.runtime.errors import InputError
 
 SCHEDULES = ("", "constant", "linear", "cosine")
@@ -20,6 +21,9 @@ class TrainingConfig:
         batch_size: images a step
         microbatch: images computed at once, gradients being accumulated; -1: the whole batch
         use_checkpoint: compute activations again on the way back instead of keeping them: less memory, more time
+        precision: what convolutions, linear layers and attention compute in: "fp32", "bf16" or "fp16"; weights and
+            everything else are float32
+        fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
         lr: learning rate of AdamW
         lr_schedule: "constant", or the curve on which the learning rate falls to 0, "linear" or "cosine"; empty:
             linear if lr_anneal_steps is given, else constant
@@ -43,6 +47,8 @@ class TrainingConfig:
     batch_size: int = 8
     microbatch: int = -1
     use_checkpoint: bool = False
+    precision: str = "fp32"
+    fp16_scale_growth: float = 1e-3
     lr: float = 1e-4
     lr_schedule: str = ""
     lr_anneal_steps: int = 0
@@ -62,6 +68,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "batch_size", "log_interval", "save_interval")
         _at_least(self, 0, "lr", "weight_decay", "lr_anneal_steps", "warmup_steps", "clip_grad", "keep")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)}")
+        if not 0 <= self.fp16_scale_growth <= 1:
+            raise InputError(f"--fp16-scale-growth {self.fp16_scale_growth}: must be from 0 to 1")
         if self.lr_schedule not in SCHEDULES:
             raise InputError(f"--lr-schedule {self.lr_schedule}: must be one of {', '.join(filter(None, SCHEDULES))}")
         if self.lr_schedule == "constant" and self.lr_anneal_steps:

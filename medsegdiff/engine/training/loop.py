@@ -23,6 +23,7 @@ from medsegdiff.engine.training.logbook import Logbook
 from medsegdiff.engine.training.provenance import provenance
 from medsegdiff.engine.training.trainer import StepResult, Trainer
 from medsegdiff.engine.training.validation import Abandoned, Progress, Validator, write_picture
+from medsegdiff.kernels import precision
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import exclusive, make_folder, replacing
 from medsegdiff.runtime.toolchain import announce_kernels
@@ -41,10 +42,11 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
         held_out: what to validate with, at a `val_interval` above 0
 
     Raises:
-        InputError: the output folder cannot be used or holds another configuration's checkpoints, or the losses or
-            gradients of many steps in a row were not finite.
+        InputError: the output folder cannot be used or holds another configuration's checkpoints, this machine lacks
+            the precision, or the losses or gradients of many steps in a row were not finite.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
+    precision.check(config.training.precision)
     out = make_folder(Path(config.training.out_dir))
     with exclusive(out):
         run = _Run(config, dataset, held_out, out)
@@ -70,7 +72,7 @@ class _Run:
         resumed = self._resume()
         with replacing(out / "config.yaml") as beside:
             beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
-        origin = provenance(dataset, held_out if self.validator else None)
+        origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
         with replacing(out / "run.json") as beside:
             beside.write_text(json.dumps(origin, indent=1))
         self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
@@ -174,8 +176,8 @@ class _Run:
             self.logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
             return
         self.logbook.skip()
-        norm = result.norms["grad_norm"]
-        self.journal.note("skip", trainer.step, images=ids, loss=str(result.total), grad_norm=str(norm))
+        numbers = {"loss": str(result.total), "grad_norm": str(result.norms["grad_norm"])}
+        self.journal.note("skip", trainer.step, images=ids, **numbers, loss_scale=trainer.loss_scale.value)
         if trainer.skipped_in_a_row >= MOST_SKIPS:
             raise InputError(
                 f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "

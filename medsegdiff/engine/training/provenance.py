@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -15,11 +14,11 @@ import numpy as np
 
 import medsegdiff
 from medsegdiff.data.loader import Dataset
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import machine, toolchain
 from medsegdiff.runtime.backend import jt
 
 
-def provenance(dataset: Dataset, held_out: Optional[Dataset] = None) -> dict[str, Any]:
+def provenance(dataset: Dataset, held_out: Optional[Dataset] = None, precision: str = "fp32") -> dict[str, Any]:
     """Everything that a later reader needs to know of this start of a training, ready for JSON."""
     return {
         "versions": {
@@ -31,6 +30,7 @@ def provenance(dataset: Dataset, held_out: Optional[Dataset] = None) -> dict[str
         },
         "code": commit(Path(medsegdiff.__file__).resolve().parents[1]),
         "machine": _machine(),
+        "precision": precision,
         "command": shlex.join(sys.argv),
         "process": os.getpid(),
         "dataset": {
@@ -65,17 +65,8 @@ def _machine() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "system": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": machine.cpu().model,
         "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
         "device": "cuda" if jt.flags.use_cuda else "cpu",
     }
-
-
-def _cpu() -> str:
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        described = ""
-    found = re.search(r"^model name\s*: (.*)$", described, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()

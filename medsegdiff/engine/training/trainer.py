@@ -14,7 +14,9 @@ from medsegdiff.diffusion.timesteps import make_timesteps
 from medsegdiff.engine.checkpoint import Checkpoint
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.learning_rate import learning_rate
+from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.optimiser import AdamW, Average, global_norm
+from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.recompute import set_recomputed
@@ -64,6 +66,8 @@ class Trainer:
         self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
         self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in training.ema_rates}
+        half = training.precision == "fp16"
+        self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1.0)
         self.step = 0
         self.skipped_in_a_row = 0
 
@@ -79,6 +83,7 @@ class Trainer:
         """Draw timesteps and noise for `batch`, and descend.
 
         Where a loss or the gradient is not finite, the step counts but leaves everything that is learnt as it was.
+        Where that may be the loss scale's fault, which is then lowered, it is not counted as skipped in a row.
         """
         shape = batch.masks.shape
         t, importance = self.timesteps.draw(self._streams("timestep", shape[0]))
@@ -87,12 +92,14 @@ class Trainer:
         measured = self.measure(batch.images, batch.masks, noise, t, importance)
         norm = float(global_norm(measured.gradients).item())
         losses = measured.losses
-        if not (math.isfinite(norm + measured.total) and all(np.isfinite(loss).all() for loss in losses.values())):
+        healthy = math.isfinite(measured.total) and all(np.isfinite(loss).all() for loss in losses.values())
+        rescaled = healthy and self.loss_scale.update(math.isfinite(norm))
+        if not (healthy and math.isfinite(norm)):
             for name, value in buffers.items():
                 self.state[name].update(value)
             jt.sync_all(True)
             self.step += 1
-            self.skipped_in_a_row += 1
+            self.skipped_in_a_row += not rescaled
             return StepResult(losses, t, measured.total, {"grad_norm": norm}, skipped=True)
         self.skipped_in_a_row = 0
         self.timesteps.update(t, losses["loss"])
@@ -107,14 +114,16 @@ class Trainer:
         dropout = self._streams("dropout", count)
         gradients: dict[str, Any] = {}
         parts: list[dict[str, np.ndarray]] = []
+        scale = self.loss_scale.value
         for start in range(0, count, size):
             rows = slice(start, start + size)
             self.network.dropout_streams.generators = dropout[rows]
-            losses, total = self._forward(images[rows], masks[rows], noise[rows], t[rows], importance[rows])
-            total = total * (len(images[rows]) / count)
-            losses["total"] = total.reshape(1)
-            # A graph that is retained holds every activation as long as its gradients live.
-            grads = jt.grad(total, list(self.parameters.values()), retain_graph=False)
+            with precision.using(self.config.training.precision):
+                losses, total = self._forward(images[rows], masks[rows], noise[rows], t[rows], importance[rows])
+                total = total * (len(images[rows]) / count)
+                losses["total"] = total.reshape(1)
+                # A graph that is retained holds every activation as long as its gradients live.
+                grads = jt.grad(total * scale, list(self.parameters.values()), retain_graph=False)
             for name, grad in zip(self.parameters, grads):
                 gradients[name] = gradients[name] + grad if name in gradients else grad
             # Every part is computed before the next, or all activations live at once.
@@ -122,6 +131,9 @@ class Trainer:
             parts.append({name: loss.numpy() for name, loss in losses.items()})
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         total = float(arrays.pop("total").sum())
+        if scale != 1:  # on its own: what it would be fused with may be rounded in another order
+            gradients = {name: grad * (1 / scale) for name, grad in gradients.items()}
+            jt.sync(list(gradients.values()))
         return Measured(arrays, total, gradients)
 
     def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:
@@ -163,6 +175,7 @@ class Trainer:
             "timesteps": {name: value.tolist() for name, value in self.timesteps.state().items()},
             "updates": self.optimiser.count,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "loss_scale": self.loss_scale.state(),
             **more,
         }
         return Checkpoint(self.step, self.config, arrays, training, dataset)
@@ -178,3 +191,5 @@ class Trainer:
             self.timesteps.load({name: np.array(values) for name, values in saved["timesteps"].items()})
         self.step = checkpoint.step
         self.skipped_in_a_row = saved.get("skipped_in_a_row", 0)
+        if checkpoint.config.training.precision == self.config.training.precision and "loss_scale" in saved:
+            self.loss_scale.load(saved["loss_scale"])

@@ -74,7 +74,12 @@ class Validator:
         self.config, self.dataset = config, dataset
         batch = training.microbatch if training.microbatch > 0 else training.batch_size
         self.sampling = SamplingConfig(
-            sampler="ddim", steps=config.validation.val_steps, members=1, batch_size=batch, seed=training.seed
+            sampler="ddim",
+            steps=config.validation.val_steps,
+            members=1,
+            batch_size=batch,
+            seed=training.seed,
+            precision=training.precision,
         )
 
     def __call__(self, state: Mapping[str, Var], abandon: Callable[[], bool] = lambda: False) -> Outcome:

@@ -12,7 +12,9 @@ from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.training import loop
 from medsegdiff.engine.training.interruption import Interrupted
 from medsegdiff.engine.training.loop import train
+from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.trainer import Trainer
+from medsegdiff.kernels import precision
 from medsegdiff.runtime.errors import InputError
 from tests.engine.training.variants import with_network, with_training, with_validation
 
@@ -365,3 +367,48 @@ def test_a_run_from_before_validation_is_continued(config, discs):
 def test_parity_and_others_may_bring_their_own_network(config):
     network = Trainer(config).network
     assert Trainer(config, network).network is network
+
+
+def test_a_precision_that_the_machine_lacks_is_refused_before_anything_is_written(config, discs, monkeypatch):
+    monkeypatch.setattr(precision, "unavailable", lambda name: "not here; use fp32")
+    with pytest.raises(InputError, match=r"^--precision bf16: not here; use fp32$"):
+        train(with_training(config, precision="bf16"), discs)
+    assert not Path(config.training.out_dir).exists()
+    with pytest.raises(InputError, match="--precision half: must be one of fp32, bf16, fp16"):
+        with_training(config, precision="half")
+    with pytest.raises(InputError, match="--fp16-scale-growth 2"):
+        with_training(config, fp16_scale_growth=2)
+
+
+def test_steps_that_find_the_loss_scale_do_not_end_training(config, discs, monkeypatch):
+    class Overflowing(Trainer):
+        def __init__(self, config):
+            super().__init__(config)
+            self.loss_scale = LossScale(0, 2.0**126)
+
+    monkeypatch.setattr(loop, "Trainer", Overflowing)
+    monkeypatch.setattr(loop, "MOST_SKIPS", 1)
+    config = with_training(config, steps=40, log_interval=40, save_interval=40)
+    train(config, discs)
+    out = Path(config.training.out_dir)
+    skips = [event["loss_scale"] for event in events(out) if event["event"] == "skip"]
+    assert skips == [2.0 ** (125 - k) for k in range(len(skips))]
+    assert skips
+    with (out / "log.csv").open() as file:
+        assert [int(row["skipped"]) for row in csv.DictReader(file)] == [len(skips)]
+    saved = final(out).training
+    assert (saved["updates"], saved["loss_scale"]["value"]) == (40 - len(skips), skips[-1])
+
+
+def test_a_run_goes_on_in_another_precision_and_says_so(config, discs, precisions_seen, capsys):
+    out = Path(config.training.out_dir)
+    train(with_training(config, steps=2), discs)
+    assert json.loads((out / "run.json").read_text())["precision"] == "fp32"
+    assert set(precisions_seen) == {"fp32"}
+    precisions_seen.clear()
+    capsys.readouterr()
+    train(with_training(config, steps=3, precision="bf16"), discs)
+    assert set(precisions_seen) == {"bf16"}
+    assert "note: continuing with --precision bf16, was fp32\n" in capsys.readouterr().err
+    assert json.loads((out / "run.json").read_text())["precision"] == "bf16"
+    assert {a.dtype.name for arrays in final(out).arrays.values() for a in arrays.values()} == {"float32"}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from medsegdiff.data.loader import Batch, Batches
+from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.trainer import Trainer
+from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.runtime.backend import jt
 from tests.engine.training.variants import with_network, with_training
@@ -212,3 +214,76 @@ def test_without_averages_the_raw_weights_are_segmented_with(config):
     assert Trainer(with_training(config, ema_rate="")).smoothed().keys() == Trainer(config).smoothed().keys()
     trainer = Trainer(with_training(config, ema_rate="0.9, 0.99"))
     assert trainer.smoothed() is trainer.averages["0.9"].values
+
+
+def scaled(config, start, growth=0.0):
+    """A trainer in float32 whose losses are scaled all the same."""
+    trainer = Trainer(config)
+    trainer.loss_scale = LossScale(growth, start)
+    return trainer
+
+
+def test_scaling_the_loss_changes_no_bit(config, discs):
+    config = with_training(config, batch_size=3, microbatch=2, clip_grad=0.5, weight_decay=0.01)
+    batches = Batches(discs, 3, seed=0)
+    plain, constant, growing = Trainer(config), scaled(config, 2.0**16), scaled(config, 2.0**10, growth=0.5)
+    for step in range(4):
+        results = [trainer.train_step(batches[step]) for trainer in (plain, constant, growing)]
+        for result in results[1:]:
+            assert (result.total, result.norms) == (results[0].total, results[0].norms)
+    assert growing.loss_scale.value == 2.0**12
+    expected = everything(plain)
+    for trainer in (constant, growing):
+        for name, array in everything(trainer).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_a_scale_too_large_comes_down_until_the_gradient_is_finite(config, discs):
+    trainer, batches = scaled(config, 2.0**126), Batches(discs, 2, seed=0)
+    before, updates = everything(trainer), trainer.optimiser.count
+    for step in range(40):
+        scale = trainer.loss_scale.value
+        result = trainer.train_step(batches[step])
+        assert math.isfinite(result.total)
+        assert trainer.skipped_in_a_row == 0
+        if not result.skipped:
+            break
+        assert trainer.loss_scale.value == scale / 2
+        for name, array in everything(trainer).items():
+            np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert step > 0
+    assert trainer.step == step + 1
+    assert trainer.optimiser.count == updates + 1
+    assert trainer.loss_scale.value == scale
+    assert all(np.isfinite(array).all() for array in everything(trainer).values())
+
+
+def test_a_loss_that_is_not_finite_is_not_the_scale_s_fault(config, discs):
+    trainer, batch = scaled(config, 2.0**16), Batches(discs, 2, seed=0)[0]
+    assert trainer.train_step(spoilt(batch, np.nan)).skipped
+    assert (trainer.loss_scale.value, trainer.skipped_in_a_row) == (2.0**16, 1)
+
+
+def test_the_scale_is_restored_in_the_same_precision_only(config):
+    half = with_training(config, precision="fp16", fp16_scale_growth=0.01)
+    trainer = Trainer(half)
+    assert (trainer.loss_scale.value, trainer.loss_scale.patience) == (2.0**16, 100)
+    trainer.loss_scale.update(False)
+    trainer.loss_scale.update(True)
+    saved = trainer.checkpoint()
+    for there, value, finite in ((half, 2.0**15, 1), (config, 1, 0)):
+        resumed = Trainer(there)
+        resumed.restore(saved)
+        assert resumed.loss_scale.state() == {"value": value, "finite": finite}
+    resumed = Trainer(half)
+    resumed.restore(Trainer(config).checkpoint())
+    assert resumed.loss_scale.state() == {"value": 2.0**16, "finite": 0}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_network_is_computed_in_the_precision_of_the_training(config, discs, precisions_seen, again):
+    trainer = Trainer(with_training(config, precision="bf16", use_checkpoint=again))
+    kinds = {str(value.dtype) for value in trainer.measure(*eight(discs)).gradients.values()}
+    assert set(precisions_seen) == {"bf16"}
+    assert kinds == {"float32"}
+    assert precision.current() == "fp32"

@@ -104,3 +104,11 @@ def test_panels_are_laid_out_about_square_and_none_is_lost(count):
 def test_the_picture_is_written_under_its_step(tmp_path):
     write_picture(tmp_path, 12, np.zeros((4, 6, 3), np.uint8))
     assert Image.open(tmp_path / "samples" / "step-000012.png").size == (6, 4)
+
+
+def test_it_is_computed_in_the_precision_of_the_training(validated, discs, precisions_seen):
+    validated = with_training(validated, precision="bf16")
+    trainer = Trainer(validated)
+    precisions_seen.clear()
+    Validator(validated, discs)(trainer.smoothed())
+    assert set(precisions_seen) == {"bf16"}
