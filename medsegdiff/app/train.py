@@ -8,6 +8,7 @@ from typing import Any
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig, ValidationConfig
+from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.errors import InputError
 
@@ -35,6 +36,7 @@ def run(options: Any) -> int:
 
 def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, say what that takes."""
+    check_shares(config.training)
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
     for option, value, has in (

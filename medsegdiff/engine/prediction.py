@@ -31,6 +31,7 @@ from medsegdiff.masks.files import Maps, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing
@@ -76,7 +77,8 @@ def predict(
 ) -> None:
     """Segment `cases`, whose resized images are `dataset`, into the files of `masks.files` in `out`.
 
-    Beside them `images.csv` (members and their agreement, for each image) and `run.json`.
+    Beside them `images.csv` (members and their agreement, for each image) and `run.json`. Several processes take the
+    images in turn; each writes its own, and the first one the files about all.
 
     Raises:
         InputError: the folder cannot be written, or an image to trace is not there.
@@ -91,20 +93,23 @@ def predict(
     begun = time.time()
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
     rows = {}
-    with _progress(segmenter, len(cases)) as bar:
+    chosen = range(processes.rank(), len(cases), processes.count())
+    with _progress(segmenter, len(chosen)) as bar:
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             bar.update(len(ids))
             tracer.see(ids, members, state)
 
-        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step):
+        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
             case, size = by_id[result.id]
             _write(result, case, size, out, extras)
             rows[result.id] = (result.count, "" if result.agreement is None else f"{result.agreement:.6f}")
             if result.id in tracer.frames:
                 write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
-    _write_images(out, dataset.ids, rows)
-    _write_run(out, segmenter, source, dataset, time.time() - begun)
+    parts = processes.collect(rows)
+    if processes.rank() == 0:
+        _write_images(out, dataset.ids, {name: row for part in parts for name, row in part.items()})
+        _write_run(out, segmenter, source, dataset, time.time() - begun)
 
 
 @dataclass
@@ -165,6 +170,7 @@ def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, 
         "images": list(dataset.ids),
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
+        "processes": processes.count(),
         "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
     }
     with replacing(out / "run.json") as beside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -115,6 +116,45 @@ def batch_norm(x: Var, weight: Var, bias: Var) -> Var:
     swapped = x.transpose(1, 0, 2, 3).reshape(1, c, n * h, w)
     y = group_norm(swapped, weight.unsqueeze(0), bias.unsqueeze(0), groups=c)
     return y.reshape(c, n, h, w).transpose(1, 0, 2, 3)
+
+
+def joint_moments(x: Var) -> tuple[Var, Var]:
+    """Mean and variance (C,), float64, of the channels of `x` (N, C, H, W) in all processes, whose shapes are one."""
+    n, c, h, w = x.shape
+    with jt.no_grad():
+        wide = x.float64()
+        sums = processes.total(jt.concat([wide.sum((0, 2, 3)), (wide * wide).sum((0, 2, 3))]))
+        means = sums / (n * h * w * processes.count())
+        return means[:c], jt.maximum(means[c:] - means[:c] * means[:c], 0)
+
+
+def joint_batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var) -> Var:
+    """`batch_norm` of a batch that several processes share; `mean` and `variance` are its `joint_moments`."""
+    return _JointBatchNorm(mean, variance)(x, weight, bias)
+
+
+class _JointBatchNorm(jt.Function):
+    """The moments move with `x`, so its gradient takes in what all processes feel; other gradients are one's own."""
+
+    def __init__(self, mean: Var, variance: Var) -> None:
+        shape = (1, -1, 1, 1)
+        self.mean, self.rstd = mean.reshape(shape), (1 / jt.sqrt(variance + EPS)).reshape(shape)
+
+    def execute(self, x: Var, weight: Var, bias: Var) -> Var:
+        self.x, self.weight = x, weight.reshape(1, -1, 1, 1)
+        return (self._normed() * self.weight + bias.reshape(1, -1, 1, 1)).float32()
+
+    def _normed(self) -> Var:
+        return (self.x - self.mean) * self.rstd
+
+    def grad(self, grad: Var) -> tuple[Var, Var, Var]:
+        n, c, h, w = grad.shape
+        wide, normed = grad.float64(), self._normed()
+        own = jt.concat([(wide * normed).sum((0, 2, 3)), wide.sum((0, 2, 3))])
+        means = processes.total(own) / (n * h * w * processes.count())
+        along, shift = means[:c].reshape(1, -1, 1, 1), means[c:].reshape(1, -1, 1, 1)
+        dx = (wide - shift - normed * along) * (self.weight * self.rstd)
+        return dx.float32(), own[:c].float32(), own[c:].float32()
 
 
 def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

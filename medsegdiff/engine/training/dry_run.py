@@ -13,6 +13,7 @@ import numpy as np
 from medsegdiff.data.loader import Batch
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.trainer import Trainer
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.randomness import generator
 from medsegdiff.runtime.toolchain import announce_kernels
@@ -50,7 +51,7 @@ def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
 
 
 def _noise(config: RunConfig, step: int) -> Batch:
-    network, count = config.network, config.training.batch_size
+    network, count = config.network, config.training.batch_size // processes.count()
     rng = generator("dry run", step)
     images = rng.random((count, network.image_channels, network.image_size, network.image_size), np.float32)
     masks = rng.random((count, network.mask_channels, network.image_size, network.image_size)) > 0.5
