@@ -165,3 +165,13 @@ def test_the_noise_of_a_member_is_named_by_seed_id_member_and_draw(network, conf
         patch.setattr(samplers, "ddpm", spy)
         list(segmenter.states(condition, ["x"], [7]))
     np.testing.assert_array_equal(seen[0][0], generator(0, "mask", "x", 7, 0).standard_normal((1, 32, 32), np.float32))
+
+
+def test_chosen_images_are_segmented_as_among_all(network, discs, config):
+    for control in ("", "shuffle-noise"):
+        segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, control=control))
+        whole = {result.id: result for result in segmenter.segment(discs.ids[:4], discs.image, True)}
+        part = list(segmenter.segment(discs.ids[:4], discs.image, True, chosen=range(1, 4, 2)))
+        assert [result.id for result in part] == [discs.ids[1], discs.ids[3]]
+        for result in part:
+            np.testing.assert_array_equal(result.members, whole[result.id].members)
