@@ -57,10 +57,10 @@ def rich(out):
     )
 
 
-def in_parts(out, **network):
-    """Micro-batches, the last one smaller, with activations computed twice."""
+def in_parts(out):
+    """Micro-batches, the last one smaller, with activations computed twice, of the network's other version."""
     config = with_training(rich(out), steps=4, batch_size=6, microbatch=4, use_checkpoint=True)
-    return with_network(config, **network)
+    return with_network(config, version="v1")
 
 
 class Spoilt(Discs):
@@ -99,7 +99,6 @@ KINDS = {
     "rich": (rich, Discs),
     "killed": (rich, Discs),
     "parts": (in_parts, Discs),
-    "v1": (lambda out: in_parts(out, version="v1"), Discs),
     "spoilt": (lambda out: with_training(rich(out), steps=6), Spoilt),
     "unreadable": (rich, Unreadable),
 }
