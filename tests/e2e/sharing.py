@@ -41,7 +41,7 @@ def rich(out):
             out_dir=str(out),
             steps=STEPS,
             batch_size=4,
-            lr=1e-4,
+            lr=3e-5,
             lr_schedule="cosine",
             warmup_steps=3,
             weight_decay=0.01,
@@ -58,8 +58,11 @@ def rich(out):
 
 
 def in_parts(out):
-    """Micro-batches, the last one smaller, with activations computed twice, of the network's other version."""
-    config = with_training(rich(out), steps=4, batch_size=6, microbatch=4, use_checkpoint=True)
+    """Micro-batches, the last one smaller, with activations computed twice, of the network's other version.
+
+    It learns next to nothing: its gradients are large, and would soon tell of nothing but rounding.
+    """
+    config = with_training(rich(out), steps=4, batch_size=6, microbatch=4, use_checkpoint=True, lr=1e-7)
     return with_network(config, version="v1")
 
 
