@@ -119,7 +119,8 @@ def take_over(values: Iterable[Var]) -> None:
     for value in values:
         array = np.array(value.numpy(), copy=True)
         _broadcast(array)
-        value.assign(jt.array(array))
+        if rank():
+            value.assign(jt.array(array))
 
 
 def total(value: Var) -> Var:

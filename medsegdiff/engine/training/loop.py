@@ -65,7 +65,7 @@ def _follow(config: RunConfig, dataset: Dataset) -> Path:
     trainer, batches = Trainer(config), _own_batches(config, dataset)
     trainer.follow_the_leader()
     with stop_requests() as requests:
-        while _all_go_on(requests):
+        while _all_go_on(trainer, requests):
             with undisturbed():
                 trainer.train_step(batches[trainer.step])
     return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
@@ -77,11 +77,17 @@ def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
     return Batches(dataset, training.batch_size, training.seed, config.data.augment, rows.tolist())
 
 
-def _all_go_on(requests: list[int], willing: bool = True) -> bool:
-    """Whether all processes take another step: process 0 decides, which hears of `requests` to any of them."""
+def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, saved: bool = False) -> bool:
+    """Whether all processes take another step: process 0 decides, which hears of `requests` to any of them.
+
+    Where it has `saved` this step, all go on from there, as in a resumed run, whatever rounding did to them.
+    """
     heard = processes.gather(np.array([requests[0] if requests else 0]))
     requests.extend(int(number) for number in heard.ravel() if number)
-    return processes.tell(willing and not requests)
+    going_on, saved = processes.tell([willing and not requests, saved])
+    if going_on and saved:
+        trainer.follow_the_leader()
+    return going_on
 
 
 class _Run:
@@ -185,7 +191,8 @@ class _Run:
             while True:
                 if trainer.step:
                     self._between(requests)
-                if not _all_go_on(requests, willing=trainer.step < training.steps and not self.impatient):
+                willing = trainer.step < training.steps and not self.impatient
+                if not _all_go_on(trainer, requests, willing, saved=self.saved == trainer.step):
                     break
                 with undisturbed():
                     result = trainer.train_step(self.batches[trainer.step])
