@@ -12,9 +12,12 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
+SHARED = ("train", "sample")
+"""Commands whose work several processes share."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -28,24 +31,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def report(command: Callable[[], int], debug: bool = False) -> int:
     """Run `command`; say in one line on standard error what stopped it."""
     try:
-        return command()
+        with processes.only_the_leader_speaks():
+            return command()
     except InputError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return processes.fail(2, _traceback(debug) + f"error: {error}")
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        return processes.fail(130, "stopped")
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return processes.fail(128 + signal.SIGPIPE, "")
     except Exception as error:
-        if debug:
-            traceback.print_exc()
         line = " ".join(str(error).split())[:300]
-        print(f"error: unexpected {type(error).__name__}: {line} (--debug shows where)", file=sys.stderr)
-        return 2
+        complaint = f"error: unexpected {type(error).__name__}: {line} (--debug shows where)"
+        return processes.fail(2, _traceback(debug) + complaint)
+
+
+def _traceback(wanted: bool) -> str:
+    return traceback.format_exc() if wanted else ""
 
 
 def _run(words: list[str]) -> int:
@@ -57,6 +59,8 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise InputError(f"{words[0]}: no such command; there are {', '.join(COMMANDS)}")
+    if processes.count() > 1 and words[0] not in SHARED:
+        raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
     command = _load(words[0])
     parser = Parser(prog=f"medsegdiff {words[0]}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
     command.configure(parser)

@@ -84,7 +84,7 @@ SAMPLE_FLAGS: dict[str, Any] = {
 IDLE_FLAGS: dict[str, tuple[Any, str]] = {
     "in_ch": (0, "the image's channels and the mask's are known from the data"),
     "gpu_dev": ("0", "Jittor uses the GPU that CUDA_VISIBLE_DEVICES names"),
-    "multi_gpu": ("", "one process trains on one device"),
+    "multi_gpu": ("", "one process works on one device; for several, start the script with mpirun -np N"),
     "clip_denoised": (True, "the clean mask is always clipped, as published"),
     "num_samples": (1, "the whole dataset is segmented, as in the published code; --limit takes fewer images"),
     "debug": (False, "a failing command shows its traceback with --traceback"),

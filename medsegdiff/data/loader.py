@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 
@@ -42,10 +43,21 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next."""
+    """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next.
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, augmented: bool = False) -> None:
+    Of each batch only `rows` are handed out, where they are given.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        augmented: bool = False,
+        rows: Optional[Sequence[int]] = None,
+    ) -> None:
         self.dataset, self.batch_size, self.seed, self.augmented = dataset, batch_size, seed, augmented
+        self.rows = range(batch_size) if rows is None else rows
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
@@ -56,12 +68,17 @@ class Batches:
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [int(self._order(p // len(self.dataset))[p % len(self.dataset)]) for p in positions]
 
+    def ids(self, step: int) -> list[str]:
+        """The names of all images of training step `step`, whatever the rows."""
+        return [self.dataset.ids[index] for index in self.indices(step)]
+
     def __getitem__(self, step: int) -> Batch:
         images, masks, indices = [], [], self.indices(step)
-        for sample, index in enumerate(indices):
+        for sample in self.rows:
+            index = indices[sample]
             image, mask = self.dataset.image(index), self.dataset.mask(index)
             if self.augmented:
                 image, mask = augment(image, mask, generator(self.seed, "augment", step, sample))
             images.append(image)
             masks.append(mask)
-        return Batch([self.dataset.ids[i] for i in indices], np.stack(images), np.stack(masks))
+        return Batch([self.dataset.ids[indices[row]] for row in self.rows], np.stack(images), np.stack(masks))

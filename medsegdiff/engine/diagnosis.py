@@ -170,11 +170,11 @@ def _precision() -> Finding:
 
 
 def _mpi() -> Finding:
-    found = toolchain.find_mpi()
-    if found is None:
-        remedy = "install: apt install openmpi-bin libopenmpi-dev"
-        return Finding("MPI", "missing: no mpicc with mpirun; falls back to one process", remedy)
-    return Finding("MPI", f"{toolchain.command_version(found[1]) or 'unknown version'}, {', '.join(found)}")
+    mpicc, reason = toolchain.find_mpi()
+    if mpicc is None:
+        remedy = "for several processes, install Open MPI: apt install openmpi-bin libopenmpi-dev"
+        return Finding("MPI", f"unusable: {reason}; one process only", remedy)
+    return Finding("MPI", f"{reason}, {mpicc}; for: mpirun -np N medsegdiff train")
 
 
 def _cache() -> Finding:

@@ -29,6 +29,7 @@ from medsegdiff.masks.files import Maps, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import make_folder, replacing
@@ -75,6 +76,7 @@ def predict(
     """Segment `cases`, whose resized images are `dataset`, into the files of `masks.files` in `out`.
 
     Beside them `images.csv` (of each image's ensemble what `evaluation.predictions.Ensemble` lists) and `run.json`.
+    Several processes take the images in turn; each writes its own, and the first one the files about all.
 
     Raises:
         InputError: the folder cannot be written, or an image to trace is not there.
@@ -89,21 +91,25 @@ def predict(
     begun = time.time()
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
     ensembles = {}
-    with Progress(dataset.ids, segmenter.sampling) as progress:
+    chosen = range(processes.rank(), len(cases), processes.count())
+    with Progress([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             progress.step(ids)
             tracer.see(ids, members, state)
 
-        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step):
+        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
             progress.settled(result.id)
             case, size = by_id[result.id]
             _write(result, case, size, out, extras)
             ensembles[result.id] = Ensemble(result.count, result.empty, result.agreement)
             if result.id in tracer.frames:
                 write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
-    write_ensembles(out, {name: ensembles[name] for name in dataset.ids})
-    _write_run(out, segmenter, source, dataset, time.time() - begun)
+    parts = processes.collect(ensembles)
+    if processes.rank() == 0:
+        found = {name: Ensemble(*values) for part in parts for name, values in part.items()}
+        write_ensembles(out, {name: found[name] for name in dataset.ids})
+        _write_run(out, segmenter, source, dataset, time.time() - begun)
 
 
 @dataclass
@@ -142,6 +148,7 @@ def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, 
         "images": list(dataset.ids),
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
+        "processes": processes.count(),
         "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
     }
     with replacing(out / "run.json") as beside:

@@ -157,6 +157,7 @@ class Segmenter:
         image: Callable[[int], np.ndarray],
         keep_members: bool = False,
         on_step: Optional[OnStep] = None,
+        chosen: Optional[Sequence[int]] = None,
     ) -> Iterator[Segmentation]:
         """Segment images in batches of masks; each image is encoded once.
 
@@ -168,12 +169,13 @@ class Segmenter:
             image: gives image i as float32 (C, S, S) in [0, 1]
             keep_members: keep every member's mask
             on_step: is told of every network evaluation
+            chosen: the images to segment, by their place among `ids`; None: all
 
         Raises:
             InputError: noise is to be shuffled and there is one image only.
         """
         noise_of = self._noise_names(ids)
-        waiting = iter(enumerate(ids))
+        waiting = iter([(index, ids[index]) for index in (range(len(ids)) if chosen is None else chosen)])
         images: list[_Image] = []
         while True:
             rows = self._fill(images, waiting, image, keep_members)

@@ -13,8 +13,9 @@ import numpy as np
 
 from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.kernels.matmul import matmul
-from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm
+from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
 from medsegdiff.nn import functional as F
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
@@ -131,7 +132,10 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm2d(nn.Module):
-    """Batch normalisation with running statistics (momentum 0.1, unbiased running variance)."""
+    """Batch normalisation with running statistics (momentum 0.1, unbiased running variance).
+
+    Of several processes each has a part of the batch; the statistics are those of the whole.
+    """
 
     momentum = 0.1
     tracking = True
@@ -149,17 +153,25 @@ class BatchNorm2d(nn.Module):
             scale = self.weight / jt.sqrt(self.running_var + EPS)
             shift = self.bias - self.running_mean * scale
             return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        if processes.count() > 1:
+            mean, variance = joint_moments(x)
+            if self.tracking:
+                self._track(x, mean.float32(), variance.float32())
+            return joint_batch_norm(x, self.weight, self.bias, mean, variance)
         if self.tracking:
-            self._track(x)
+            self._track(x, *self._moments(x))
         return batch_norm(x, self.weight, self.bias)
 
-    def _track(self, x: Var) -> None:
+    def _moments(self, x: Var) -> tuple[Var, Var]:
         with jt.no_grad():
             # Stage by stage: a float32 sum over a whole batch in one go loses digits.
             mean = x.mean(dim=3).mean(dim=2).mean(dim=0)
             centred = x - mean.reshape(1, -1, 1, 1)
-            variance = (centred * centred).mean(dim=3).mean(dim=2).mean(dim=0)
-            count = x.numel() // x.shape[1]
+            return mean, (centred * centred).mean(dim=3).mean(dim=2).mean(dim=0)
+
+    def _track(self, x: Var, mean: Var, variance: Var) -> None:
+        with jt.no_grad():
+            count = x.numel() // x.shape[1] * processes.count()
             unbiased = variance * (count / max(count - 1, 1))
             self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
             self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))

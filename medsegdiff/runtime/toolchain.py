@@ -20,6 +20,7 @@ import sysconfig
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
 
@@ -117,10 +118,20 @@ def find_cudnn(nvcc: Optional[str]) -> Optional[tuple[Path, Path]]:
     return None
 
 
-def find_mpi() -> Optional[tuple[str, str]]:
-    """(mpicc, mpirun), or None where one of them is missing."""
-    compile_with, start_with = os.environ.get("mpicc_path") or shutil.which("mpicc"), shutil.which("mpirun")
-    return (compile_with, start_with) if compile_with and start_with else None
+def find_mpi() -> tuple[Optional[str], str]:
+    """(mpicc, reason): the compiler of Open MPI's programs that Jittor can use, or None and why not."""
+    mpicc = os.environ.get("mpicc_path") or shutil.which("mpicc")
+    if mpicc is None:
+        return None, "no mpicc found"
+    version = command_version(mpicc, "--showme:version")  # which other kinds of MPI do not understand
+    if version is None:
+        return None, f"{mpicc} is not Open MPI's"
+    folders = subprocess.run([mpicc, "--showme:incdirs"], capture_output=True, text=True, check=False).stdout.split()
+    if not any((Path(folder) / "mpi.h").is_file() for folder in folders):
+        return None, f"{mpicc} found, but not mpi.h"
+    if shutil.which("mpirun") is None:
+        return None, f"{mpicc} found, but no mpirun"
+    return mpicc, f"Open MPI {version}"
 
 
 def _refuse_what_cannot_work() -> None:
@@ -161,6 +172,25 @@ def _prepare_onednn() -> None:
         # Copies, not links: the cache outlives the environment that it was made from.
         shutil.copy(library, beside / "lib" / "libmkldnn.so")
         (beside / "lib" / "libdnnl.so.2").symlink_to("libmkldnn.so")
+
+
+def _prepare_mpi() -> None:
+    """Let Jittor use MPI where this process has siblings, and only there: it would compile and load it for nothing."""
+    os.environ["use_mpi"] = str(int(processes.started_together()))
+    if not processes.started_together():
+        if int(os.environ.get("PMI_SIZE") or 1) > 1:
+            raise InputError(
+                "several processes were started by another MPI than Open MPI, which alone Jittor knows; "
+                "start them with Open MPI's mpirun (Debian: apt install openmpi-bin libopenmpi-dev)"
+            )
+        return
+    mpicc, reason = find_mpi()
+    if mpicc is None:
+        raise InputError(
+            f"started by mpirun, but Jittor cannot compile its part of MPI: {reason}; "
+            "install it (Debian: apt install libopenmpi-dev), or start one process without mpirun"
+        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(processes.fair_threads()))
 
 
 def _quiet_compile_workers() -> None:
@@ -210,6 +240,7 @@ def prepare() -> None:
 
     import jittor_utils
     import jittor_utils.install_cuda
+    import jittor_utils.lock
 
     if nvcc is None:
         jittor_utils.install_cuda.install_cuda = lambda: None  # it would download one
@@ -217,7 +248,9 @@ def prepare() -> None:
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _quiet_compile_workers()
-    _prepare_onednn()
+    _prepare_mpi()
+    with jittor_utils.lock.lock_scope():  # other processes may be about to do the same
+        _prepare_onednn()
 
 
 def announce_kernels() -> None:

@@ -139,3 +139,14 @@ def test_the_unexpected_is_one_line_too(capsys):
     assert capsys.readouterr().err == "error: unexpected ValueError: two lines (--debug shows where)\n"
     assert report(raising(InputError("a file: is bad")), debug=True) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_work_for_one_process_is_not_done_by_several(monkeypatch, capsys):
+    from medsegdiff.runtime import processes
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "fail", lambda code, complaint: print(complaint) or code)
+    for command in COMMANDS:
+        if command not in ("train", "sample"):
+            assert main([command]) == 2
+            assert capsys.readouterr().out.startswith(f"error: {command}: is work for one process")

@@ -24,7 +24,7 @@ def whole(monkeypatch, tmp_path):
     monkeypatch.setattr(toolchain, "find_jittor_onednn", lambda: tmp_path / "libmkldnn.so")
     monkeypatch.setattr(toolchain, "find_cuda", lambda: ("/usr/local/cuda/bin/nvcc", "CUDA 12.2"))
     monkeypatch.setattr(toolchain, "find_cudnn", lambda nvcc: (tmp_path / "cudnn.h", tmp_path / "libcudnn.so"))
-    monkeypatch.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "/usr/bin/mpirun"))
+    monkeypatch.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "Open MPI 4.1.4"))
     monkeypatch.setattr(toolchain, "is_compiled", lambda: True)
     monkeypatch.setitem(sys.modules, "jittor_utils", type("JittorUtils", (), {"cache_path": str(tmp_path)}))
     monkeypatch.setattr(diagnosis, "_LEAST_FREE", 0)
@@ -83,7 +83,7 @@ OPTIONAL = {
         lambda: (None, "/usr/local/bin/nvcc has no CUDA runtime (libcudart) beside it"),
     ),
     "no cuDNN": ("cuDNN", "install cuDNN", "find_cudnn", lambda nvcc: None),
-    "no MPI": ("MPI", "falls back to one process", "find_mpi", lambda: None),
+    "no MPI": ("MPI", "one process only", "find_mpi", lambda: (None, "no mpicc found")),
 }
 
 

@@ -32,3 +32,12 @@ def test_an_augmented_mask_keeps_its_classes_together(dataset):
             assert any((after == variant).all() for variant in variants)
             changed |= bool((after != before).any())
     assert changed
+
+
+def test_chosen_rows_are_those_of_the_whole_batch(dataset):
+    whole, part = Batches(dataset, 3, seed=0, augmented=True), Batches(dataset, 3, 0, True, rows=[0, 2])
+    for step in range(3):
+        assert part.ids(step) == whole[step].ids
+        assert part[step].ids == [whole[step].ids[0], whole[step].ids[2]]
+        np.testing.assert_array_equal(part[step].images, whole[step].images[[0, 2]])
+        np.testing.assert_array_equal(part[step].masks, whole[step].masks[[0, 2]])

@@ -175,3 +175,13 @@ def test_image_and_masks_are_computed_in_the_precision_that_is_asked_for(network
     assert set(precisions_seen) == {"fp32"}
     with pytest.raises(InputError, match="--precision half: must be one of fp32, bf16, fp16"):
         SamplingConfig(precision="half")
+
+
+def test_chosen_images_are_segmented_as_among_all(network, discs, config):
+    for control in ("", "shuffle-noise"):
+        segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, control=control))
+        whole = {result.id: result for result in segmenter.segment(discs.ids[:4], discs.image, True)}
+        part = list(segmenter.segment(discs.ids[:4], discs.image, True, chosen=range(1, 4, 2)))
+        assert [result.id for result in part] == [discs.ids[1], discs.ids[3]]
+        for result in part:
+            np.testing.assert_array_equal(result.members, whole[result.id].members)

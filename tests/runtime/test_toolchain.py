@@ -19,6 +19,7 @@ def machine(monkeypatch, tmp_path):
     import jittor_utils.install_cuda
 
     monkeypatch.setenv("nvcc_path", "")
+    monkeypatch.setenv("use_mpi", "0")
     monkeypatch.setenv("log_silent", "1")
     monkeypatch.delenv("cc_path", raising=False)
     monkeypatch.setattr(jittor_utils.install_cuda, "install_cuda", jittor_utils.install_cuda.install_cuda)
@@ -176,3 +177,77 @@ def test_the_backend_leaves_ctrl_c_to_python():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.split() == ["caught"], done.stderr
+
+
+def fake_mpicc(folder, answers):
+    """An `mpicc` that answers to some words, and an `mpirun` beside it."""
+    mpicc = folder / "mpicc"
+    cases = "".join(f"  {word}) echo '{answer}' ;;\n" for word, answer in answers.items())
+    mpicc.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}  *) exit 1 ;;\nesac\n')
+    mpicc.chmod(0o755)
+    return mpicc
+
+
+OPEN_MPI = {"--showme:version": "mpicc: Open MPI 4.1.4 (Language: C)"}
+
+
+@pytest.fixture
+def mpi(machine, tmp_path):
+    """A folder for `mpicc` and `mpirun`, the only ones there are."""
+    real = shutil.which
+    machine.delenv("mpicc_path", raising=False)
+
+    def which(name):
+        found = tmp_path / name
+        return (str(found) if found.exists() else None) if name.startswith("mpi") else real(name)
+
+    machine.setattr(shutil, "which", which)
+    return tmp_path
+
+
+def test_open_mpi_is_found_whole_or_what_it_lacks_is_named(mpi):
+    assert toolchain.find_mpi() == (None, "no mpicc found")
+    mpicc = fake_mpicc(mpi, {"--version": "gcc 12.2.0"})
+    assert toolchain.find_mpi() == (None, f"{mpicc} is not Open MPI's")
+    fake_mpicc(mpi, {**OPEN_MPI, "--showme:incdirs": mpi})
+    assert toolchain.find_mpi() == (None, f"{mpicc} found, but not mpi.h")
+    (mpi / "mpi.h").touch()
+    assert toolchain.find_mpi() == (None, f"{mpicc} found, but no mpirun")
+    (mpi / "mpirun").touch()
+    assert toolchain.find_mpi() == (str(mpicc), "Open MPI 4.1.4")
+
+
+def test_without_mpirun_jittor_is_kept_from_mpi(machine):
+    machine.delenv("OMPI_COMM_WORLD_SIZE", raising=False)
+    machine.setenv("use_mpi", "1")
+    toolchain.prepare()
+    assert os.environ["use_mpi"] == "0"
+
+
+def test_under_mpirun_jittor_is_given_mpi_and_a_share_of_the_cores(machine):
+    for name, value in (("OMPI_COMM_WORLD_SIZE", "64"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "10000")):
+        machine.setenv(name, value)
+    machine.setenv("OMP_NUM_THREADS", "")  # so that it is restored
+    machine.delenv("OMP_NUM_THREADS")
+    machine.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "Open MPI 4.1.4"))
+    toolchain.prepare()
+    assert (os.environ["use_mpi"], os.environ["OMP_NUM_THREADS"]) == ("1", "1")
+    machine.setenv("OMP_NUM_THREADS", "3")
+    toolchain.prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_under_mpirun_without_what_jittor_needs_the_reason_is_told(machine):
+    machine.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    machine.setattr(toolchain, "find_mpi", lambda: (None, "no mpicc found"))
+    with pytest.raises(InputError, match=r"started by mpirun, but .*no mpicc found.*apt install libopenmpi-dev"):
+        toolchain.prepare()
+
+
+def test_processes_of_another_mpi_are_refused(machine):
+    machine.delenv("OMPI_COMM_WORLD_SIZE", raising=False)
+    machine.setenv("PMI_SIZE", "4")
+    with pytest.raises(InputError, match=r"another MPI than Open MPI.*openmpi-bin"):
+        toolchain.prepare()
+    machine.setenv("PMI_SIZE", "1")
+    toolchain.prepare()

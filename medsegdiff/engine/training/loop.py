@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import yaml
 from tqdm import tqdm
 
@@ -21,9 +22,11 @@ from medsegdiff.engine.training.interruption import Interrupted, held_back, stop
 from medsegdiff.engine.training.journal import Journal
 from medsegdiff.engine.training.logbook import Logbook
 from medsegdiff.engine.training.provenance import provenance
+from medsegdiff.engine.training.shares import rows_of
 from medsegdiff.engine.training.trainer import StepResult, Trainer
 from medsegdiff.engine.training.validation import Abandoned, Progress, Validator, write_picture
 from medsegdiff.kernels import precision
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import exclusive, make_folder, replacing
 from medsegdiff.runtime.toolchain import announce_kernels
@@ -41,18 +44,52 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
         dataset: what to train on
         held_out: what to validate with, at a `val_interval` above 0
 
+    Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
+
     Raises:
         InputError: the output folder cannot be used or holds another configuration's checkpoints, this machine lacks
             the precision, or the losses or gradients of many steps in a row were not finite.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written.
     """
     precision.check(config.training.precision)
+    if processes.rank():
+        return _follow(config, dataset)
     out = make_folder(Path(config.training.out_dir))
     with exclusive(out):
         run = _Run(config, dataset, held_out, out)
         with run.journalled(), stop_requests() as requests:
             run.steps(requests)
         return out / f"step-{run.trainer.step:06d}"
+
+
+def _follow(config: RunConfig, dataset: Dataset) -> Path:
+    """Compute this process's share of the steps, as long as process 0 goes on."""
+    trainer, batches = Trainer(config), _own_batches(config, dataset)
+    trainer.follow_the_leader()
+    with stop_requests() as requests:
+        while _all_go_on(trainer, requests):
+            with undisturbed():
+                trainer.train_step(batches[trainer.step])
+    return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
+
+
+def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
+    training = config.training
+    rows = rows_of(processes.rank(), training.batch_size, training.microbatch)
+    return Batches(dataset, training.batch_size, training.seed, config.data.augment, rows.tolist())
+
+
+def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, saved: bool = False) -> bool:
+    """Whether all processes take another step: process 0 decides, which hears of `requests` to any of them.
+
+    Where it has `saved` this step, all go on from there, as in a resumed run, whatever rounding did to them.
+    """
+    heard = processes.gather(np.array([requests[0] if requests else 0]))
+    requests.extend(int(number) for number in heard.ravel() if number)
+    going_on, saved = processes.tell([willing and not requests, saved])
+    if going_on and saved:
+        trainer.follow_the_leader()
+    return going_on
 
 
 class _Run:
@@ -65,7 +102,7 @@ class _Run:
         self.progress = Progress()
         self.logbook = Logbook(out, config.training.tensorboard, self.validator is not None)
         self.journal = Journal(out)
-        self.batches = Batches(dataset, config.training.batch_size, config.training.seed, config.data.augment)
+        self.batches = _own_batches(config, dataset)
         self.saved = -1
         checkpoints.tidy(out)
         checkpoints.tidy(out / checkpoints.BEST)
@@ -76,6 +113,7 @@ class _Run:
         with replacing(out / "run.json") as beside:
             beside.write_text(json.dumps(origin, indent=1))
         self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
+        self.trainer.follow_the_leader()
 
     def _resume(self) -> bool:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -155,12 +193,12 @@ class _Run:
             while True:
                 if trainer.step:
                     self._between(requests)
-                if trainer.step >= training.steps or requests or self.impatient:
+                willing = trainer.step < training.steps and not self.impatient
+                if not _all_go_on(trainer, requests, willing, saved=self.saved == trainer.step):
                     break
                 with undisturbed():
-                    batch = self.batches[trainer.step]
-                    result = trainer.train_step(batch)
-                self._note(result, batch.ids)
+                    result = trainer.train_step(self.batches[trainer.step])
+                self._note(result)
                 bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
                 bar.update()
         if self.saved != trainer.step:
@@ -170,12 +208,13 @@ class _Run:
         if trainer.step > self.logbook.row:  # no checkpoint knows of this row: a longer run does not have it
             self.logbook.write(trainer.step, trainer.step * training.batch_size)
 
-    def _note(self, result: StepResult, ids: list[str]) -> None:
+    def _note(self, result: StepResult) -> None:
         trainer = self.trainer
         if not result.skipped:
             self.logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
             return
         self.logbook.skip()
+        ids = self.batches.ids(trainer.step - 1)
         numbers = {"loss": str(result.total), "grad_norm": str(result.norms["grad_norm"])}
         self.journal.note("skip", trainer.step, images=ids, **numbers, loss_scale=trainer.loss_scale.value)
         if trainer.skipped_in_a_row >= MOST_SKIPS:

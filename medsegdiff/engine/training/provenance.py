@@ -14,7 +14,7 @@ import numpy as np
 
 import medsegdiff
 from medsegdiff.data.loader import Dataset
-from medsegdiff.runtime import machine, toolchain
+from medsegdiff.runtime import machine, processes, toolchain
 from medsegdiff.runtime.backend import jt
 
 
@@ -33,6 +33,7 @@ def provenance(dataset: Dataset, held_out: Optional[Dataset] = None, precision: 
         "precision": precision,
         "command": shlex.join(sys.argv),
         "process": os.getpid(),
+        "processes": processes.count(),
         "dataset": {
             "fingerprint": dataset.fingerprint,
             "images": len(dataset),

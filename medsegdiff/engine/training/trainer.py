@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -16,10 +17,12 @@ from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.learning_rate import learning_rate
 from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.optimiser import AdamW, Average, global_norm
+from medsegdiff.engine.training.shares import rows_of, whole
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.recompute import set_recomputed
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.randomness import generator
 
@@ -51,7 +54,11 @@ class Measured(NamedTuple):
 
 
 class Trainer:
-    """A network in training, with everything that a step changes."""
+    """A network in training, with everything that a step changes.
+
+    Of several processes each has one, computes its rows of a batch, and learns from the gradient of all; so all hold
+    the same, but for the averages, which only the leader keeps.
+    """
 
     def __init__(self, config: RunConfig, network: Optional[MedSegDiff] = None) -> None:
         training = config.training
@@ -65,7 +72,8 @@ class Trainer:
         self.loss = TrainingLoss(self.diffusion)
         self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
-        self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in training.ema_rates}
+        rates = training.ema_rates if processes.rank() == 0 else []
+        self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in rates}
         half = training.precision == "fp16"
         self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1.0)
         self.step = 0
@@ -76,20 +84,25 @@ class Trainer:
         """The learning rate of the next step."""
         return learning_rate(self.config.training, self.step)
 
-    def _streams(self, purpose: str, samples: int) -> list[np.random.Generator]:
-        return [generator(self.config.training.seed, purpose, self.step, sample) for sample in range(samples)]
+    def _streams(self, purpose: str, samples: Iterable[int]) -> list[np.random.Generator]:
+        return [generator(self.config.training.seed, purpose, self.step, sample) for sample in samples]
+
+    def _rows(self, count: int) -> np.ndarray:
+        """Which rows of the global batch this process has, if it has `count`."""
+        return rows_of(processes.rank(), count * processes.count(), self.config.training.microbatch)
 
     def train_step(self, batch: Batch) -> StepResult:
-        """Draw timesteps and noise for `batch`, and descend.
+        """Draw timesteps and noise for `batch`, this process's rows, and descend; the result is that of all rows.
 
         Where a loss or the gradient is not finite, the step counts but leaves everything that is learnt as it was.
         Where that may be the loss scale's fault, which is then lowered, it is not counted as skipped in a row.
         """
         shape = batch.masks.shape
-        t, importance = self.timesteps.draw(self._streams("timestep", shape[0]))
-        noise = np.stack([g.standard_normal(shape[1:], np.float32) for g in self._streams("noise", shape[0])])
+        rows = self._rows(shape[0])
+        t, importance = self.timesteps.draw(self._streams("timestep", range(shape[0] * processes.count())))
+        noise = np.stack([g.standard_normal(shape[1:], np.float32) for g in self._streams("noise", rows)])
         buffers = {name: value.detach() for name, value in self.state.items() if weights.is_buffer(name)}
-        measured = self.measure(batch.images, batch.masks, noise, t, importance)
+        measured = self.measure(batch.images, batch.masks, noise, t[rows], importance[rows])
         norm = float(global_norm(measured.gradients).item())
         losses = measured.losses
         healthy = math.isfinite(measured.total) and all(np.isfinite(loss).all() for loss in losses.values())
@@ -108,10 +121,13 @@ class Trainer:
     def measure(
         self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray
     ) -> Measured:
-        """Losses and gradients for images (N, C, S, S), masks and noise (N, M, S, S), timesteps (N,)."""
-        count = len(images)
-        size = self.config.training.microbatch if self.config.training.microbatch > 0 else count
-        dropout = self._streams("dropout", count)
+        """Losses and gradients for images (N, C, S, S), masks and noise (N, M, S, S), timesteps (N,).
+
+        Of several processes each gives its own rows; the result is that of all rows.
+        """
+        count, microbatch = len(images), self.config.training.microbatch
+        size = microbatch // processes.count() if microbatch > 0 else count
+        dropout = self._streams("dropout", self._rows(count))
         gradients: dict[str, Any] = {}
         parts: list[dict[str, np.ndarray]] = []
         scale = self.loss_scale.value
@@ -129,12 +145,12 @@ class Trainer:
             # Every part is computed before the next, or all activations live at once.
             jt.sync([*gradients.values(), *losses.values()])
             parts.append({name: loss.numpy() for name, loss in losses.items()})
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        total = float(arrays.pop("total").sum())
+        total = float(processes.gather(sum(part.pop("total") for part in parts)).mean())
+        values = np.stack([np.concatenate([part[name] for part in parts]) for name in parts[0]])
         if scale != 1:  # on its own: what it would be fused with may be rounded in another order
             gradients = {name: grad * (1 / scale) for name, grad in gradients.items()}
             jt.sync(list(gradients.values()))
-        return Measured(arrays, total, gradients)
+        return Measured(dict(zip(parts[0], whole(values, microbatch))), total, processes.mean(gradients))
 
     def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:
         """One optimiser step; returns grad_norm before it (`norm`, where it is known), and param_norm after it."""
@@ -142,6 +158,9 @@ class Trainer:
             norm = float(global_norm(gradients).item())
         clip = self.config.training.clip_grad
         self.optimiser.step(gradients, self.lr, clip / norm if 0 < clip < norm else 1.0)
+        # Before the averages, which Jittor would compute in one go with the weights: other processes have none, and
+        # what is computed by other kernels rounds in other ways.
+        jt.sync_all()
         self.step += 1
         for average in self.averages.values():
             average.update(self.step)
@@ -163,6 +182,14 @@ class Trainer:
     def smoothed(self) -> dict[str, Any]:
         """The state to segment with: the first average, or the raw one where none is kept."""
         return next((average.values for average in self.averages.values()), self.state)
+
+    def follow_the_leader(self) -> None:
+        """Take over from process 0 everything that a step changes, but its averages."""
+        processes.take_over([*self.state.values(), *self.optimiser.state().values()])
+        timesteps = {name: value.tolist() for name, value in self.timesteps.state().items()}
+        told = processes.tell([self.step, self.optimiser.count, self.skipped_in_a_row, timesteps])
+        self.step, self.optimiser.count, self.skipped_in_a_row, timesteps = told
+        self.timesteps.load({name: np.array(values) for name, values in timesteps.items()})
 
     def checkpoint(self, dataset: str = "", **more: Any) -> Checkpoint:
         """Everything that `restore` needs, and what else (`more`) the caller will."""

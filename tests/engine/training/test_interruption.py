@@ -41,4 +41,5 @@ def test_a_compiler_that_a_step_starts_survives_ctrl_c():
 
 
 def test_exit_codes_are_those_of_the_shell():
-    assert [Interrupted(number).exit_code for number in (signal.SIGINT, signal.SIGTERM)] == [130, 143]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    assert [Interrupted(number).exit_code for number in numbers] == [130, 143, 138]

@@ -1,0 +1,42 @@
+"""Which rows of the global batch each process computes.
+
+What is computed at once, a micro-batch or the whole batch, is cut into equal parts, one for each process. So every
+process computes as much as any other, and statistics over the parts are those of one process that computes them all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.runtime import processes
+from medsegdiff.runtime.errors import InputError
+
+
+def check_shares(training: TrainingConfig) -> None:
+    """Refuse batches that cannot be cut into equal parts.
+
+    Raises:
+        InputError: the batch or the micro-batch is no multiple of the number of processes.
+    """
+    count = processes.count()
+    for option, value in (("batch-size", training.batch_size), ("microbatch", training.microbatch)):
+        if value > 0 and value % count:
+            raise InputError(f"--{option} {value}: must be a multiple of the {count} processes that share it")
+
+
+def rows_of(process: int, batch: int, microbatch: int) -> np.ndarray:
+    """The rows, from 0 to `batch`, that `process` computes, in order; a `microbatch` below 1 is the whole batch."""
+    size = microbatch if microbatch > 0 else batch
+    parts = (np.arange(start, min(start + size, batch)) for start in range(0, batch, size))
+    return np.concatenate([np.split(part, processes.count())[process] for part in parts])
+
+
+def whole(values: np.ndarray, microbatch: int) -> np.ndarray:
+    """Values (K, rows of this process) of all processes, as (K, rows of the batch)."""
+    gathered = processes.gather(values)
+    batch = gathered.shape[0] * gathered.shape[2]
+    result = np.empty((len(values), batch), values.dtype)
+    for process, part in enumerate(gathered):
+        result[:, rows_of(process, batch, microbatch)] = part
+    return result

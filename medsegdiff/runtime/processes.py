@@ -1,0 +1,161 @@
+"""Processes that Open MPI's `mpirun` started together; one that was started alone is the trivial case.
+
+Process 0 leads: it alone prints and writes. What is exchanged, all must exchange in the same order, or they wait for
+each other without end. Jittor, which carries it, is imported by the first exchange and not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Var = Any  # jt.Var
+_BUCKET = 2**23  # float32 values that are exchanged at once, 32 MiB
+_GRACE = 3  # seconds
+
+
+def started_together() -> bool:
+    """Whether `mpirun` of Open MPI started this process."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
+def count() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
+
+
+def fair_threads() -> int:
+    """How many threads this process may use so that all those on this machine together use each core once.
+
+    Unless `mpirun` bound it to fewer cores, it has those of its parent, `mpirun` itself, in common with its siblings.
+    """
+    siblings = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
+    ours, all_cores = (len(os.sched_getaffinity(process)) for process in (0, os.getppid()))
+    return max(1, min(ours, all_cores // siblings))
+
+
+@contextlib.contextmanager
+def only_the_leader_speaks() -> Iterator[None]:
+    """What the other processes print within the block goes nowhere."""
+    with contextlib.ExitStack() as stack:
+        if rank():
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def fail(code: int, complaint: str) -> int:
+    """Print `complaint` and return the exit code; of several processes, end all.
+
+    Where all fail alike, the leader speaks for them: the others wait a moment before they do.
+    """
+    if rank():
+        time.sleep(_GRACE)
+    if complaint:
+        print(complaint, file=sys.stderr)
+    if count() > 1:
+        # A usual exit would wait for the others, which wait for this one; mpirun ends them when it sees the code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _broadcast(array: np.ndarray, root: int = 0) -> None:
+    """Overwrite a contiguous array with that of process `root`."""
+    from medsegdiff.runtime.backend import jt
+
+    jt.mpi.broadcast(array, root)
+
+
+def tell(value: Any) -> Any:
+    """What process 0 gives as `value`: anything that JSON can hold."""
+    return value if count() == 1 else _told(value, 0)
+
+
+def collect(value: Any) -> list[Any]:
+    """What each process gives as `value`: anything that JSON can hold."""
+    return [value] if count() == 1 else [_told(value, root) for root in range(count())]
+
+
+def _told(value: Any, root: int) -> Any:
+    text = json.dumps(value).encode() if rank() == root else b""
+    length = np.array([len(text)], np.int64)
+    _broadcast(length, root)
+    content = np.frombuffer(text, np.uint8).copy() if rank() == root else np.empty(length[0], np.uint8)
+    _broadcast(content, root)
+    return json.loads(content.tobytes())
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, which have one shape and type, stacked: (processes, *shape)."""
+    everybody = np.stack([array] * count())
+    if count() > 1:
+        for root in range(count()):
+            _broadcast(everybody[root], root)
+    return everybody
+
+
+def take_over(values: Iterable[Var]) -> None:
+    """Give `values`, float32, what they are in process 0."""
+    if count() == 1:
+        return
+    from medsegdiff.runtime.backend import jt
+
+    for value in values:
+        array = np.array(value.numpy(), copy=True)
+        _broadcast(array)
+        if rank():
+            value.assign(jt.array(array))
+
+
+def total(value: Var) -> Var:
+    """The sum of `value` over all processes; not to be differentiated through."""
+    return value if count() == 1 else value.mpi_all_reduce("add")
+
+
+def mean(values: Mapping[str, Var]) -> dict[str, Var]:
+    """The means of `values`, float32, over all processes, exchanged in few large pieces."""
+    if count() == 1:
+        return dict(values)
+    from medsegdiff.runtime.backend import jt
+
+    found: dict[str, Var] = {}
+    for names in _buckets(values):
+        pieces = [values[name].reshape(-1) for name in names]
+        flat = total(jt.concat(pieces)) / count()
+        start = 0
+        for name, piece in zip(names, pieces):
+            found[name] = flat[start : start + piece.shape[0]].reshape(values[name].shape)
+            start += piece.shape[0]
+        # One piece after another: all processes must exchange them in the same order.
+        jt.sync([found[name] for name in names])
+    return found
+
+
+def _buckets(values: Mapping[str, Var]) -> Iterator[list[str]]:
+    """The names of `values` in groups that hold `_BUCKET` numbers together, or one value."""
+    names: list[str] = []
+    held = 0
+    for name, value in values.items():
+        if names and held + value.numel() > _BUCKET:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += value.numel()
+    if names:
+        yield names

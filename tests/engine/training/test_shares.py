@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.engine.training.shares import check_shares, rows_of, whole
+from medsegdiff.runtime import processes
+from medsegdiff.runtime.errors import InputError
+
+
+@pytest.fixture
+def two(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+
+
+def test_one_process_has_all_rows_in_order():
+    for microbatch in (-1, 2, 4, 100):
+        np.testing.assert_array_equal(rows_of(0, 6, microbatch), range(6))
+
+
+@pytest.mark.parametrize(
+    ("microbatch", "first", "second"),
+    [(-1, [0, 1, 2], [3, 4, 5]), (2, [0, 2, 4], [1, 3, 5]), (4, [0, 1, 4], [2, 3, 5]), (8, [0, 1, 2], [3, 4, 5])],
+)
+def test_each_micro_batch_is_cut_into_equal_parts(two, microbatch, first, second):
+    np.testing.assert_array_equal(rows_of(0, 6, microbatch), first)
+    np.testing.assert_array_equal(rows_of(1, 6, microbatch), second)
+
+
+@pytest.mark.parametrize("microbatch", [-1, 2, 4])
+def test_values_come_back_in_the_order_of_the_batch(two, monkeypatch, microbatch):
+    batch = np.arange(12.0).reshape(2, 6)
+    parts = np.stack([batch[:, rows_of(process, 6, microbatch)] for process in range(2)])
+    monkeypatch.setattr(processes, "gather", lambda values: parts)
+    np.testing.assert_array_equal(whole(parts[0], microbatch), batch)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(two):
+    check_shares(TrainingConfig(batch_size=6, microbatch=4))
+    with pytest.raises(InputError, match="--batch-size 3: must be a multiple of the 2 processes"):
+        check_shares(TrainingConfig(batch_size=3))
+    with pytest.raises(InputError, match="--microbatch 3: must be a multiple of the 2 processes"):
+        check_shares(TrainingConfig(batch_size=6, microbatch=3))
