@@ -1,38 +1,151 @@
-"""2-D convolution by oneDNN, named directly.
+"""2-D convolution by oneDNN, with its bias, a residual and both gradients.
 
-Jittor finds convolutions by pattern in its fused graph and misses some (a sliced weight, a single
-input channel, gradients taken one by one); those fall to a loop a hundred times slower.
+Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
+gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
+`convolution.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
+in bfloat16 on demand, with float32 sums.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Optional
 
+from medsegdiff.kernels import precision
 from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
-_LAYOUT = {"xformat": "abcd", "wformat": "oihw", "yformat": "abcd"}
+_HEADER = Path(__file__).with_name("convolution.h").read_text(encoding="utf-8")
+_INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
+
+_GEOMETRY = """
+const Geometry g{
+    (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
+    (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0};
+"""
+_PACK = _GEOMETRY + "pack(g, in0_p, out0_p, out0->num * sizeof(float));"
+_FORWARD = _GEOMETRY + "forward(g, in0_p, in1_p, {bias}, {rows}, {residual}, out0_p);"
+_BACKWARD = _GEOMETRY + "backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
+
+
+def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float]) -> list[Var]:
+    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source, data=data)
+    for result in results:
+        result.compile_options = _INCLUDE
+    return results
+
+
+class Packed:
+    """A layer's weights as the last inference took them, kept until they change."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Free them."""
+        self._key: tuple[Any, ...] = ()
+        self._value: Optional[Var] = None
+
+    def get(self, weight: Var, geometry: dict[str, float]) -> Var:
+        """`weight` packed for a geometry; a weight that was assigned or updated has another id."""
+        key = (weight.id, *(value for name, value in geometry.items() if name != "samples"))
+        if self._value is None or key != self._key:
+            self._key, self._value = key, _pack(weight, geometry)
+        return self._value
+
+
+def _pack(weight: Var, geometry: dict[str, float]) -> Var:
+    inputs, outputs = (-(-int(geometry[name]) // 16) * 16 for name in ("inputs", "outputs"))
+    # 36 numbers for the 9 of a kernel in Winograd's domain, which only float32 enters.
+    numbers = 36 if geometry["kernel"] == 3 and not geometry["low"] else int(geometry["kernel"]) ** 2
+    return _code([[inputs * outputs * numbers]], [weight], _PACK, geometry)[0]
 
 
 class _Convolution(jt.Function):
-    def __init__(self, stride: int, padding: int) -> None:
-        self.geometry = (stride, stride, padding, padding, 1, 1, 1)
+    def __init__(self, stride: int, padding: int, packed: Optional[Packed], biased: bool) -> None:
+        self.stride, self.padding, self.packed, self.biased = stride, padding, packed, biased
+        self.low = precision.current() == "bf16"
 
-    def execute(self, x: Var, weight: Var) -> Var:
-        self.inputs = x, weight
-        return jt.mkl_ops.mkl_conv(x, weight, *self.geometry, **_LAYOUT)
-
-    def grad(self, grad: Var) -> tuple[Var, Var]:
-        x, weight = self.inputs
-        return (
-            jt.mkl_ops.mkl_conv_backward_x(weight, grad, *x.shape[2:], *self.geometry, **_LAYOUT),
-            jt.mkl_ops.mkl_conv_backward_w(x, grad, *weight.shape[2:], *self.geometry, **_LAYOUT),
+    def execute(self, x: Var, weight: Var, *others: Var) -> Var:
+        n, c, h, w = x.shape
+        kernel = weight.shape[2]
+        size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
+        self.geometry = {
+            "samples": n,
+            "inputs": c,
+            "height": h,
+            "width": w,
+            "outputs": weight.shape[0],
+            "kernel": kernel,
+            "stride": self.stride,
+            "padding": self.padding,
+            "low": self.low,
+        }
+        self.inputs, self.others = (x, weight), others
+        keeps = self.packed is not None and jt.flags.no_grad
+        packed = self.packed.get(weight, self.geometry) if keeps else _pack(weight, self.geometry)
+        names = [f"in{2 + index}_p" for index in range(len(others))]
+        source = _FORWARD.format(
+            bias=names[0] if self.biased else "nullptr",
+            rows="in2->num / g.outputs" if self.biased else "0",
+            residual=names[-1] if len(names) > self.biased else "nullptr",
         )
+        return _code([[n, weight.shape[0], *size]], [x, packed, *others], source, self.geometry)[0]
+
+    def grad(self, grad: Var) -> list[Optional[Var]]:
+        x, weight = self.inputs
+        wanted = not x.is_stop_grad()
+        shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
+        source = _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
+        dweight, dbias, *dx = _code(shapes, [x, weight, grad], source, self.geometry)
+        gradients = [dx[0] if wanted else None, dweight]
+        if self.biased:
+            gradients.append(dbias if len(self.others[0].shape) == 2 else dbias.sum(dim=0))
+        if len(self.others) > self.biased:
+            gradients.append(grad)
+        return [None if value.is_stop_grad() else g for value, g in zip((*self.inputs, *self.others), gradients)]
 
 
-def conv2d(x: Var, weight: Var, bias: Optional[Var] = None, stride: int = 1, padding: int = 0) -> Var:
-    """Convolution of `x` (N, C, H, W) by `weight` (O, C, K, K), float32, plus `bias` (O,)."""
+def conv2d(
+    x: Var,
+    weight: Var,
+    bias: Optional[Var] = None,
+    stride: int = 1,
+    padding: int = 0,
+    residual: Optional[Var] = None,
+    packed: Optional[Packed] = None,
+) -> Var:
+    """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
+
+    A sample's result is the same in every batch.
+
+    Args:
+        x: (N, C, H, W)
+        weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel
+        bias: (O,), or (N, O): one for each sample
+        stride: of both axes
+        padding: zeros around `x`
+        residual: (N, O, H', W'), added to the result
+        packed: keeps the packed weights of `weight` between inferences
+    """
     if jt.flags.use_cuda:
-        return nn.conv2d(x, weight, bias, stride=stride, padding=padding)
-    y = _Convolution(stride, padding)(x, weight)
-    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+        return conv2d_reference(x, weight, bias, stride, padding, residual)
+    others = [value for value in (bias, residual) if value is not None]
+    return _Convolution(stride, padding, packed, bias is not None)(x, weight, *others)
+
+
+def conv2d_reference(
+    x: Var,
+    weight: Var,
+    bias: Optional[Var] = None,
+    stride: int = 1,
+    padding: int = 0,
+    residual: Optional[Var] = None,
+) -> Var:
+    """`conv2d` as a plain Jittor expression."""
+    kernel = weight if len(weight.shape) == 4 else weight.unsqueeze(3)
+    y = nn.conv2d(x, kernel, None, stride=stride, padding=padding)
+    if bias is not None:
+        y = y + bias.reshape(-1, weight.shape[0], 1, 1)
+    return y if residual is None else y + residual
