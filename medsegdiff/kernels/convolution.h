@@ -11,6 +11,7 @@
 #include <dnnl.hpp>
 
 namespace {
+namespace convolution {
 
 using dnnl::memory;
 using dnnl::primitive;
@@ -41,12 +42,11 @@ struct Geometry {
         one.samples = 1;
         return one;
     }
-    // Winograd's F(4x4, 3x3) has a quarter of the products, but on small maps the weights' transform outweighs that.
-    bool winograd(long least) const {
-        return kernel == 3 && stride == 1 && padding == 1 && inputs >= 32 && outputs >= 32 && area() >= least * least;
+    // Winograd's F(4x4, 3x3) has a quarter of the products. In float32 it is faster than bfloat16 without it, except on
+    // small maps, where the weights' transform outweighs that.
+    bool winograd() const {
+        return kernel == 3 && stride == 1 && padding == 1 && inputs >= 32 && outputs >= 32 && area() >= 24 * 24;
     }
-    bool winograd_forward() const { return !low && winograd(24); }
-    bool winograd_backward() const { return winograd(low ? 48 : 24); }
 };
 
 dnnl::engine& cpu() {
@@ -159,31 +159,54 @@ struct Descriptions {
     }
 };
 
-dnnl::convolution_forward::primitive_desc describe_forward(const Geometry& g, bool winograd, dnnl::prop_kind kind) {
-    using Forward = dnnl::convolution_forward;
+// What oneDNN offers for a geometry; `y` is the type of the result.
+dnnl::convolution_forward::primitive_desc describe_forward(
+    const Geometry& g, bool winograd, dnnl::prop_kind kind, Type y) {
     const Algorithm algorithm = winograd ? Algorithm::convolution_winograd : Algorithm::convolution_direct;
     Descriptions d(g, g.low && !winograd);
-    d.y = memory::desc(g.y(), kind == dnnl::prop_kind::forward_inference ? Type::f32 : d.y.data_type(), Tag::any);
+    d.y = memory::desc(g.y(), winograd ? Type::f32 : y, Tag::any);
     try {
         return {{kind, algorithm, d.x, d.weight, d.bias, d.y, g.strides(), g.paddings(), g.paddings()}, cpu()};
     } catch (const dnnl::error&) {
         if (!winograd) throw;
-        return describe_forward(g, false, kind);  // this machine or this shape has none
+        return describe_forward(g, false, kind, y);  // this machine or this shape has none
     }
 }
 
-// Sample by sample: a sample's result is then the same in every batch.
 struct ForwardPlan {
+    memory::dims outputs;
     Exchange x, weight, y;
     dnnl::convolution_forward convolution;
 
-    explicit ForwardPlan(const Geometry& g) {
-        auto found = describe_forward(g, g.winograd_forward(), dnnl::prop_kind::forward_inference);
+    ForwardPlan(const Geometry& g, dnnl::prop_kind kind) {
+        auto found = describe_forward(g, g.winograd(), kind, Type::f32);
+        outputs = {g.outputs};
         x = Exchange(g.x(), found.src_desc());
         weight = Exchange(g.weight(), found.weights_desc());
         y = Exchange(g.y(), found.dst_desc(), true);
         convolution = dnnl::convolution_forward(found);
     }
+
+    void run(const float* from, const memory& factors, const float* bias, float* to) const {
+        static Scratch scratch_x, scratch_y;
+        memory source = x.in(from, scratch_x), result = y.result(to, scratch_y);
+        memory shift(plain(outputs), cpu(), const_cast<float*>(bias));
+        convolution.execute(
+            stream(),
+            {{DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_BIAS, shift}, {DNNL_ARG_DST, result}});
+        stream().wait();
+        y.out(result, to);
+    }
+};
+
+// For a whole batch, with weights as they are: on the way to gradients, where weights change at every step.
+struct TrainingPlan : ForwardPlan {
+    explicit TrainingPlan(const Geometry& g) : ForwardPlan(g, dnnl::prop_kind::forward_training) {}
+};
+
+// For one sample, whose result is then the same in every batch, with packed weights.
+struct InferencePlan : ForwardPlan {
+    explicit InferencePlan(const Geometry& g) : ForwardPlan(g, dnnl::prop_kind::forward_inference) {}
 };
 
 struct BackwardPlan {
@@ -193,18 +216,18 @@ struct BackwardPlan {
     dnnl::convolution_backward_weights weights;
 
     explicit BackwardPlan(const Geometry& g) {
-        const bool winograd = g.winograd_backward();
-        auto hint = describe_forward(g, winograd, dnnl::prop_kind::forward_training);
         try {
-            make(g, hint, winograd);
+            make(g, g.winograd());
         } catch (const dnnl::error&) {
-            if (!winograd) throw;
-            make(g, describe_forward(g, false, dnnl::prop_kind::forward_training), false);
+            if (!g.winograd()) throw;
+            make(g, false);
         }
     }
 
 private:
-    void make(const Geometry& g, const dnnl::convolution_forward::primitive_desc& hint, bool winograd) {
+    void make(const Geometry& g, bool winograd) {
+        const Type low = g.low ? Type::bf16 : Type::f32;
+        const auto hint = describe_forward(g, winograd, dnnl::prop_kind::forward_training, low);
         const Algorithm algorithm = winograd ? Algorithm::convolution_winograd : Algorithm::convolution_direct;
         const Descriptions d(g, g.low && !winograd);
         const memory::desc wide_x(g.x(), Type::f32, Tag::any), wide_weight(g.weight(), Type::f32, Tag::any);
@@ -232,36 +255,48 @@ const Plan& planned(const Geometry& g) {
     return *plan;
 }
 
-// The weights as `forward` takes them, in `room` bytes at `packed`.
+// The weights as `infer` takes them, in `room` bytes at `packed`.
 void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
-    const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
+    const Exchange& exchange = planned<InferencePlan>(g.sample()).weight;
     if (exchange.bytes() > room) throw std::runtime_error("oneDNN wants more room for packed weights than is known");
     exchange.write(weight, packed);
 }
 
-void add(const float* from, float* to, long count) {
+// y += bias (by rows) + residual; either may be null.
+void add(const Geometry& g, const float* bias, const float* residual, float* y) {
+    const long area = g.area();
     #pragma omp parallel for
-    for (long i = 0; i < count; i++) to[i] += from[i];
+    for (long row = 0; row < g.samples * g.outputs; row++) {
+        const float shift = bias ? bias[row] : 0;
+        float* to = y + row * area;
+        const float* from = residual + row * area;
+        if (residual) for (long i = 0; i < area; i++) to[i] += from[i] + shift;
+        else for (long i = 0; i < area; i++) to[i] += shift;
+    }
 }
 
 // y = convolution + bias + residual; `bias` has no rows, one, or one for each sample; `residual` may be null.
-void forward(
+void infer(
     const Geometry& g, const float* x, const float* packed, const float* bias, long rows, const float* residual,
     float* y) {
-    static Scratch scratch_x, scratch_y;
     const std::vector<float> zeros(rows ? 0 : g.outputs);
-    const ForwardPlan& plan = planned<ForwardPlan>(g.sample());
-    memory weight(plan.weight.desc(), cpu(), const_cast<float*>(packed));
+    const InferencePlan& plan = planned<InferencePlan>(g.sample());
+    const memory weight(plan.weight.desc(), cpu(), const_cast<float*>(packed));
     for (long n = 0; n < g.samples; n++) {
-        memory source = plan.x.in(x + n * g.image(), scratch_x), result = plan.y.result(y + n * g.map(), scratch_y);
-        const float* row = rows ? bias + n % rows * g.outputs : zeros.data();
-        memory shift(plain({g.outputs}), cpu(), const_cast<float*>(row));
-        plan.convolution.execute(
-            stream(), {{DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, weight}, {DNNL_ARG_BIAS, shift}, {DNNL_ARG_DST, result}});
-        stream().wait();
-        plan.y.out(result, y + n * g.map());
-        if (residual) add(residual + n * g.map(), y + n * g.map(), g.map());
+        plan.run(x + n * g.image(), weight, rows ? bias + n % rows * g.outputs : zeros.data(), y + n * g.map());
+        if (residual) add(g.sample(), nullptr, residual + n * g.map(), y + n * g.map());
     }
+}
+
+// The same on the way to gradients.
+void forward(
+    const Geometry& g, const float* x, const float* weight, const float* bias, long rows, const float* residual,
+    float* y) {
+    static Scratch scratch;
+    const std::vector<float> zeros(g.outputs);
+    const TrainingPlan& plan = planned<TrainingPlan>(g);
+    plan.run(x, plan.weight.in(weight, scratch), rows == 1 ? bias : zeros.data(), y);
+    if (rows > 1 || residual) add(g, rows > 1 ? bias : nullptr, residual, y);
 }
 
 // The gradients of `forward`; `dx` may be null.
@@ -293,4 +328,5 @@ void backward(
     }
 }
 
+}  // namespace convolution
 }  // namespace

@@ -20,17 +20,18 @@ _HEADER = Path(__file__).with_name("convolution.h").read_text(encoding="utf-8")
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
 _GEOMETRY = """
-const Geometry g{
+const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
     (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0};
 """
-_PACK = _GEOMETRY + "pack(g, in0_p, out0_p, out0->num * sizeof(float));"
-_FORWARD = _GEOMETRY + "forward(g, in0_p, in1_p, {bias}, {rows}, {residual}, out0_p);"
-_BACKWARD = _GEOMETRY + "backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
+_PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
+_FORWARD = "convolution::{form}(g, in0_p, in1_p, {bias}, {rows}, {residual}, out0_p);"
+_BACKWARD = "convolution::backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
 
 
 def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float]) -> list[Var]:
-    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source, data=data)
+    numbers = {name: float(value) for name, value in data.items()}
+    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source, data=numbers)
     for result in results:
         result.compile_options = _INCLUDE
     return results
@@ -56,10 +57,15 @@ class Packed:
 
 
 def _pack(weight: Var, geometry: dict[str, float]) -> Var:
-    inputs, outputs = (-(-int(geometry[name]) // 16) * 16 for name in ("inputs", "outputs"))
-    # 36 numbers for the 9 of a kernel in Winograd's domain, which only float32 enters.
-    numbers = 36 if geometry["kernel"] == 3 and not geometry["low"] else int(geometry["kernel"]) ** 2
+    inputs, outputs = (_room(int(geometry[name])) for name in ("inputs", "outputs"))
+    kernel = int(geometry["kernel"])
+    numbers = 36 if kernel == 3 else kernel**2  # 36 in Winograd's domain
     return _code([[inputs * outputs * numbers]], [weight], _PACK, geometry)[0]
+
+
+def _room(channels: int) -> int:
+    """Channels with oneDNN's padding, which are whole blocks of one of these sizes."""
+    return max(-(-channels // block) * block for block in (16, 32, 48, 64))
 
 
 class _Convolution(jt.Function):
@@ -83,28 +89,28 @@ class _Convolution(jt.Function):
             "low": self.low,
         }
         self.inputs, self.others = (x, weight), others
-        keeps = self.packed is not None and jt.flags.no_grad
-        packed = self.packed.get(weight, self.geometry) if keeps else _pack(weight, self.geometry)
+        factors = weight if self.packed is None else self.packed.get(weight, self.geometry)
         names = [f"in{2 + index}_p" for index in range(len(others))]
-        source = _FORWARD.format(
+        source = _GEOMETRY + _FORWARD.format(
+            form="forward" if self.packed is None else "infer",
             bias=names[0] if self.biased else "nullptr",
             rows="in2->num / g.outputs" if self.biased else "0",
             residual=names[-1] if len(names) > self.biased else "nullptr",
         )
-        return _code([[n, weight.shape[0], *size]], [x, packed, *others], source, self.geometry)[0]
+        return _code([[n, weight.shape[0], *size]], [x, factors, *others], source, self.geometry)[0]
 
     def grad(self, grad: Var) -> list[Optional[Var]]:
         x, weight = self.inputs
-        wanted = not x.is_stop_grad()
+        wanted = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
         shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
-        source = _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
+        source = _GEOMETRY + _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
         dweight, dbias, *dx = _code(shapes, [x, weight, grad], source, self.geometry)
         gradients = [dx[0] if wanted else None, dweight]
         if self.biased:
             gradients.append(dbias if len(self.others[0].shape) == 2 else dbias.sum(dim=0))
         if len(self.others) > self.biased:
             gradients.append(grad)
-        return [None if value.is_stop_grad() else g for value, g in zip((*self.inputs, *self.others), gradients)]
+        return gradients
 
 
 def conv2d(
@@ -118,8 +124,6 @@ def conv2d(
 ) -> Var:
     """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
 
-    A sample's result is the same in every batch.
-
     Args:
         x: (N, C, H, W)
         weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel
@@ -127,7 +131,7 @@ def conv2d(
         stride: of both axes
         padding: zeros around `x`
         residual: (N, O, H', W'), added to the result
-        packed: keeps the packed weights of `weight` between inferences
+        packed: for inference: keeps the packed weights of `weight`, and computes sample by sample
     """
     if jt.flags.use_cuda:
         return conv2d_reference(x, weight, bias, stride, padding, residual)

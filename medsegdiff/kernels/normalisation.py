@@ -130,7 +130,7 @@ class _Norm(jt.Function):
         return self._code([value.shape for value in self.saved], [*self.saved, grad], _BACKWARD)
 
     def _code(self, shapes: list[Any], inputs: list[Var], source: str) -> list[Var]:
-        data = {"groups": self.groups}
+        data = {"groups": float(self.groups)}
         return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=self.header, cpu_src=source, data=data)
 
 
