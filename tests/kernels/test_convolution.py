@@ -93,7 +93,7 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
         assert_close(grad, other)
 
 
-@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, ((2, 32, 48, 48), 32, 3)])
+@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES[2:], ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
 def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel):
     """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
     arrays, dy = given(shape, outputs, kernel)
@@ -127,6 +127,18 @@ def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
             np.testing.assert_array_equal(part.numpy(), whole[rows])
 
 
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES[:2])
+def test_large_maps_stay_float32_in_bfloat16(shape, outputs, kernel):
+    """There Winograd's transform is faster, and exact to float32's rounding."""
+    arrays, dy = given(shape, outputs, kernel)
+    with precision.using("bf16"):
+        y, grads = run(with_everything(conv2d), arrays, dy)
+    wanted, wanted_grads = expected(*arrays, dy)
+    assert_close(y, wanted)
+    for grad, other in zip(grads, wanted_grads):
+        assert_close(grad, other)
+
+
 def test_no_gradient_is_computed_for_an_input_without_one():
     (x, weight, *_), dy = given((2, 5, 6, 7), 9)
     x, weight = jt.array(np.float32(x)).stop_grad(), jt.array(np.float32(weight))
@@ -147,6 +159,12 @@ def test_packed_weights_follow_the_weights(change):
     np.testing.assert_array_equal(result(), result())
     getattr(weight, change)(weight * 2)
     assert_close(result(), numeric.conv2d(x.numpy(), 2 * first, padding=1))
-    with precision.using("bf16"):
-        assert_close(result(), numeric.conv2d(x.numpy(), 2 * first, padding=1), 1e-2)
-    assert_close(result(), numeric.conv2d(x.numpy(), 2 * first, padding=1))
+
+
+def test_packed_weights_follow_the_precision():
+    (x, weight, *_), _ = given((1, 8, 9, 9), 16)
+    x, weight, packed = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed()
+    exact = numeric.conv2d(x.numpy(), weight.numpy(), padding=1)
+    for inside, tolerance in (("fp32", 2e-5), ("bf16", 1e-2), ("fp32", 2e-5)):
+        with precision.using(inside), jt.no_grad():
+            assert_close(conv2d(x, weight, padding=1, packed=packed).numpy(), exact, tolerance)
