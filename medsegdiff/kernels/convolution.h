@@ -21,7 +21,8 @@ using Algorithm = dnnl::algorithm;
 
 struct Geometry {
     long samples, inputs, height, width, outputs, kernel, stride, padding;
-    bool low;  // bfloat16 inside; sums stay float32
+    bool low;       // bfloat16 inside; sums stay float32
+    bool winograd;  // by the transform, where oneDNN has it; in float32
 
     long out_height() const { return (height + 2 * padding - kernel) / stride + 1; }
     long out_width() const { return (width + 2 * padding - kernel) / stride + 1; }
@@ -34,18 +35,13 @@ struct Geometry {
     memory::dims strides() const { return {stride, stride}; }
     memory::dims paddings() const { return {padding, padding}; }
     bool operator<(const Geometry& o) const {
-        return std::tie(samples, inputs, height, width, outputs, kernel, stride, padding, low)
-            < std::tie(o.samples, o.inputs, o.height, o.width, o.outputs, o.kernel, o.stride, o.padding, o.low);
+        return std::tie(samples, inputs, height, width, outputs, kernel, stride, padding, low, winograd)
+            < std::tie(o.samples, o.inputs, o.height, o.width, o.outputs, o.kernel, o.stride, o.padding, o.low, o.winograd);
     }
     Geometry sample() const {
         Geometry one = *this;
         one.samples = 1;
         return one;
-    }
-    // Winograd's F(4x4, 3x3) has a quarter of the products. In float32 it is faster than bfloat16 without it, except on
-    // small maps, where the weights' transform outweighs that.
-    bool winograd() const {
-        return kernel == 3 && stride == 1 && padding == 1 && inputs >= 32 && outputs >= 32 && area() >= 24 * 24;
     }
 };
 
@@ -160,16 +156,16 @@ struct Descriptions {
 };
 
 // What oneDNN offers for a geometry; `y` is the type of the result.
-dnnl::convolution_forward::primitive_desc describe_forward(
-    const Geometry& g, bool winograd, dnnl::prop_kind kind, Type y) {
+dnnl::convolution_forward::primitive_desc describe_forward(const Geometry& g, bool winograd, Type y) {
     const Algorithm algorithm = winograd ? Algorithm::convolution_winograd : Algorithm::convolution_direct;
-    Descriptions d(g, g.low && !winograd);
-    d.y = memory::desc(g.y(), winograd ? Type::f32 : y, Tag::any);
+    Descriptions d(g, g.low);
+    d.y = memory::desc(g.y(), y, Tag::any);
+    const auto kind = dnnl::prop_kind::forward_training;
     try {
         return {{kind, algorithm, d.x, d.weight, d.bias, d.y, g.strides(), g.paddings(), g.paddings()}, cpu()};
     } catch (const dnnl::error&) {
         if (!winograd) throw;
-        return describe_forward(g, false, kind, y);  // this machine or this shape has none
+        return describe_forward(g, false, y);  // this machine or this shape has none
     }
 }
 
@@ -178,8 +174,8 @@ struct ForwardPlan {
     Exchange x, weight, y;
     dnnl::convolution_forward convolution;
 
-    ForwardPlan(const Geometry& g, dnnl::prop_kind kind) {
-        auto found = describe_forward(g, g.winograd(), kind, Type::f32);
+    explicit ForwardPlan(const Geometry& g) {
+        auto found = describe_forward(g, g.winograd, Type::f32);
         outputs = {g.outputs};
         x = Exchange(g.x(), found.src_desc());
         weight = Exchange(g.weight(), found.weights_desc());
@@ -199,16 +195,6 @@ struct ForwardPlan {
     }
 };
 
-// For a whole batch, with weights as they are: on the way to gradients, where weights change at every step.
-struct TrainingPlan : ForwardPlan {
-    explicit TrainingPlan(const Geometry& g) : ForwardPlan(g, dnnl::prop_kind::forward_training) {}
-};
-
-// For one sample, whose result is then the same in every batch, with packed weights.
-struct InferencePlan : ForwardPlan {
-    explicit InferencePlan(const Geometry& g) : ForwardPlan(g, dnnl::prop_kind::forward_inference) {}
-};
-
 struct BackwardPlan {
     Exchange x_for_weight, y_for_weight, y_for_data, weight, dx, dweight;
     bool same_y;
@@ -217,9 +203,9 @@ struct BackwardPlan {
 
     explicit BackwardPlan(const Geometry& g) {
         try {
-            make(g, g.winograd());
+            make(g, g.winograd);
         } catch (const dnnl::error&) {
-            if (!g.winograd()) throw;
+            if (!g.winograd) throw;
             make(g, false);
         }
     }
@@ -227,9 +213,9 @@ struct BackwardPlan {
 private:
     void make(const Geometry& g, bool winograd) {
         const Type low = g.low ? Type::bf16 : Type::f32;
-        const auto hint = describe_forward(g, winograd, dnnl::prop_kind::forward_training, low);
+        const auto hint = describe_forward(g, winograd, low);
         const Algorithm algorithm = winograd ? Algorithm::convolution_winograd : Algorithm::convolution_direct;
-        const Descriptions d(g, g.low && !winograd);
+        const Descriptions d(g, g.low);
         const memory::desc wide_x(g.x(), Type::f32, Tag::any), wide_weight(g.weight(), Type::f32, Tag::any);
         dnnl::convolution_backward_data::primitive_desc to_x(
             {algorithm, wide_x, d.weight, d.y, g.strides(), g.paddings(), g.paddings()}, cpu(), hint);
@@ -255,9 +241,9 @@ const Plan& planned(const Geometry& g) {
     return *plan;
 }
 
-// The weights as `infer` takes them, in `room` bytes at `packed`.
+// The weights as the convolution takes them, in `room` bytes at `packed`.
 void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
-    const Exchange& exchange = planned<InferencePlan>(g.sample()).weight;
+    const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
     if (exchange.bytes() > room) throw std::runtime_error("oneDNN wants more room for packed weights than is known");
     exchange.write(weight, packed);
 }
@@ -276,27 +262,33 @@ void add(const Geometry& g, const float* bias, const float* residual, float* y) 
 }
 
 // y = convolution + bias + residual; `bias` has no rows, one, or one for each sample; `residual` may be null.
-void infer(
-    const Geometry& g, const float* x, const float* packed, const float* bias, long rows, const float* residual,
-    float* y) {
-    const std::vector<float> zeros(rows ? 0 : g.outputs);
-    const InferencePlan& plan = planned<InferencePlan>(g.sample());
-    const memory weight(plan.weight.desc(), cpu(), const_cast<float*>(packed));
-    for (long n = 0; n < g.samples; n++) {
-        plan.run(x + n * g.image(), weight, rows ? bias + n % rows * g.outputs : zeros.data(), y + n * g.map());
-        if (residual) add(g.sample(), nullptr, residual + n * g.map(), y + n * g.map());
-    }
-}
-
-// The same on the way to gradients.
+// The weights are plain, or those of `pack`.
 void forward(
-    const Geometry& g, const float* x, const float* weight, const float* bias, long rows, const float* residual,
-    float* y) {
+    const Geometry& g, const float* x, const float* weight, bool packed, const float* bias, long rows,
+    const float* residual, float* y) {
     static Scratch scratch;
     const std::vector<float> zeros(g.outputs);
-    const TrainingPlan& plan = planned<TrainingPlan>(g);
-    plan.run(x, plan.weight.in(weight, scratch), rows == 1 ? bias : zeros.data(), y);
+    const ForwardPlan& plan = planned<ForwardPlan>(g);
+    const memory factors =
+        packed ? memory(plan.weight.desc(), cpu(), const_cast<float*>(weight)) : plan.weight.in(weight, scratch);
+    plan.run(x, factors, rows == 1 ? bias : zeros.data(), y);
     if (rows > 1 || residual) add(g, rows > 1 ? bias : nullptr, residual, y);
+}
+
+// The same sample by sample: a sample's result does not depend on its batch.
+void forward_each(
+    const Geometry& g, const float* x, const float* weight, bool packed, const float* bias, long rows,
+    const float* residual, float* y) {
+    static Scratch scratch;
+    const Geometry one = g.sample();
+    const ForwardPlan& plan = planned<ForwardPlan>(one);
+    const memory factors =
+        packed ? memory(plan.weight.desc(), cpu(), const_cast<float*>(weight)) : plan.weight.in(weight, scratch);
+    for (long n = 0; n < g.samples; n++) {
+        const float* row = rows ? bias + n % rows * g.outputs : nullptr;
+        forward(one, x + n * g.image(), static_cast<float*>(factors.get_data_handle()), true, row, row ? 1 : 0,
+            residual ? residual + n * g.map() : nullptr, y + n * g.map());
+    }
 }
 
 // The gradients of `forward`; `dx` may be null.

@@ -22,10 +22,11 @@ _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 _GEOMETRY = """
 const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
-    (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0};
+    (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
+    data["winograd"] != 0};
 """
 _PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
-_FORWARD = "convolution::{form}(g, in0_p, in1_p, {bias}, {rows}, {residual}, out0_p);"
+_FORWARD = "convolution::{form}(g, in0_p, in1_p, {packed}, {bias}, {rows}, {residual}, out0_p);"
 _BACKWARD = "convolution::backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
 
 
@@ -38,7 +39,7 @@ def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, flo
 
 
 class Packed:
-    """A layer's weights as the last inference took them, kept until they change."""
+    """A layer's weights in bfloat16, in oneDNN's order, as the last inference took them; kept until they change."""
 
     def __init__(self) -> None:
         self.forget()
@@ -52,20 +53,21 @@ class Packed:
         """`weight` packed for a geometry; a weight that was assigned or updated has another id."""
         key = (weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
-            self._key, self._value = key, _pack(weight, geometry)
+            room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2
+            self._key, self._value = key, _code([[room]], [weight], _PACK, geometry)[0]
         return self._value
-
-
-def _pack(weight: Var, geometry: dict[str, float]) -> Var:
-    inputs, outputs = (_room(int(geometry[name])) for name in ("inputs", "outputs"))
-    kernel = int(geometry["kernel"])
-    numbers = 36 if kernel == 3 else kernel**2  # 36 in Winograd's domain
-    return _code([[inputs * outputs * numbers]], [weight], _PACK, geometry)[0]
 
 
 def _room(channels: int) -> int:
     """Channels with oneDNN's padding, which are whole blocks of one of these sizes."""
     return max(-(-channels // block) * block for block in (16, 32, 48, 64))
+
+
+def _transformed(geometry: dict[str, int]) -> bool:
+    """Whether Winograd's transform pays: in float32 it is faster than bfloat16 without it, but not on small maps."""
+    wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
+    shape = geometry["kernel"], geometry["stride"], geometry["padding"]
+    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
 
 
 class _Convolution(jt.Function):
@@ -77,7 +79,7 @@ class _Convolution(jt.Function):
         n, c, h, w = x.shape
         kernel = weight.shape[2]
         size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
-        self.geometry = {
+        geometry = {
             "samples": n,
             "inputs": c,
             "height": h,
@@ -86,18 +88,21 @@ class _Convolution(jt.Function):
             "kernel": kernel,
             "stride": self.stride,
             "padding": self.padding,
-            "low": self.low,
         }
-        self.inputs, self.others = (x, weight), others
-        factors = weight if self.packed is None else self.packed.get(weight, self.geometry)
+        geometry["winograd"] = _transformed(geometry)
+        geometry["low"] = self.low and not geometry["winograd"]
+        self.geometry, self.inputs, self.others = geometry, (x, weight), others
+        keeps = self.packed is not None and geometry["low"]
         names = [f"in{2 + index}_p" for index in range(len(others))]
         source = _GEOMETRY + _FORWARD.format(
-            form="forward" if self.packed is None else "infer",
+            form="forward" if self.packed is None else "forward_each",
+            packed="true" if keeps else "false",
             bias=names[0] if self.biased else "nullptr",
             rows="in2->num / g.outputs" if self.biased else "0",
             residual=names[-1] if len(names) > self.biased else "nullptr",
         )
-        return _code([[n, weight.shape[0], *size]], [x, factors, *others], source, self.geometry)[0]
+        factors = self.packed.get(weight, geometry) if keeps else weight
+        return _code([[n, weight.shape[0], *size]], [x, factors, *others], source, geometry)[0]
 
     def grad(self, grad: Var) -> list[Optional[Var]]:
         x, weight = self.inputs
@@ -131,7 +136,8 @@ def conv2d(
         stride: of both axes
         padding: zeros around `x`
         residual: (N, O, H', W'), added to the result
-        packed: for inference: keeps the packed weights of `weight`, and computes sample by sample
+        packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
+            keeps the weights here where they are packed smaller than they are
     """
     if jt.flags.use_cuda:
         return conv2d_reference(x, weight, bias, stride, padding, residual)
