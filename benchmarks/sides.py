@@ -87,6 +87,7 @@ class Worker:
 
 
 def _serve(pipe: Connection, framework: str, threads: int) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # Jittor's compile processes cannot be spawned
     build = _torch_side(threads) if framework == "torch" else _our_side()
     built: dict[tuple[Variant, Work], Run] = {}
 

@@ -45,10 +45,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--one-layout", action="store_true", help="PyTorch in its usual layout only")
     parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # both sides read it when they start
-    variants = [variant for variant in VARIANTS if variant.precision in options.precisions]
+    variants = [
+        variant
+        for variant in VARIANTS
+        if variant.precision in options.precisions and not (options.one_layout and variant.channels_last)
+    ]
     works = [
         Work(task, size, batch, width)
         for task in options.tasks
