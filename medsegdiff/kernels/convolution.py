@@ -1,40 +1,161 @@
-"""2-D convolution by oneDNN, named directly.
+"""2-D convolution by oneDNN, with its bias, a residual and both gradients.
 
-Jittor finds convolutions by pattern in its fused graph and misses some (a sliced weight, a single
-input channel, gradients taken one by one); those fall to a loop a hundred times slower.
+Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
+gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
+`convolution.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
+in bfloat16 on demand, with float32 sums.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels import precision
 from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
-_LAYOUT = {"xformat": "abcd", "wformat": "oihw", "yformat": "abcd"}
+_HEADER = Path(__file__).with_name("convolution.h").read_text(encoding="utf-8")
+_INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
+
+_GEOMETRY = """
+const convolution::Geometry g{
+    (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
+    (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
+    data["winograd"] != 0};
+"""
+_PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
+_FORWARD = "convolution::{form}(g, in0_p, in1_p, {packed}, {bias}, {rows}, {residual}, out0_p);"
+_BACKWARD = "convolution::backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
+
+
+def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float]) -> list[Var]:
+    numbers = {name: float(value) for name, value in data.items()}
+    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source, data=numbers)
+    for result in results:
+        result.compile_options = _INCLUDE
+    return results
+
+
+class Packed:
+    """A layer's weights in bfloat16, in oneDNN's order, as the last inference took them; kept until they change."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Free them."""
+        self._key: tuple[Any, ...] = ()
+        self._value: Optional[Var] = None
+
+    def get(self, weight: Var, geometry: dict[str, float]) -> Var:
+        """`weight` packed for a geometry; a weight that was assigned or updated has another id."""
+        key = (weight.id, *(value for name, value in geometry.items() if name != "samples"))
+        if self._value is None or key != self._key:
+            room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2
+            self._key, self._value = key, _code([[room]], [weight], _PACK, geometry)[0]
+        return self._value
+
+
+def _room(channels: int) -> int:
+    """Channels with oneDNN's padding, which are whole blocks of one of these sizes."""
+    return max(-(-channels // block) * block for block in (16, 32, 48, 64))
+
+
+def _transformed(geometry: dict[str, int]) -> bool:
+    """Whether Winograd's transform pays: in float32 it is faster than bfloat16 without it, but not on small maps."""
+    wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
+    shape = geometry["kernel"], geometry["stride"], geometry["padding"]
+    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
 
 
 class _Convolution(jt.Function):
-    def __init__(self, stride: int, padding: int) -> None:
-        self.geometry = (stride, stride, padding, padding, 1, 1, 1)
+    def __init__(self, stride: int, padding: int, packed: Optional[Packed], biased: bool) -> None:
+        self.stride, self.padding, self.packed, self.biased = stride, padding, packed, biased
+        self.low = precision.current() == "bf16"
 
-    def execute(self, x: Var, weight: Var) -> Var:
-        self.inputs = x, weight
-        return jt.mkl_ops.mkl_conv(x, weight, *self.geometry, **_LAYOUT)
-
-    def grad(self, grad: Var) -> tuple[Var, Var]:
-        x, weight = self.inputs
-        return (
-            jt.mkl_ops.mkl_conv_backward_x(weight, grad, *x.shape[2:], *self.geometry, **_LAYOUT),
-            jt.mkl_ops.mkl_conv_backward_w(x, grad, *weight.shape[2:], *self.geometry, **_LAYOUT),
+    def execute(self, x: Var, weight: Var, *others: Var) -> Var:
+        n, c, h, w = x.shape
+        kernel = weight.shape[2]
+        size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
+        geometry = {
+            "samples": n,
+            "inputs": c,
+            "height": h,
+            "width": w,
+            "outputs": weight.shape[0],
+            "kernel": kernel,
+            "stride": self.stride,
+            "padding": self.padding,
+        }
+        geometry["winograd"] = _transformed(geometry)
+        geometry["low"] = self.low and not geometry["winograd"]
+        self.geometry, self.inputs, self.others = geometry, (x, weight), others
+        keeps = self.packed is not None and geometry["low"]
+        names = [f"in{2 + index}_p" for index in range(len(others))]
+        source = _GEOMETRY + _FORWARD.format(
+            form="forward" if self.packed is None else "forward_each",
+            packed="true" if keeps else "false",
+            bias=names[0] if self.biased else "nullptr",
+            rows="in2->num / g.outputs" if self.biased else "0",
+            residual=names[-1] if len(names) > self.biased else "nullptr",
         )
+        factors = self.packed.get(weight, geometry) if keeps else weight
+        return _code([[n, weight.shape[0], *size]], [x, factors, *others], source, geometry)[0]
+
+    def grad(self, grad: Var) -> list[Optional[Var]]:
+        x, weight = self.inputs
+        wanted = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
+        shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
+        source = _GEOMETRY + _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
+        dweight, dbias, *dx = _code(shapes, [x, weight, grad], source, self.geometry)
+        gradients = [dx[0] if wanted else None, dweight]
+        if self.biased:
+            gradients.append(dbias if len(self.others[0].shape) == 2 else dbias.sum(dim=0))
+        if len(self.others) > self.biased:
+            gradients.append(grad)
+        return gradients
 
 
-def conv2d(x: Var, weight: Var, bias: Optional[Var] = None, stride: int = 1, padding: int = 0) -> Var:
-    """Convolution of `x` (N, C, H, W) by `weight` (O, C, K, K), float32, plus `bias` (O,)."""
+def conv2d(
+    x: Var,
+    weight: Var,
+    bias: Optional[Var] = None,
+    stride: int = 1,
+    padding: int = 0,
+    residual: Optional[Var] = None,
+    packed: Optional[Packed] = None,
+) -> Var:
+    """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
+
+    Args:
+        x: (N, C, H, W)
+        weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel
+        bias: (O,), or (N, O): one for each sample
+        stride: of both axes
+        padding: zeros around `x`
+        residual: (N, O, H', W'), added to the result
+        packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
+            keeps the weights here where they are packed smaller than they are
+    """
     if jt.flags.use_cuda:
-        y = precision.narrowed(lambda x, weight: nn.conv2d(x, weight, stride=stride, padding=padding), x, weight)
-    else:
-        y = _Convolution(stride, padding)(x, weight)
-    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+        return conv2d_reference(x, weight, bias, stride, padding, residual)
+    others = [value for value in (bias, residual) if value is not None]
+    return _Convolution(stride, padding, packed, bias is not None)(x, weight, *others)
+
+
+def conv2d_reference(
+    x: Var,
+    weight: Var,
+    bias: Optional[Var] = None,
+    stride: int = 1,
+    padding: int = 0,
+    residual: Optional[Var] = None,
+) -> Var:
+    """`conv2d` as a plain Jittor expression."""
+    kernel = weight if len(weight.shape) == 4 else weight.unsqueeze(3)
+    y = precision.narrowed(lambda x, kernel: nn.conv2d(x, kernel, stride=stride, padding=padding), x, kernel)
+    if bias is not None:
+        y = y + bias.reshape(-1, weight.shape[0], 1, 1)
+    return y if residual is None else y + residual

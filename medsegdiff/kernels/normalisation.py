@@ -1,4 +1,4 @@
-"""Normalisation with its affine map and SiLU in one pass: group norm, and batch norm by way of it."""
+"""Normalisation with its affine map and SiLU in one pass: group norm and batch norm."""
 
 from __future__ import annotations
 
@@ -9,87 +9,130 @@ from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
 EPS = 1e-5
-_HEADER = "#include <cmath>\n#include <omp.h>"
+_HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>"
 
-# One group of one sample is the unit of parallel work: it fits the cache. Statistics are in double
-# precision, and computed again on the way back: a norm's gradient is a small difference of large sums.
+# A unit is what has statistics of its own: rows of P numbers, `first`, `first + step`, ...; one thread works on it,
+# in the same order whatever else is computed. Sums are in float32 over at most 1024 numbers, then in float64, of
+# values from which the mean was taken: a norm's gradient is a small difference of large sums.
 _STATISTICS = """
-const long N = in0_shape0, C = in0_shape1, G = {groups}, D = C / G, P = in0->num / (N * C);
+const long N = in0_shape0, C = in0_shape1, P = in0->num / (N * C);
+const long groups = (long)data["groups"];  // 0: batch norm
+const long units = groups ? N * groups : C, rows = groups ? C / groups : N, step = groups ? 1 : C;
+const double count = (double)rows * P;
 #pragma omp parallel for
-for (long i = 0; i < N * G; i++) {{
-    const float* x = in0_p + i * D * P;
-    double sum = 0, squares = 0;
-    for (long j = 0; j < D * P; j++) sum += x[j];
-    const double mean = sum / (D * P);
-    for (long j = 0; j < D * P; j++) squares += (x[j] - mean) * (x[j] - mean);
-    const double rstd = 1 / std::sqrt(squares / (D * P) + {eps});
+for (long i = 0; i < units; i++) {
+    const long first = groups ? i * rows : i;
+    double sum = 0, off = 0, squares = 0;
+    for (long k = 0; k < rows; k++)
+        for (long j = 0; j < P; j += 1024) {
+            const float* x = in0_p + (first + k * step) * P;
+            float part = 0;
+            for (long e = j; e < std::min(j + 1024, P); e++) part += x[e];
+            sum += part;
+        }
+    const float about = sum / count;
+    for (long k = 0; k < rows; k++)
+        for (long j = 0; j < P; j += 1024) {
+            const float* x = in0_p + (first + k * step) * P;
+            float part = 0, square = 0;
+            for (long e = j; e < std::min(j + 1024, P); e++) {
+                const float d = x[e] - about;
+                part += d;
+                square += d * d;
+            }
+            off += part;
+            squares += square;
+        }
+    // What `about` lost to rounding is subtracted apart: normed = (x - about) * rstd - rest.
+    const double variance = std::max(squares / count - off / count * (off / count), 0.0);
+    const float rstd = 1 / std::sqrt(variance + EPS), rest = off / count * rstd;
 """
 
 _FORWARD = (
     _STATISTICS
     + """
-    float* y = out0_p + i * D * P;
-    for (long c = 0; c < D; c++) {{
-        const double scale = in1_p[i * D + c] * rstd, bias = in2_p[i * D + c];
-        for (long j = c * P; j < (c + 1) * P; j++) {{
-            const float z = (x[j] - mean) * scale + bias;
-            y[j] = {silu} ? z / (1 + std::exp(-z)) : z;
-        }}
-    }}
-}}
+    out1_p[2 * i] = about + off / count;
+    out1_p[2 * i + 1] = variance;
+    for (long k = 0; k < rows; k++) {
+        const long row = first + k * step, at = groups ? row : i;
+        const float *x = in0_p + row * P, weight = in1_p[at], scale = rstd * weight, bias = in2_p[at] - rest * weight;
+        float* y = out0_p + row * P;
+        for (long j = 0; j < P; j++) {
+            const float z = (x[j] - about) * scale + bias;
+            y[j] = SILU ? z / (1 + std::exp(-z)) : z;
+        }
+    }
+}
 """
 )
 
 _BACKWARD = (
     _STATISTICS
     + """
-    const float* dy = in3_p + i * D * P;
-    float* dx = out0_p + i * D * P;
-    double sum_d = 0, sum_dx = 0;
-    for (long c = 0; c < D; c++) {{
-        const float weight = in1_p[i * D + c], bias = in2_p[i * D + c];
+    double sum_d = 0, sum_dx = 0, unit_dw = 0, unit_db = 0;
+    for (long k = 0; k < rows; k++) {
+        const long row = first + k * step, at = groups ? row : i;
+        const float *x = in0_p + row * P, *dy = in3_p + row * P, weight = in1_p[at], bias = in2_p[at];
+        float* dx = out0_p + row * P;
         double dw = 0, db = 0;
-        for (long j = c * P; j < (c + 1) * P; j++) {{
-            const double normed = (x[j] - mean) * rstd;
-            float d = dy[j];
-            if ({silu}) {{
-                const float z = normed * weight + bias, s = 1 / (1 + std::exp(-z));
-                d *= s * (1 + z * (1 - s));
-            }}
-            dw += d * normed;
-            db += d;
-            dx[j] = d * weight;
-        }}
-        out1_p[i * D + c] = dw;
-        out2_p[i * D + c] = db;
+        for (long j = 0; j < P; j += 1024) {
+            float part_w = 0, part_b = 0;
+            for (long e = j; e < std::min(j + 1024, P); e++) {
+                const float normed = (x[e] - about) * rstd - rest;
+                float d = dy[e];
+                if (SILU) {
+                    const float z = normed * weight + bias, s = 1 / (1 + std::exp(-z));
+                    d *= s * (1 + z * (1 - s));
+                }
+                part_w += d * normed;
+                part_b += d;
+                dx[e] = d * weight;
+            }
+            dw += part_w;
+            db += part_b;
+        }
+        unit_dw += dw;
+        unit_db += db;
         sum_d += db * weight;
         sum_dx += dw * weight;
-    }}
-    const double mean_d = sum_d / (D * P), mean_dx = sum_dx / (D * P);
-    for (long j = 0; j < D * P; j++) dx[j] = rstd * (dx[j] - mean_d - (x[j] - mean) * rstd * mean_dx);
-}}
+        if (groups) {
+            out1_p[row] = dw;
+            out2_p[row] = db;
+        }
+    }
+    if (!groups) {
+        out1_p[i] = unit_dw;
+        out2_p[i] = unit_db;
+    }
+    const float mean_d = sum_d / count, mean_dx = sum_dx / count;
+    for (long k = 0; k < rows; k++) {
+        const long row = first + k * step;
+        const float* x = in0_p + row * P;
+        float* dx = out0_p + row * P;
+        for (long j = 0; j < P; j++) dx[j] = rstd * (dx[j] - mean_d - ((x[j] - about) * rstd - rest) * mean_dx);
+    }
+}
 """
 )
 
 
-class _GroupNorm(jt.Function):
+class _Norm(jt.Function):
+    """Group norm, or batch norm where there are no `groups`; also gives each unit's mean and variance."""
+
     def __init__(self, groups: int, silu: bool) -> None:
-        self.options = {"groups": groups, "eps": EPS, "silu": int(silu)}
+        self.groups, self.header = groups, f"{_HEADER}\n#define EPS {EPS}\n#define SILU {int(silu)}\n"
 
-    def execute(self, x: Var, weight: Var, bias: Var) -> Var:
+    def execute(self, x: Var, weight: Var, bias: Var) -> tuple[Var, Var]:
         self.saved = [x, weight, bias]
-        return jt.code(x.shape, x.dtype, self.saved, cpu_header=_HEADER, cpu_src=_FORWARD.format(**self.options))
+        units = x.shape[0] * self.groups or x.shape[1]
+        return tuple(self._code([x.shape, [units, 2]], self.saved, _FORWARD))
 
-    def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        return tuple(
-            jt.code(
-                [value.shape for value in self.saved],
-                [value.dtype for value in self.saved],
-                [*self.saved, grad],
-                cpu_header=_HEADER,
-                cpu_src=_BACKWARD.format(**self.options),
-            )
-        )
+    def grad(self, grad: Var, _: Any) -> list[Var]:
+        return self._code([value.shape for value in self.saved], [*self.saved, grad], _BACKWARD)
+
+    def _code(self, shapes: list[Any], inputs: list[Var], source: str) -> list[Var]:
+        data = {"groups": float(self.groups)}
+        return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=self.header, cpu_src=source, data=data)
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
@@ -102,20 +145,21 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
         groups: number of groups, a divisor of C
         silu: apply `z * sigmoid(z)` to the result
     """
-    if not jt.flags.use_cuda:
-        return _GroupNorm(groups, silu)(x, weight, bias)
-    return group_norm_reference(x, weight, bias, groups, silu)
+    if jt.flags.use_cuda:
+        return group_norm_reference(x, weight, bias, groups, silu)
+    return _Norm(groups, silu)(x, weight, bias)[0]
 
 
-def batch_norm(x: Var, weight: Var, bias: Var) -> Var:
+def batch_norm(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
     """`x` (N, C, H, W) normalised by its own batch (Ioffe & Szegedy 2015, eps 1e-5); `weight`, `bias` (C,).
 
-    With batch and channels swapped, a batch norm is a group norm whose groups are the channels.
+    Also gives the mean and the biased variance (C,) of each channel, to which no gradient belongs.
     """
-    n, c, h, w = x.shape
-    swapped = x.transpose(1, 0, 2, 3).reshape(1, c, n * h, w)
-    y = group_norm(swapped, weight.unsqueeze(0), bias.unsqueeze(0), groups=c)
-    return y.reshape(c, n, h, w).transpose(1, 0, 2, 3)
+    if jt.flags.use_cuda:
+        return batch_norm_reference(x, weight, bias)
+    y, statistics = _Norm(0, False)(x, weight, bias)
+    statistics = statistics.detach()
+    return y, statistics[:, 0], statistics[:, 1]
 
 
 _SUMS = """
@@ -210,3 +254,17 @@ def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool
     normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
     z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
     return z * jt.sigmoid(z) if silu else z
+
+
+def batch_norm_reference(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
+    """`batch_norm` as a plain Jittor expression: averaged stage by stage, as one float32 sum loses digits."""
+
+    def mean(values: Var) -> Var:
+        return values.mean(dim=3).mean(dim=2).mean(dim=0)
+
+    average = mean(x)
+    centred = x - average.reshape(1, -1, 1, 1)
+    variance = mean(centred * centred)
+    normed = centred / jt.sqrt(variance + EPS).reshape(1, -1, 1, 1)
+    y = normed * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+    return y, average.detach(), variance.detach()

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from medsegdiff.kernels.convolution import conv2d
+from medsegdiff.kernels.convolution import Packed, conv2d
 from medsegdiff.kernels.matmul import matmul
 from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
 from medsegdiff.nn import functional as F
@@ -20,6 +20,14 @@ from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
 GROUPS = 32
+
+
+def _kept(layer: Any) -> Optional[Packed]:
+    """Where a convolution may keep its packed weights; none in training, which changes them at each step."""
+    if not layer.is_training():
+        return layer.packed
+    layer.packed.forget()
+    return None
 
 
 class Conv2d(nn.Module):
@@ -37,14 +45,16 @@ class Conv2d(nn.Module):
         self.stride, self.init = stride, init
         self.weight = jt.zeros((outputs, inputs, kernel, kernel))
         self.bias = jt.zeros((outputs,)) if bias else None
+        self.packed = Packed()
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the initial weights."""
         _reset_linear(self, rng)
 
-    def execute(self, x: Var) -> Var:
-        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-        return conv2d(x, self.weight, self.bias, self.stride, padding=self.weight.shape[2] // 2)
+    def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride), plus `shift` (N, outputs) and `residual`."""
+        bias = self.bias if shift is None else self.bias.unsqueeze(0) + shift
+        return conv2d(x, self.weight, bias, self.stride, self.weight.shape[2] // 2, residual, _kept(self))
 
 
 class PointwiseConv(nn.Module):
@@ -54,14 +64,15 @@ class PointwiseConv(nn.Module):
         self.init = init
         self.weight = jt.zeros((outputs, inputs, 1))
         self.bias = jt.zeros((outputs,))
+        self.packed = Packed()
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the initial weights."""
         _reset_linear(self, rng)
 
-    def execute(self, x: Var) -> Var:
-        """(N, inputs, H, W) -> (N, outputs, H, W)."""
-        return conv2d(x, self.weight.unsqueeze(3), self.bias)
+    def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H, W), plus `residual`."""
+        return conv2d(x, self.weight, self.bias, residual=residual, packed=_kept(self))
 
 
 class Linear(nn.Module):
@@ -155,26 +166,19 @@ class BatchNorm2d(nn.Module):
             return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
         if processes.count() > 1:
             mean, variance = joint_moments(x)
-            if self.tracking:
-                self._track(x, mean.float32(), variance.float32())
-            return joint_batch_norm(x, self.weight, self.bias, mean, variance)
+            y = joint_batch_norm(x, self.weight, self.bias, mean, variance)
+            mean, variance = mean.float32(), variance.float32()
+        else:
+            y, mean, variance = batch_norm(x, self.weight, self.bias)
         if self.tracking:
-            self._track(x, *self._moments(x))
-        return batch_norm(x, self.weight, self.bias)
-
-    def _moments(self, x: Var) -> tuple[Var, Var]:
-        with jt.no_grad():
-            # Stage by stage: a float32 sum over a whole batch in one go loses digits.
-            mean = x.mean(dim=3).mean(dim=2).mean(dim=0)
-            centred = x - mean.reshape(1, -1, 1, 1)
-            return mean, (centred * centred).mean(dim=3).mean(dim=2).mean(dim=0)
-
-    def _track(self, x: Var, mean: Var, variance: Var) -> None:
-        with jt.no_grad():
             count = x.numel() // x.shape[1] * processes.count()
-            unbiased = variance * (count / max(count - 1, 1))
+            self._track(mean, variance * (count / max(count - 1, 1)))
+        return y
+
+    def _track(self, mean: Var, variance: Var) -> None:
+        with jt.no_grad():
             self.running_mean.update(self.running_mean + self.momentum * (mean - self.running_mean))
-            self.running_var.update(self.running_var + self.momentum * (unbiased - self.running_var))
+            self.running_var.update(self.running_var + self.momentum * (variance - self.running_var))
 
 
 class SiLU(nn.Module):

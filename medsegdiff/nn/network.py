@@ -136,14 +136,15 @@ class MedSegDiff(nn.Module):
             label: (N,) integers, with class conditioning
         """
         first = self.input_blocks[0][0]
-        stem = conv2d(image, first.weight[:, : self.config.image_channels], first.bias, padding=1)
+        weight = first.weight[:, : self.config.image_channels]
         if (label is not None) != self.config.class_cond:
             raise ValueError("a label goes with class conditioning, and only with it")
         embedded = None if label is None else self.label_emb(label)
         if self.config.version == "v1":
-            return Condition(stem, image=image, label=embedded)
+            return Condition(conv2d(image, weight, first.bias, padding=1), image=image, label=embedded)
         seen = self.hwm(image)
-        return Condition(stem + seen.anchor, cal=seen.cal, label=embedded)
+        stem = conv2d(image, weight, first.bias, padding=1, residual=seen.anchor)
+        return Condition(stem, cal=seen.cal, label=embedded)
 
     def denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
         """Predict the noise in a mask.
@@ -157,7 +158,8 @@ class MedSegDiff(nn.Module):
         if condition.label is not None:
             embedding = embedding + condition.label
         first = self.input_blocks[0][0]
-        h = condition.stem + conv2d(mask_t, first.weight[:, self.config.image_channels :], padding=1)
+        weight = first.weight[:, self.config.image_channels :]
+        h = conv2d(mask_t, weight, padding=1, residual=condition.stem)
         skips = [h]
         for stage in list(self.input_blocks)[1:]:
             h = stage(h, embedding)

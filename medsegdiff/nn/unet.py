@@ -44,16 +44,14 @@ class ResBlock(Part):
         h = norm(x, silu=True)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        h = conv(h)
-        shift = self.emb_layers(embedding)
-        norm, _, dropout, conv = self.out_layers
+        embedded = self.emb_layers(embedding)
+        norm, _, dropout, last = self.out_layers
         if self.scale_shift:
-            scale, shift = jt.chunk(shift, 2, dim=1)
-            h = norm(h, scale, shift, silu=True)
+            scale, shift = jt.chunk(embedded, 2, dim=1)
+            h = norm(conv(h), scale, shift, silu=True)
         else:
-            h = norm(h + shift.unsqueeze(2).unsqueeze(3), silu=True)
-        h = conv(dropout(h))
-        return h + (x if self.skip_connection is None else self.skip_connection(x))
+            h = norm(conv(h, embedded), silu=True)
+        return last(dropout(h), residual=x if self.skip_connection is None else self.skip_connection(x))
 
 
 class AttentionBlock(Part):
@@ -77,7 +75,7 @@ class AttentionBlock(Part):
         else:
             qkv = qkv.reshape(n, 3, self.heads, d, h * w)
             q, k, v = (qkv[:, part].reshape(n * self.heads, d, h * w) for part in range(3))
-        return x + self.proj_out(attention(q, k, v).reshape(n, c, h, w))
+        return self.proj_out(attention(q, k, v).reshape(n, c, h, w), residual=x)
 
 
 class Downsample(nn.Module):

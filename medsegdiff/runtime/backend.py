@@ -5,12 +5,27 @@ The first import on a machine compiles Jittor's core, which takes about two minu
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import signal
 import sys
 import threading
 import warnings
 
 from medsegdiff.runtime import toolchain
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep blocks of up to 32 MiB that are freed.
+
+    It would give them back and have them again at each operation: a page fault for every 4 KiB.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 1 << 30)):
+            mallopt(option, value)
 
 
 def _import_jittor():  # noqa: ANN202 (an untyped module)
@@ -32,5 +47,6 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     return jittor
 
 
+_keep_freed_memory()
 jt = _import_jittor()
 nn = jt.nn

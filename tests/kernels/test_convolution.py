@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.convolution import conv2d
+from medsegdiff.kernels import precision
+from medsegdiff.kernels.convolution import Packed, conv2d, conv2d_reference
+from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
 
@@ -54,3 +56,115 @@ def test_the_independent_gradients_are_those_of_finite_differences():
     dx, dw, _ = numeric.conv2d_gradients(x, weight, dy, stride=2, padding=1)
     assert_close(dx, numeric.gradient(lambda x: (numeric.conv2d(x, weight, None, 2, 1) * dy).sum(), x), 1e-8)
     assert_close(dw, numeric.gradient(lambda w: (numeric.conv2d(x, w, None, 2, 1) * dy).sum(), weight), 1e-8)
+
+
+def given(shape, outputs, kernel=3, seed=0):
+    """x, weight, a bias for each sample, a residual, and dy, of maps that keep their size."""
+    rng = np.random.default_rng(seed)
+    n, c, h, w = shape
+    weight = rng.standard_normal((outputs, c, kernel, kernel)) / np.sqrt(c * kernel**2)
+    arrays = [rng.standard_normal(shape), weight, rng.standard_normal((n, outputs))]
+    return [*arrays, rng.standard_normal((n, outputs, h, w))], rng.standard_normal((n, outputs, h, w))
+
+
+def with_everything(function):
+    return lambda x, weight, bias, residual: function(x, weight, bias, 1, weight.shape[2] // 2, residual)
+
+
+def expected(x, weight, bias, residual, dy):
+    padding = weight.shape[2] // 2
+    y = numeric.conv2d(x, weight, padding=padding) + bias[:, :, None, None] + residual
+    dx, dw, _ = numeric.conv2d_gradients(x, weight, dy, padding=padding)
+    return y, [dx, dw, dy.sum((2, 3)), dy]
+
+
+# Maps of 24 x 24 and more of 32 channels and more go through Winograd's transform.
+SHAPES = [((2, 32, 24, 28), 48, 3), ((3, 40, 27, 25), 32, 3), ((2, 5, 6, 7), 9, 3), ((2, 33, 9, 5), 17, 1)]
+
+
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
+@pytest.mark.parametrize("function", [conv2d, conv2d_reference])
+def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel):
+    arrays, dy = given(shape, outputs, kernel)
+    y, grads = run(with_everything(function), arrays, dy)
+    wanted, wanted_grads = expected(*arrays, dy)
+    assert_close(y, wanted)
+    for grad, other in zip(grads, wanted_grads):
+        assert_close(grad, other)
+
+
+@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES[2:], ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
+def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel):
+    """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
+    arrays, dy = given(shape, outputs, kernel)
+    with precision.using("bf16"):
+        function = with_everything(conv2d)
+        inputs = [jt.array(np.float32(array)) for array in arrays]
+        y = function(*inputs)
+    # The gradient is taken outside: it remembers.
+    grads = jt.grad((y * jt.array(np.float32(dy))).sum(), inputs)
+    wanted, wanted_grads = expected(*arrays, dy)
+    x, weight, *_ = arrays
+    bound = 2.0**-8 * numeric.conv2d(abs(x), abs(weight), padding=kernel // 2)
+    assert (abs(y.numpy() - wanted) <= bound + 1e-5).all()
+    dx, dw, _ = numeric.conv2d_gradients(abs(x), abs(weight), abs(dy), padding=kernel // 2)
+    for grad, other, bound in zip(grads, wanted_grads, [dx, dw]):
+        assert (abs(grad.numpy() - other) <= 2.0**-8 * bound + 1e-5).all()
+    for grad, other in zip(grads[2:], wanted_grads[2:]):
+        assert_close(grad.numpy(), other)
+    assert abs(y.numpy() - wanted).max() > 1e-4  # it was bfloat16
+
+
+@pytest.mark.parametrize("inside", ["fp32", "bf16"])
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
+def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
+    (x, weight, *_), _ = given((4, *shape[1:]), outputs, kernel)
+    x, weight = jt.array(np.float32(x)), jt.array(np.float32(weight))
+    with precision.using(inside), jt.no_grad():
+        whole = conv2d(x, weight, padding=kernel // 2, packed=Packed()).numpy()
+        for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
+            part = conv2d(x[rows], weight, padding=kernel // 2, packed=Packed())
+            np.testing.assert_array_equal(part.numpy(), whole[rows])
+
+
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES[:2])
+def test_large_maps_stay_float32_in_bfloat16(shape, outputs, kernel):
+    """There Winograd's transform is faster, and exact to float32's rounding."""
+    arrays, dy = given(shape, outputs, kernel)
+    with precision.using("bf16"):
+        y, grads = run(with_everything(conv2d), arrays, dy)
+    wanted, wanted_grads = expected(*arrays, dy)
+    assert_close(y, wanted)
+    for grad, other in zip(grads, wanted_grads):
+        assert_close(grad, other)
+
+
+def test_no_gradient_is_computed_for_an_input_without_one():
+    (x, weight, *_), dy = given((2, 5, 6, 7), 9)
+    x, weight = jt.array(np.float32(x)).stop_grad(), jt.array(np.float32(weight))
+    (grad,) = jt.grad((conv2d(x, weight, padding=1) * jt.array(np.float32(dy))).sum(), [weight])
+    assert_close(grad.numpy(), numeric.conv2d_gradients(x.numpy(), weight.numpy(), dy, padding=1)[1])
+
+
+@pytest.mark.parametrize("change", ["assign", "update"])
+def test_packed_weights_follow_the_weights(change):
+    (x, first, *_), _ = given((1, 32, 24, 24), 32)
+    x, weight, packed = jt.array(np.float32(x)), jt.array(np.float32(first)), Packed()
+
+    def result():
+        with jt.no_grad():
+            return conv2d(x, weight, padding=1, packed=packed).numpy()
+
+    assert_close(result(), numeric.conv2d(x.numpy(), first, padding=1))
+    np.testing.assert_array_equal(result(), result())
+    getattr(weight, change)(weight * 2)
+    assert_close(result(), numeric.conv2d(x.numpy(), 2 * first, padding=1))
+
+
+def test_packed_weights_follow_the_precision():
+    (x, weight, *_), _ = given((1, 8, 9, 9), 16)
+    x, weight, packed = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed()
+    exact = numeric.conv2d(x.numpy(), weight.numpy(), padding=1)
+    for inside, tolerance in (("fp32", 2e-5), ("bf16", 1e-2), ("fp32", 2e-5)):
+        with precision.using(inside), jt.no_grad():
+            assert_close(conv2d(x, weight, padding=1, packed=packed).numpy(), exact, tolerance)

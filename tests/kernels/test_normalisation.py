@@ -79,7 +79,9 @@ def test_batch_norm_is_the_formula_with_its_gradient():
         return (x - mean) / np.sqrt(variance + 1e-5) * weight[:, None, None] + bias[:, None, None]
 
     variables = [jt.array(a) for a in (x, weight, bias)]
-    y = batch_norm(*variables)
+    y, mean, variance = batch_norm(*variables)
+    np.testing.assert_allclose(mean.numpy(), x.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance.numpy(), x.var((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(y.numpy(), exact(x.astype(np.float64)), atol=2e-6)
     dx, dw, db = (g.numpy() for g in jt.grad((y * jt.array(pull)).sum(), variables))
     normed = (exact(x.astype(np.float64)) - bias[:, None, None]) / weight[:, None, None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.kernels.update import Step, adamw
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -31,15 +32,21 @@ class AdamW:
     def step(self, gradients: Mapping[str, Var], lr: float, scale: float = 1.0) -> None:
         """Move every parameter against its gradient, taken times `scale`."""
         self.count += 1
-        scaled = jt.array(np.float32([scale]))
-        keep, whole = (jt.array(np.float32([1 - lr * decay])) for decay in (self.weight_decay, 0.0))
-        rate = jt.array(np.float32([lr / (1 - self.beta1**self.count)]))
-        correction = jt.array(np.float32([1 / np.sqrt(1 - self.beta2**self.count)]))
+        numbers = Step(
+            scale=scale,
+            keep=1.0,
+            rate=lr / (1 - self.beta1**self.count),
+            correction=1 / np.sqrt(1 - self.beta2**self.count),
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+        )
+        decaying = numbers._replace(keep=1 - lr * self.weight_decay)
         for name, p in self.parameters.items():
-            g, m, v = gradients[name] * scaled, self.mean[name], self.square[name]
-            m.update(self.beta1 * m + (1 - self.beta1) * g)
-            v.update(self.beta2 * v + (1 - self.beta2) * g * g)
-            p.update(p * (keep if name in self.decayed else whole) - rate * m / (jt.sqrt(v) * correction + self.eps))
+            m, v = self.mean[name], self.square[name]
+            new = adamw(p, gradients[name], m, v, decaying if name in self.decayed else numbers)
+            for value, updated in zip((p, m, v), new):
+                value.update(updated)
 
     def state(self) -> dict[str, Var]:
         """Both moments of every parameter, as "mean:NAME" and "square:NAME"."""

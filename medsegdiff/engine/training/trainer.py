@@ -171,8 +171,8 @@ class Trainer:
     def _forward(
         self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray
     ) -> tuple[dict[str, Any], Any]:
-        x_t = jt.array(self.loss.noisy(masks, noise, t))
-        prediction = self.network(jt.array(images), x_t, jt.array(self.loss.network_time(t)))
+        x_t = jt.array(self.loss.noisy(masks, noise, t)).stop_grad()
+        prediction = self.network(jt.array(images).stop_grad(), x_t, jt.array(self.loss.network_time(t)))
         losses = self.loss(prediction, jt.array(masks), jt.array(noise), x_t, t)
         named = {"loss": losses.diffusion, "loss_diff": losses.diff, "loss_cal": losses.cal}
         if losses.vb is not None:

@@ -1,0 +1,198 @@
+"""The two sides that `benchmarks.step` compares, each in a process of its own that is asleep while the other works.
+
+A side does the same work on the same shapes: a forward pass without gradients, in evaluation mode, or a training
+step (forward, backward, AdamW, running average of the weights).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import resource
+import time
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from typing import Any, Callable
+
+import numpy as np
+
+Run = Callable[[], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way of doing the work."""
+
+    name: str
+    framework: str
+    """"torch" or "medsegdiff"."""
+    precision: str
+    """"fp32" or "bf16"."""
+    channels_last: bool = False
+    """The layout of PyTorch's tensors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is done."""
+
+    task: str
+    """"forward" or "step"."""
+    size: int
+    batch: int
+    width: int
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Images (N, 3, S, S), masks and noise (N, 1, S, S), timesteps (N,), the same for everyone."""
+        rng = np.random.default_rng(0)
+        shape = (self.batch, 1, self.size, self.size)
+        images = rng.random((self.batch, 3, self.size, self.size), np.float32)
+        masks = (rng.random(shape) > 0.5).astype(np.float32)
+        return images, masks, rng.standard_normal(shape, np.float32), rng.integers(0, 1000, self.batch)
+
+
+class Worker:
+    """A process that has one framework loaded and does what it is told, or sleeps on a pipe."""
+
+    def __init__(self, framework: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, framework, threads))
+        self._process.start()
+        theirs.close()
+
+    def seconds(self, variant: Variant, work: Work) -> float:
+        """Do `work` once, and say how long it took."""
+        return self._ask("seconds", variant, work)
+
+    def peak(self) -> int:
+        """The most memory (bytes, resident) that the process has held so far."""
+        return self._ask("peak")
+
+    def forget(self) -> None:
+        """Drop what was built for the last work."""
+        self._ask("forget")
+
+    def _ask(self, *request: Any) -> Any:
+        self._pipe.send(request)
+        answer = self._pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, framework: str, threads: int) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # Jittor's compile processes cannot be spawned
+    build = _torch_side(threads) if framework == "torch" else _our_side()
+    built: dict[tuple[Variant, Work], Run] = {}
+
+    def answer(kind: str, *given: Any) -> Any:
+        if kind == "peak":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if kind == "forget":
+            built.clear()
+            return None
+        if given not in built:
+            built[given] = build(*given)
+        begun = time.perf_counter()
+        built[given]()
+        return time.perf_counter() - begun
+
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(answer(*request))
+        except Exception as error:  # told to the parent, which ends the run
+            pipe.send(RuntimeError(f"{framework}: {error}"))
+
+
+def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
+    import torch
+
+    from benchmarks.torch_loss import TorchTrainingLoss
+    from benchmarks.torch_network import TorchMedSegDiff
+    from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
+    from medsegdiff.nn.config import NetworkConfig
+
+    torch.set_num_threads(threads)
+
+    def build(variant: Variant, work: Work) -> Run:
+        layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+        network = TorchMedSegDiff(NetworkConfig(image_size=work.size, num_channels=work.width))
+        network = network.to(memory_format=layout).train(work.task == "step")
+        images, masks, noise, t = (torch.from_numpy(array) for array in work.arrays())
+        images, masks, noise = (value.to(memory_format=layout) for value in (images, masks, noise))
+
+        def cast() -> Any:
+            return torch.autocast("cpu", dtype=torch.bfloat16) if variant.precision == "bf16" else nullcontext()
+
+        if work.task == "forward":
+
+            def forward() -> None:
+                with torch.inference_mode(), cast():
+                    network(images, noise, t.float())
+
+            return forward
+        parameters = list(network.parameters())
+        averages = [value.detach().clone() for value in parameters]
+        optimiser = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
+        loss = TorchTrainingLoss(Diffusion(DiffusionConfig()))
+
+        def step() -> None:
+            x_t = loss.noisy(masks, noise, t.numpy())
+            with cast():
+                prediction = network(images, x_t, loss.network_time(t.numpy(), x_t))
+            prediction = type(prediction)(*(value.float() for value in prediction))
+            total = loss(prediction, masks, noise, x_t, t.numpy()).total()
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            torch.nn.utils.get_total_norm([value.grad for value in parameters]).item()
+            optimiser.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, parameters, 1e-4)
+
+        return step
+
+    return build
+
+
+def _our_side() -> Callable[[Variant, Work], Run]:
+    from medsegdiff.data.loader import Batch
+    from medsegdiff.engine.config import RunConfig
+    from medsegdiff.engine.training.trainer import Trainer
+    from medsegdiff.kernels import precision
+    from medsegdiff.nn.config import NetworkConfig
+    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.runtime.backend import jt
+
+    def build(variant: Variant, work: Work) -> Run:
+        config = NetworkConfig(image_size=work.size, num_channels=work.width)
+        images, masks, noise, t = work.arrays()
+        if work.task == "forward":
+            network = MedSegDiff(config).initialise()
+            network.eval()
+
+            def forward() -> None:
+                with precision.using(variant.precision), jt.no_grad():
+                    prediction = network(jt.array(images), jt.array(noise), jt.array(t.astype(np.float32)))
+                    jt.sync(list(prediction))
+
+            return forward
+        trainer = Trainer(RunConfig(network=config))
+        batch = Batch([str(index) for index in range(work.batch)], images, masks)
+
+        def step() -> None:
+            with precision.using(variant.precision):
+                trainer.train_step(batch)
+
+        return step
+
+    return build
