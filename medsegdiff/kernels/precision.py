@@ -67,12 +67,10 @@ def unavailable(precision: str) -> str:
 def missing_on_cpu(precision: str, cpu: machine.Cpu) -> str:
     """Why the processor `cpu` does not offer `precision`; empty where it does."""
     if precision == "fp16":
-        return "is for GPUs, and here is only a CPU; use fp32"
+        return "is for GPUs, and here is only a CPU; use fp32, or bf16 where medsegdiff doctor says that it can"
     # oneDNN asks for it with AMX too; without it, it would emulate bfloat16 by slower float32.
     if precision == "bf16" and "avx512_bf16" not in cpu.flags:
         return f"the CPU ({cpu.model}) lacks AVX512-BF16; use fp32"
-    if precision == "bf16":
-        return "is for GPUs only so far; use fp32"
     return ""
 
 
