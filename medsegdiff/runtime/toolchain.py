@@ -6,22 +6,23 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
-import atexit
 import ctypes.util
 import importlib.metadata
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.runtime.compilation import CACHE_NAME
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
+
+os.environ.setdefault("cache_name", CACHE_NAME)  # read when jittor_utils is imported
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -163,33 +164,6 @@ def _prepare_onednn() -> None:
         (beside / "lib" / "libdnnl.so.2").symlink_to("libmkldnn.so")
 
 
-def _quiet_compile_workers() -> None:
-    """Keep Ctrl-C from printing a traceback for each of Jittor's compile processes."""
-    import jittor_utils
-
-    initialise = jittor_utils.pool_initializer
-
-    def initialise_quietly() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        initialise()
-
-    jittor_utils.pool_initializer = initialise_quietly
-
-
-def end_compile_workers() -> None:
-    """End Jittor's compile processes; it starts new ones when it needs them.
-
-    Left idle until the exit, one that a signal to the process group kills leaves a lock behind that
-    the exit then waits for without end.
-    """
-    import jittor_utils
-
-    if jittor_utils.pool_size:
-        atexit.unregister(jittor_utils.pool_cleanup)
-        jittor_utils.pool_cleanup()
-        jittor_utils.pool_size = 0
-
-
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
     import jittor_utils
@@ -216,7 +190,6 @@ def prepare() -> None:
     # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    _quiet_compile_workers()
     _prepare_onednn()
 
 

@@ -41,7 +41,7 @@ def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
     seconds = []
     for step in range(WARM_UP + TIMED):
         begun = time.perf_counter()
-        trainer.train_step(_noise(config, step))
+        trainer.train_step(noise_batch(config, step))
         seconds.append(time.perf_counter() - begun)
     weights_gib = 4 * sum(math.prod(value.shape) for value in held) / 2**30
     yield "memory", f"{peak_gib():.2f} GiB, {weights_gib:.2f} of it weights, their gradients, moments and averages"
@@ -49,7 +49,8 @@ def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
     yield "time per step", f"{each:.3f} s; {_duration(each * training.steps)} for {training.steps:,} steps"
 
 
-def _noise(config: RunConfig, step: int) -> Batch:
+def noise_batch(config: RunConfig, step: int) -> Batch:
+    """A batch as `config` has them, of noise."""
     network, count = config.network, config.training.batch_size
     rng = generator("dry run", step)
     images = rng.random((count, network.image_channels, network.image_size, network.image_size), np.float32)
