@@ -97,13 +97,13 @@ def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:
     for config in networks or (_NETWORK,):
         network = config.network
         for purpose in purposes:
-            with _telling(f"{purpose}: image size {network.image_size}, {network.num_channels} channels"):
+            with _telling(f"{purpose}, image size {network.image_size}, {network.num_channels} channels"):
                 WARMINGS[purpose](config)
 
 
 @contextmanager
 def _telling(what: str) -> Iterator[None]:
-    print(f"compiling for {what}", file=sys.stderr, flush=True)
+    print(f"compiling {what}", file=sys.stderr, flush=True)
     begun = time.perf_counter()
     yield
     print(f"compiled {what}: {time.perf_counter() - begun:.0f} s", flush=True)

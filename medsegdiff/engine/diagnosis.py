@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.errors import InputError
 
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
@@ -112,7 +112,7 @@ def _cpu() -> Finding:
     except OSError:
         described = ""
     model = re.search(r"^model name\s*: (.*)$", described, re.MULTILINE)
-    flags = set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)[:1]).split())
+    flags = compilation.cpu_flags()
     sets = {"AMX": "amx_tile", "AVX512-BF16": "avx512_bf16", "AVX512": "avx512f", "AVX2": "avx2"}
     present = [name for name, flag in sets.items() if flag in flags]
     detail = f"{model[1].strip() if model else platform.machine()}: {', '.join(present) or 'no AVX2'}"
@@ -168,12 +168,10 @@ def _mpi() -> Finding:
 
 
 def _cache() -> Finding:
-    import jittor_utils
-
-    folder = Path(jittor_utils.cache_path)
+    folder = Path(compilation.utilities().cache_path)
     used = sum(_sizes(folder))
     free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
-    state = "the core is compiled" if toolchain.is_compiled() else "the first start compiles the core, two minutes"
+    state = "the core is compiled" if toolchain.is_compiled() else "medsegdiff doctor --warm compiles the core now"
     detail = f"{folder}: {_readable(used)}, {state}; {_readable(free)} free"
     if free < _LEAST_FREE:
         return Finding("Cache", f"little space: {detail}", "free some, or set JITTOR_HOME to a folder on another disk")

@@ -1,6 +1,6 @@
 """Jittor, ready to use: `from medsegdiff.runtime.backend import jt`.
 
-The first import on a machine compiles Jittor's core, which takes about two minutes.
+The first import on a machine compiles Jittor's core, which takes about a minute and a half.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from medsegdiff.runtime import compilation, toolchain
 def _import_jittor():  # noqa: ANN202 (an untyped module)
     toolchain.prepare()
     if not toolchain.is_compiled():
-        print("compiling Jittor's core, about two minutes, once", file=sys.stderr, flush=True)
+        print("compiling Jittor's core, about a minute and a half, once", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
     with compilation.arranged():
         import jittor

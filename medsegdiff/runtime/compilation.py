@@ -12,20 +12,25 @@ Nothing here imports Jittor.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib
 import multiprocessing
 import os
+import platform
+import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from medsegdiff.runtime.files import replacing
 
-CACHE_NAME = "medsegdiff"
-"""The part of Jittor's cache that is ours: another program's Jittor, with other flags, would compile its core over
-ours, and we over its, at each start."""
+CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
+"""Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
 
 _PRELUDE, _LAUNCHER = "prelude.h", "compile_kernel.sh"
 _CORE, _KERNELS = "-O1", "-Ofast"
@@ -35,6 +40,38 @@ _COMMON = "-std=c++14 -fPIC -march=native"
 _PRECOMPILED = {"core": f"{_COMMON} {_CORE}", "kernels": f"{_COMMON} -fopenmp {_KERNELS}"}
 
 
+def utilities() -> Any:
+    """The module `jittor_utils`, which chooses the cache's folder when it is imported first.
+
+    The folder bears our name, as another program's Jittor with other flags would compile its core over ours, and we
+    over its, at each start; and what the CPU can do, as virtual machines often do not say which one it is.
+    """
+    os.environ.setdefault("log_silent", "1")
+    os.environ.setdefault("cache_name", f"medsegdiff-{_digest(cpu_flags())}")
+    key = os.environ.get(CACHE_KEY)
+    if not key or "jittor_utils" in sys.modules:
+        return importlib.import_module("jittor_utils")
+    host = platform.platform, platform.node
+    platform.platform, platform.node = (lambda *_: platform.system()), (lambda: key)
+    try:
+        return importlib.import_module("jittor_utils")
+    finally:
+        platform.platform, platform.node = host
+
+
+def cpu_flags() -> set[str]:
+    """What the CPU can do, in Linux's words; empty where these are not to be had."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)[:1]).split())
+
+
+def _digest(words: set[str]) -> str:
+    return hashlib.sha256(" ".join(sorted(words)).encode()).hexdigest()[:8]
+
+
 @contextlib.contextmanager
 def arranged() -> Iterator[None]:
     """Import Jittor within this block: its core, and later its kernels, are then compiled as described above.
@@ -42,9 +79,7 @@ def arranged() -> Iterator[None]:
     Raises:
         InputError: the cache cannot be written.
     """
-    import jittor_utils
-
-    jittor_utils.run_cmds = run_commands
+    utilities().run_cmds = run_commands
     settings = _settings()
     os.environ.update(settings)
     try:
@@ -56,8 +91,7 @@ def arranged() -> Iterator[None]:
 
 def _settings() -> dict[str, str]:
     """The environment variables for Jittor's import; none where there are the user's own, a debug build or CUDA."""
-    import jittor_utils
-
+    jittor_utils = utilities()
     own = any(name in os.environ for name in ("cc_flags", "kernel_flags")) or os.environ.get("debug") == "1"
     if own or os.environ.get("nvcc_path") or jittor_utils.cc_type != "g++":
         return {}
@@ -65,9 +99,7 @@ def _settings() -> dict[str, str]:
 
 
 def _folder() -> Path:
-    import jittor_utils
-
-    folder = Path(jittor_utils.cache_path) / "medsegdiff"
+    folder = Path(utilities().cache_path) / "medsegdiff"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -119,7 +151,6 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     what the end waits for. The processes end with the commands: left idle until the exit, one that a signal to
     the process group kills leaves a lock behind that the exit then waits for without end.
     """
-    import jittor_utils
     from tqdm import tqdm
 
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
@@ -127,16 +158,14 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         return
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
     with multiprocessing.get_context("fork").Pool(min(cores(), len(tasks)), _start_worker) as pool:
-        done = pool.imap_unordered(jittor_utils.do_compile, tasks)
+        done = pool.imap_unordered(utilities().do_compile, tasks)
         for _ in tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True):
             pass
 
 
 def _start_worker() -> None:
-    import jittor_utils
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C would print a traceback for each worker
-    jittor_utils.pool_initializer()
+    utilities().pool_initializer()
 
 
 def _source_size(command: str) -> int:

@@ -18,11 +18,9 @@ import sysconfig
 from pathlib import Path
 from typing import Optional
 
-from medsegdiff.runtime.compilation import CACHE_NAME
+from medsegdiff.runtime.compilation import utilities
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
-
-os.environ.setdefault("cache_name", CACHE_NAME)  # read when jittor_utils is imported
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -51,10 +49,8 @@ def package_version(name: str) -> Optional[str]:
 
 def jittor_home() -> Path:
     """The folder under which Jittor keeps its cache, found as Jittor finds it."""
-    import jittor_utils
-
     with writing(Path.home() / ".cache" / "jittor"):
-        return Path(jittor_utils.home())
+        return Path(utilities().home())
 
 
 def compiler() -> Optional[str]:
@@ -166,9 +162,7 @@ def _prepare_onednn() -> None:
 
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
-    import jittor_utils
-
-    return any(Path(jittor_utils.cache_path).rglob("jittor_core*.so"))
+    return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
 
 
 def prepare() -> None:
@@ -178,15 +172,14 @@ def prepare() -> None:
         InputError: Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
     """
     _refuse_what_cannot_work()
-    os.environ.setdefault("log_silent", "1")
     nvcc, _ = find_cuda()
     os.environ["nvcc_path"] = nvcc or ""
 
-    import jittor_utils
-    import jittor_utils.install_cuda
+    jittor_utils = utilities()
+    from jittor_utils import install_cuda
 
     if nvcc is None:
-        jittor_utils.install_cuda.install_cuda = lambda: None  # it would download one
+        install_cuda.install_cuda = lambda: None  # it would download one
     # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -195,4 +188,4 @@ def prepare() -> None:
 
 def announce_kernels() -> None:
     """Tell the user why the first network evaluation may take long."""
-    print("compiling the network's kernels where this machine has not yet, about a minute, once", file=sys.stderr)
+    print("compiling the network's kernels where this machine has not yet, about half a minute, once", file=sys.stderr)
