@@ -17,8 +17,8 @@ from medsegdiff.runtime.errors import InputError
 SUMMARY = "say what the machine offers, what is missing and how to mend it; compile ahead of time"
 
 PURPOSES = ("sample", "train")
-# The demo's. Kernels know types and dimensions, not sizes: the published network, four times as wide, runs on the same.
-_NETWORK = RunConfig(network=NetworkConfig(image_size=64, num_channels=32))
+# As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
+_NETWORKS = tuple(RunConfig(network=NetworkConfig(image_size=64, num_channels=width)) for width in (32, 128))
 _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 
@@ -38,8 +38,8 @@ def configure(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="YAML files of options, as train takes them, whose networks are compiled for; by default the demo's "
-        "and the published one",
+        help="YAML files of options, as train takes them, whose networks are compiled for; by default networks "
+        "as wide as the demo's and the published one",
     )
 
 
@@ -94,7 +94,7 @@ def _read(path: Path) -> RunConfig:
 def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:
     with _telling("Jittor's core"):
         from medsegdiff.engine.warming import WARMINGS
-    for config in networks or (_NETWORK,):
+    for config in networks or _NETWORKS:
         network = config.network
         for purpose in purposes:
             with _telling(f"{purpose}, image size {network.image_size}, {network.num_channels} channels"):

@@ -156,6 +156,10 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
     if not tasks:
         return
+    if multiprocessing.current_process().daemon:  # such a process may not have any of its own
+        for task in tasks:
+            utilities().do_compile(task)
+        return
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
     with multiprocessing.get_context("fork").Pool(min(cores(), len(tasks)), _start_worker) as pool:
         done = pool.imap_unordered(utilities().do_compile, tasks)

@@ -156,7 +156,7 @@ def warmed(monkeypatch):
 
 def test_warm_compiles_for_both_purposes(warmed, capsys):
     assert main(["doctor", "--warm"]) == 0
-    assert warmed == [("sample", 64, 32), ("train", 64, 32)]
+    assert warmed == [("sample", 64, 32), ("train", 64, 32), ("sample", 64, 128), ("train", 64, 128)]
     said = capsys.readouterr()
     assert "compiled sample, image size 64, 32 channels: 0 s" in said.out
     assert "compiling train, image size 64, 32 channels" in said.err

@@ -20,20 +20,20 @@ def kernels():
     return set(re.findall(r"/jit/(.+\\.so)$", Path("/proc/self/maps").read_text(), re.MULTILINE))
 
 config = RunConfig(NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", attention_resolutions="16"))
-wider = RunConfig(dataclasses.replace(config.network, image_size=64, num_channels=64, channel_mult="1,1,1"),
-                  training=TrainingConfig(batch_size=3))
+larger = RunConfig(dataclasses.replace(config.network, image_size=64, channel_mult="1,1,1"),
+                   training=TrainingConfig(batch_size=3))
 before = kernels()
 for warm in WARMINGS.values():
     warm(config)
 warmed = kernels()
 assert len(warmed - before) > 50, warmed
 
-network = MedSegDiff(wider.network).initialise()
-segmenter = Segmenter(network, wider.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
+network = MedSegDiff(larger.network).initialise()
+segmenter = Segmenter(network, larger.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
 list(segmenter.segment("abc", lambda i: np.zeros((3, 64, 64), np.float32)))
-trainer = Trainer(wider)
+trainer = Trainer(larger)
 for step in range(2):
-    trainer.train_step(noise_batch(wider, step))
+    trainer.train_step(noise_batch(larger, step))
 print(sorted(kernels() - warmed))
 """
 

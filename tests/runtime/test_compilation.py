@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,6 +137,15 @@ def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, mo
     with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
         compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_may_have_no_children_compiles_itself(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", record)
+    monkeypatch.setattr(compilation.multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    monkeypatch.setattr(compilation.multiprocessing, "get_context", None)
+    (tmp_path / "a.cc").touch()
+    compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'], str(tmp_path), "")
+    assert (tmp_path / "order").read_text() == "a.cc\n"
 
 
 def test_nothing_to_compile_starts_nothing():
