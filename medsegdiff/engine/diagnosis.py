@@ -168,7 +168,7 @@ def _mpi() -> Finding:
 
 
 def _cache() -> Finding:
-    folder = Path(compilation.utilities().cache_path)
+    folder = Path(toolchain.utilities().cache_path)
     used = sum(_sizes(folder))
     free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
     state = "the core is compiled" if toolchain.is_compiled() else "medsegdiff doctor --warm compiles the core now"

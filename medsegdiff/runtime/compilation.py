@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import multiprocessing
 import os
 import platform
@@ -22,11 +21,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing
 
 CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
@@ -40,21 +38,28 @@ _COMMON = "-std=c++14 -fPIC -march=native"
 _PRECOMPILED = {"core": f"{_COMMON} {_CORE}", "kernels": f"{_COMMON} -fopenmp {_KERNELS}"}
 
 
-def utilities() -> Any:
-    """The module `jittor_utils`, which chooses the cache's folder when it is imported first.
+def cache_name() -> str:
+    """What the cache's last folder is called: by everything that the compiled code depends on and its path lacks.
 
-    The folder bears our name, as another program's Jittor with other flags would compile its core over ours, and we
-    over its, at each start; and what the CPU can do, as virtual machines often do not say which one it is.
+    Jittor compiles anew, in the same folder, what other flags were used for, and ends the process where that is so
+    for its first part. Another program's Jittor, or another version of ours, must therefore have a folder of its own.
+    Virtual machines often do not say which CPU theirs is, only what it can do.
     """
-    os.environ.setdefault("log_silent", "1")
-    os.environ.setdefault("cache_name", f"medsegdiff-{_digest(cpu_flags())}")
+    ours = "" if _left_alone() else f"{_PRECOMPILED} {Path(__file__).with_name(_PRELUDE).read_text()}"
+    theirs = [os.environ.get(name, "") for name in ("cc_flags", "kernel_flags", "debug")]
+    parts = [" ".join(sorted(cpu_flags())), os.environ.get("cc_path") or str(shutil.which("g++")), *theirs, ours]
+    return f"medsegdiff-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def keyed() -> Iterator[None]:
+    """Within the block, the key stands for the host's name and kernel; `jittor_utils` asks for them when imported."""
     key = os.environ.get(CACHE_KEY)
-    if not key or "jittor_utils" in sys.modules:
-        return importlib.import_module("jittor_utils")
     host = platform.platform, platform.node
-    platform.platform, platform.node = (lambda *_: platform.system()), (lambda: key)
+    if key:
+        platform.platform, platform.node = (lambda *_: platform.system()), (lambda: key)
     try:
-        return importlib.import_module("jittor_utils")
+        yield
     finally:
         platform.platform, platform.node = host
 
@@ -68,38 +73,46 @@ def cpu_flags() -> set[str]:
     return set(" ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)[:1]).split())
 
 
-def _digest(words: set[str]) -> str:
-    return hashlib.sha256(" ".join(sorted(words)).encode()).hexdigest()[:8]
-
-
 @contextlib.contextmanager
 def arranged() -> Iterator[None]:
     """Import Jittor within this block: its core, and later its kernels, are then compiled as described above.
 
     Raises:
-        InputError: the cache cannot be written.
+        InputError: the cache cannot be written, or Jittor must be started again.
     """
-    utilities().run_cmds = run_commands
+    import jittor_utils
+
+    jittor_utils.run_cmds = run_commands
     settings = _settings()
     os.environ.update(settings)
     try:
         yield
+    except SystemExit as stop:  # it says why, if at all, in its log
+        raise InputError("Jittor had to compile a part of itself anew and must be started again: repeat this") from stop
     finally:  # read by Jittor's import alone, and not meant for child processes, whose cache may be another
         for name in settings:
             del os.environ[name]
 
 
-def _settings() -> dict[str, str]:
-    """The environment variables for Jittor's import; none where there are the user's own, a debug build or CUDA."""
-    jittor_utils = utilities()
+def _left_alone() -> bool:
+    """Whether Jittor's own flags stay: where there are the user's, a debug build or CUDA, or another compiler."""
     own = any(name in os.environ for name in ("cc_flags", "kernel_flags")) or os.environ.get("debug") == "1"
-    if own or os.environ.get("nvcc_path") or jittor_utils.cc_type != "g++":
+    return own or bool(os.environ.get("nvcc_path")) or "g++" not in Path(os.environ.get("cc_path") or "g++").name
+
+
+def _settings() -> dict[str, str]:
+    """The environment variables for Jittor's import."""
+    import jittor_utils
+
+    if _left_alone():
         return {}
     return {"cc_flags": f' {_CORE} -include "{_precompile(jittor_utils.cc_path)}" ', "kernel_flags": f" {_KERNELS} "}
 
 
 def _folder() -> Path:
-    folder = Path(utilities().cache_path) / "medsegdiff"
+    import jittor_utils
+
+    folder = Path(jittor_utils.cache_path) / "medsegdiff"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -151,6 +164,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     what the end waits for. The processes end with the commands: left idle until the exit, one that a signal to
     the process group kills leaves a lock behind that the exit then waits for without end.
     """
+    import jittor_utils
     from tqdm import tqdm
 
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
@@ -158,18 +172,20 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         return
     if multiprocessing.current_process().daemon:  # such a process may not have any of its own
         for task in tasks:
-            utilities().do_compile(task)
+            jittor_utils.do_compile(task)
         return
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
     with multiprocessing.get_context("fork").Pool(min(cores(), len(tasks)), _start_worker) as pool:
-        done = pool.imap_unordered(utilities().do_compile, tasks)
+        done = pool.imap_unordered(jittor_utils.do_compile, tasks)
         for _ in tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True):
             pass
 
 
 def _start_worker() -> None:
+    import jittor_utils
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C would print a traceback for each worker
-    utilities().pool_initializer()
+    jittor_utils.pool_initializer()
 
 
 def _source_size(command: str) -> int:

@@ -7,6 +7,7 @@ functions also serve `medsegdiff doctor`.
 from __future__ import annotations
 
 import ctypes.util
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-from medsegdiff.runtime.compilation import utilities
+from medsegdiff.runtime import compilation
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
 
@@ -45,6 +46,16 @@ def package_version(name: str) -> Optional[str]:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def utilities() -> Any:
+    """The module `jittor_utils`, which chooses the cache's folder when it is first imported."""
+    if "jittor_utils" not in sys.modules:
+        os.environ.setdefault("log_silent", "1")
+        os.environ["nvcc_path"] = find_cuda()[0] or ""
+        os.environ.setdefault("cache_name", compilation.cache_name())
+    with compilation.keyed():
+        return importlib.import_module("jittor_utils")
 
 
 def jittor_home() -> Path:
