@@ -1,8 +1,7 @@
 import subprocess
 import sys
 
-# In a process of its own, as in this one earlier tests have loaded kernels; on noise, so nothing is compiled but what
-# is new. The kernels that a process has loaded are among its mapped files.
+# In a process of its own: into this one, earlier tests have loaded kernels, which are among a process's mapped files.
 CODE = """
 import dataclasses, re
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_the_launcher_compiles_the_same_machine_code_as_jittors_own_way(tmp_path
         codes.append(machine_code(library))
         assert (folder / "some_op.post.s").exists() == (len(codes) == 1)
     assert codes[0] == codes[1]
-    assert "vdivps" in codes[0] or "div" in codes[0]
+    assert "<run>:" in codes[0]
 
 
 @pytest.fixture
