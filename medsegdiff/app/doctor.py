@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.engine.config import RunConfig
+from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.runtime.errors import InputError
 
-SUMMARY = "say what the machine offers, what is missing and how to mend it"
+SUMMARY = "say what the machine offers, what is missing and how to mend it; compile ahead of time"
 
+PURPOSES = ("sample", "train")
+# As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
+_NETWORKS = tuple(RunConfig(network=NetworkConfig(image_size=64, num_channels=width)) for width in (32, 128))
 _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 
 def configure(parser: Parser) -> None:
-    """Add the command's options: it has none."""
+    """Add the command's options."""
+    parser.add_argument(
+        "--warm",
+        type=str,
+        nargs="*",
+        default=None,
+        metavar="PURPOSE",
+        help="compile now what the first run would: for sample, train or, if none is named, both",
+    )
+    parser.add_argument(
+        "--networks",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="YAML files of options, as train takes them, whose networks are compiled for; by default networks "
+        "as wide as the demo's and the published one",
+    )
 
 
 def run(options: Any) -> int:
@@ -22,6 +50,8 @@ def run(options: Any) -> int:
 
     from medsegdiff.engine.diagnosis import diagnose
 
+    purposes = _purposes(options.warm)
+    networks = [_read(Path(name)) for name in options.networks]
     findings = diagnose()
     # One line an item, however long: such lists are searched and pasted.
     console = Console(soft_wrap=True, highlight=False)
@@ -34,4 +64,46 @@ def run(options: Any) -> int:
         console.print(f"\nnot ready: {', '.join(lacking)} must be mended first")
         return 1
     console.print("\nready")
+    if options.warm is not None:
+        _warm(purposes, networks)
     return 0
+
+
+def _purposes(named: Optional[Sequence[str]]) -> Sequence[str]:
+    for purpose in named or ():
+        if purpose not in PURPOSES:
+            raise InputError(f"--warm {purpose}: must be {' or '.join(PURPOSES)}")
+    return named or PURPOSES
+
+
+def _read(path: Path) -> RunConfig:
+    import yaml
+
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(options, dict):
+            raise InputError(f"--networks {path}: holds no options")
+        return RunConfig.from_flat(options)
+    except OSError as error:
+        raise InputError(f"--networks {path}: cannot be read: {error.strerror}; give a file as train takes") from error
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"--networks {path}: is no file of options: {line}") from error
+
+
+def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:
+    with _telling("Jittor's core"):
+        from medsegdiff.engine.warming import WARMINGS
+    for config in networks or _NETWORKS:
+        network = config.network
+        for purpose in purposes:
+            with _telling(f"{purpose}, image size {network.image_size}, {network.num_channels} channels"):
+                WARMINGS[purpose](config)
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    print(f"compiling {what}", file=sys.stderr, flush=True)
+    begun = time.perf_counter()
+    yield
+    print(f"compiled {what}: {time.perf_counter() - begun:.0f} s", flush=True)

@@ -178,12 +178,10 @@ def _mpi() -> Finding:
 
 
 def _cache() -> Finding:
-    import jittor_utils
-
-    folder = Path(jittor_utils.cache_path)
+    folder = Path(toolchain.utilities().cache_path)
     used = sum(_sizes(folder))
     free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
-    state = "the core is compiled" if toolchain.is_compiled() else "the first start compiles the core, two minutes"
+    state = "the core is compiled" if toolchain.is_compiled() else "medsegdiff doctor --warm compiles the core now"
     detail = f"{folder}: {_readable(used)}, {state}; {_readable(free)} free"
     if free < _LEAST_FREE:
         return Finding("Cache", f"little space: {detail}", "free some, or set JITTOR_HOME to a folder on another disk")

@@ -1,6 +1,6 @@
 """Jittor, ready to use: `from medsegdiff.runtime.backend import jt`.
 
-The first import on a machine compiles Jittor's core, which takes about two minutes.
+The first import on a machine compiles Jittor's core, which takes about a minute and a half.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import compilation, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
@@ -31,16 +31,17 @@ def _keep_freed_memory() -> None:
 def _import_jittor():  # noqa: ANN202 (an untyped module)
     toolchain.prepare()
     if not toolchain.is_compiled():
-        print("compiling Jittor's core, about two minutes, once", file=sys.stderr, flush=True)
+        print("compiling Jittor's core, about a minute and a half, once", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    import jittor
+    with compilation.arranged():
+        import jittor
 
     # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter.
     if threading.current_thread() is threading.main_thread():  # only there may handlers be set
         for number, handler in handlers.items():
             if handler is not None:  # None: installed by other C code
                 signal.signal(number, handler)
-    toolchain.end_compile_workers()
+    jittor.flags.python_path = compilation.kernel_compiler(jittor.flags.python_path)
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal", module="numpy")
     jittor.flags.use_cuda = int(bool(jittor.has_cuda))

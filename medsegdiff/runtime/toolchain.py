@@ -6,21 +6,20 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
-import atexit
 import ctypes.util
+import importlib
 import importlib.metadata
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import compilation, processes
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
 
@@ -49,12 +48,20 @@ def package_version(name: str) -> Optional[str]:
         return None
 
 
+def utilities() -> Any:
+    """The module `jittor_utils`, which chooses the cache's folder when it is first imported."""
+    if "jittor_utils" not in sys.modules:
+        os.environ.setdefault("log_silent", "1")
+        os.environ["nvcc_path"] = find_cuda()[0] or ""
+        os.environ.setdefault("cache_name", compilation.cache_name())
+    with compilation.keyed():
+        return importlib.import_module("jittor_utils")
+
+
 def jittor_home() -> Path:
     """The folder under which Jittor keeps its cache, found as Jittor finds it."""
-    import jittor_utils
-
     with writing(Path.home() / ".cache" / "jittor"):
-        return Path(jittor_utils.home())
+        return Path(utilities().home())
 
 
 def compiler() -> Optional[str]:
@@ -193,38 +200,9 @@ def _prepare_mpi() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(processes.fair_threads()))
 
 
-def _quiet_compile_workers() -> None:
-    """Keep Ctrl-C from printing a traceback for each of Jittor's compile processes."""
-    import jittor_utils
-
-    initialise = jittor_utils.pool_initializer
-
-    def initialise_quietly() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        initialise()
-
-    jittor_utils.pool_initializer = initialise_quietly
-
-
-def end_compile_workers() -> None:
-    """End Jittor's compile processes; it starts new ones when it needs them.
-
-    Left idle until the exit, one that a signal to the process group kills leaves a lock behind that
-    the exit then waits for without end.
-    """
-    import jittor_utils
-
-    if jittor_utils.pool_size:
-        atexit.unregister(jittor_utils.pool_cleanup)
-        jittor_utils.pool_cleanup()
-        jittor_utils.pool_size = 0
-
-
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
-    import jittor_utils
-
-    return any(Path(jittor_utils.cache_path).rglob("jittor_core*.so"))
+    return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
 
 
 def prepare() -> None:
@@ -234,25 +212,22 @@ def prepare() -> None:
         InputError: Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
     """
     _refuse_what_cannot_work()
-    os.environ.setdefault("log_silent", "1")
     nvcc, _ = find_cuda()
     os.environ["nvcc_path"] = nvcc or ""
 
-    import jittor_utils
-    import jittor_utils.install_cuda
-    import jittor_utils.lock
+    jittor_utils = utilities()
+    from jittor_utils import install_cuda, lock
 
     if nvcc is None:
-        jittor_utils.install_cuda.install_cuda = lambda: None  # it would download one
+        install_cuda.install_cuda = lambda: None  # it would download one
     # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    _quiet_compile_workers()
     _prepare_mpi()
-    with jittor_utils.lock.lock_scope():  # other processes may be about to do the same
+    with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
 
 
 def announce_kernels() -> None:
     """Tell the user why the first network evaluation may take long."""
-    print("compiling the network's kernels where this machine has not yet, about a minute, once", file=sys.stderr)
+    print("compiling the network's kernels where this machine has not yet, about half a minute, once", file=sys.stderr)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,3 +163,70 @@ def test_the_precisions_of_a_cpu_are_told(monkeypatch, flag, offered):
     assert found.text.startswith(offered)
     assert "; not fp16: is for GPUs" in found.text
     assert found.mark == "ok"
+
+
+@pytest.fixture
+def warmed(monkeypatch):
+    """What is compiled for: (purpose, image size, channels), noted in place of compiling."""
+    noted = []
+
+    def noting(purpose):
+        return lambda config: noted.append((purpose, config.network.image_size, config.network.num_channels))
+
+    warmings = {purpose: noting(purpose) for purpose in ("sample", "train")}
+    monkeypatch.setitem(sys.modules, "medsegdiff.engine.warming", SimpleNamespace(WARMINGS=warmings))
+    return noted
+
+
+def test_warm_compiles_for_both_purposes(warmed, capsys):
+    assert main(["doctor", "--warm"]) == 0
+    assert warmed == [("sample", 64, 32), ("train", 64, 32), ("sample", 64, 128), ("train", 64, 128)]
+    said = capsys.readouterr()
+    assert "compiled sample, image size 64, 32 channels: 0 s" in said.out
+    assert "compiling train, image size 64, 32 channels" in said.err
+
+
+def test_warm_for_one_purpose_and_the_networks_of_files(warmed, tmp_path):
+    for name, size in (("a.yaml", 32), ("b.yaml", 96)):
+        (tmp_path / name).write_text(f"image_size: {size}\nnum_channels: 64\nlr: 1.0e-3\n")
+    networks = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
+    assert main(["doctor", "--warm", "sample", "--networks", *networks]) == 0
+    assert warmed == [("sample", 32, 64), ("sample", 96, 64)]
+
+
+def test_without_warm_nothing_is_compiled(warmed):
+    assert main(["doctor"]) == 0
+    assert warmed == []
+
+
+def test_a_machine_that_lacks_something_is_not_warmed(warmed, monkeypatch):
+    monkeypatch.setattr(toolchain, "find_onednn", lambda: None)
+    assert main(["doctor", "--warm"]) == 1
+    assert warmed == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--warm", "bake"], "--warm bake: must be sample or train"),
+        (["--warm", "--networks", "{}/absent.yaml"], "absent.yaml: cannot be read"),
+        (["--warm", "--networks", "{}/list.yaml"], "list.yaml: holds no options"),
+        (["--warm", "--networks", "{}/size.yaml"], "image-size 33: must be divisible by 32"),
+        (["--warm", "--networks", "{}/broken.yaml"], "broken.yaml: is no file of options"),
+        (["--warm", "--networks", "{}/text.yaml"], "text.yaml: is no file of options"),
+    ],
+)
+def test_bad_input_is_one_line(words, said, warmed, tmp_path, capsys):
+    files = {
+        "list": "[1, 2]",
+        "size": "image_size: 33",
+        "broken": "image_size: [",
+        "text": "image_size: large",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert main(["doctor", *(word.format(tmp_path) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert warmed == []

@@ -1,0 +1,225 @@
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from medsegdiff.runtime import compilation, machine, toolchain
+from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.errors import InputError
+
+LAUNCHER = Path(compilation.__file__).with_name("compile_kernel.sh")
+KERNEL = """
+#include "var.h"
+extern "C" void run(float* x, const float* y, long n) {
+    #pragma omp parallel for
+    for (long i = 0; i < n; i++) x[i] += std::exp(y[i]) / (1 + x[i] * y[i]);
+}
+"""
+
+
+@pytest.fixture
+def utils():
+    return toolchain.utilities()
+
+
+def kernel_flags(linking=False):
+    """The flags of a kernel, as Jittor writes them before it turns -l"NAME" into a file's name."""
+    return [flag for flag in shlex.split(jt.flags.cc_flags) if linking or not flag.startswith(("-l", "-L", "-shared"))]
+
+
+@pytest.mark.skipif("-include" not in jt.flags.cc_flags, reason="the environment's own cc_flags are in use")
+@pytest.mark.parametrize("name", ["core", "kernels"])
+def test_the_precompiled_header_serves(name, tmp_path):
+    source = tmp_path / "source.cc"
+    source.write_text('#include "op.h"\n')
+    flags = [f for f in kernel_flags() if name == "kernels" or f not in ("-Ofast", "-fopenmp")]
+    command = [jt.flags.cc_path, *flags, "-H", "-fsyntax-only", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (used,) = [line for line in done.stderr.splitlines() if line.startswith("! ")]  # x: does not fit
+    assert used.endswith(f"/medsegdiff/prelude.h.gch/{name}")
+
+
+def test_kernels_are_compiled_with_jittors_own_flags_after_ours():
+    optimised = [flag for flag in kernel_flags() if flag.startswith("-O")]
+    assert optimised[-1] == "-Ofast"  # the last one counts
+    assert "-fopenmp" in kernel_flags()
+
+
+def machine_code(library):
+    """The instructions, without the file's name above them."""
+    done = subprocess.run(["objdump", "-d", str(library)], capture_output=True, text=True, check=True)
+    return done.stdout.split("\n", 3)[3]
+
+
+def test_the_launcher_compiles_the_same_machine_code_as_jittors_own_way(tmp_path):
+    tuner = Path(jt.flags.jittor_path) / "utils" / "asm_tuner.py"
+    codes = []
+    for start in ([sys.executable], ["/bin/sh", str(LAUNCHER), f"--python={sys.executable}"]):
+        folder = tmp_path / str(len(codes))
+        folder.mkdir()
+        source, library = folder / "some_op.cc", folder / "some_op.so"
+        source.write_text(KERNEL)
+        flags = [flag for flag in kernel_flags(linking=True) if not flag.startswith("-l") or flag == "-lstdc++"]
+        call = [*start, str(tuner), f"--cc_path={jt.flags.cc_path}", str(source), *flags, "-o", str(library)]
+        subprocess.run(call, check=True, timeout=120)
+        codes.append(machine_code(library))
+        assert (folder / "some_op.post.s").exists() == (len(codes) == 1)
+    assert codes[0] == codes[1]
+    assert "<run>:" in codes[0]
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Call the launcher with programs that write down their arguments; returns who was called with what."""
+    log = tmp_path / "log"
+    for name in ("python", "compiler"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" > "{log}"\n')
+        program.chmod(0o755)
+
+    def run(script, source):
+        path = tmp_path / "a kernel_op.cc"
+        path.write_text(source)
+        words = [script, f"--cc_path={tmp_path}/compiler", str(path), "-I/a b", "-o", "x.so"]
+        subprocess.run(["/bin/sh", str(LAUNCHER), f"--python={tmp_path}/python", *words], check=True)
+        return log.read_text().splitlines(), words
+
+    return run
+
+
+def test_a_kernel_goes_to_the_compiler_at_once(call):
+    called, words = call("/jittor/utils/asm_tuner.py", "int x;\n")
+    assert called == ["compiler", *words[2:]]
+
+
+@pytest.mark.parametrize(
+    ("script", "source"),
+    [
+        ("/jittor/utils/asm_tuner.py", '//@begin replace "vmova" "vmovnt"\nint x;\n//@end\n'),
+        ("/jittor/utils/dlink_compiler.py", "int x;\n"),
+    ],
+)
+def test_what_needs_jittors_script_gets_it(call, script, source):
+    called, words = call(script, source)
+    assert called == ["python", *words]
+
+
+def record(task):
+    """Stands in for `jittor_utils.do_compile`: notes which source is compiled when."""
+    command, folder, _ = task
+    source = Path(shlex.split(command)[1])
+    if not source.exists():
+        raise RuntimeError(f"{source.name} failed")
+    with (Path(folder) / "order").open("a") as file:
+        file.write(f"{source.name}\n")
+    time.sleep(0.01)
+
+
+def test_the_largest_source_is_compiled_first(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", record)
+    monkeypatch.setattr(compilation, "cores", lambda: 1)
+    sizes = {"a.cc": 10, "b.cc": 1000, "c.cc": 100}
+    for name, size in sizes.items():
+        (tmp_path / name).write_text("x" * size)
+    compilation.run_commands([f'"g++" "{tmp_path / name}" -c' for name in sizes], str(tmp_path), "")
+    assert (tmp_path / "order").read_text().split() == ["b.cc", "c.cc", "a.cc"]
+
+
+def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, monkeypatch):
+    import multiprocessing
+
+    monkeypatch.setattr(utils, "do_compile", record)
+    with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
+        compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_may_have_no_children_compiles_itself(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", record)
+    monkeypatch.setattr(compilation.multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    monkeypatch.setattr(compilation.multiprocessing, "get_context", None)
+    (tmp_path / "a.cc").touch()
+    compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'], str(tmp_path), "")
+    assert (tmp_path / "order").read_text() == "a.cc\n"
+
+
+def test_nothing_to_compile_starts_nothing():
+    compilation.run_commands([], "", "")
+
+
+@pytest.mark.parametrize(
+    "own", [{"cc_flags": "-g"}, {"kernel_flags": "-O3"}, {"debug": "1"}, {"nvcc_path": "/cuda/bin/nvcc"}]
+)
+def test_settings_of_the_user_and_of_cuda_are_left_alone(own, monkeypatch):
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with compilation.arranged():
+        assert dict(os.environ) == before
+    assert dict(os.environ) == before
+
+
+def test_child_processes_do_not_inherit_the_settings(monkeypatch):
+    for name in ("cc_flags", "kernel_flags", "debug", "nvcc_path"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ZeroDivisionError), compilation.arranged():
+        assert "-O1" in os.environ["cc_flags"]
+        assert "-Ofast" in os.environ["kernel_flags"]
+        raise ZeroDivisionError
+    assert not {"cc_flags", "kernel_flags"} & os.environ.keys()
+
+
+def cache_path(tmp_path, **environment):
+    """The cache's folder in a process of its own, below a home of its own."""
+    code = "from medsegdiff.runtime.toolchain import utilities; print(utilities().cache_path)"
+    kept = {name: value for name, value in os.environ.items() if name not in ("cache_name", compilation.CACHE_KEY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "HOME": str(tmp_path), "JITTOR_HOME": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return Path(done.stdout.strip())
+
+
+def test_the_cache_is_ours(tmp_path):
+    assert cache_path(tmp_path).name.startswith("medsegdiff-")
+    assert cache_path(tmp_path, cache_name="mine").name == "mine"
+
+
+def test_the_cache_bears_what_its_code_depends_on(monkeypatch):
+    for name in ("cc_flags", "kernel_flags", "debug", "nvcc_path"):
+        monkeypatch.delenv(name, raising=False)
+    names = [compilation.cache_name()]
+    assert names == [compilation.cache_name()]
+    for name, value in (("nvcc_path", "/cuda/bin/nvcc"), ("cc_flags", "-g"), ("cc_path", "/opt/g++")):
+        monkeypatch.setenv(name, value)
+        names.append(compilation.cache_name())
+    monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("CPU", frozenset({"avx2"})))
+    names.append(compilation.cache_name())
+    monkeypatch.undo()
+    monkeypatch.setattr(compilation, "_PRECOMPILED", {"core": "-O3"})
+    names.append(compilation.cache_name())
+    assert len(set(names)) == len(names)
+
+
+def test_jittors_wish_to_be_started_again_is_told():
+    with pytest.raises(InputError, match="repeat"), compilation.arranged():
+        raise SystemExit(0)
+
+
+def test_like_machines_share_by_a_key(tmp_path):
+    """Host name and kernel are in the cache's path, unless a key stands for them."""
+    own, keyed = cache_path(tmp_path), cache_path(tmp_path, **{compilation.CACHE_KEY: "cluster"})
+    differing = [(a, b) for a, b in zip(own.parts, keyed.parts) if a != b]
+    assert len(own.parts) == len(keyed.parts)
+    assert [b for _, b in differing] == ["Linuxcluster"]
+    assert platform.platform() != "Linux"
