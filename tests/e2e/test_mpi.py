@@ -134,7 +134,11 @@ def test_a_killed_process_ends_the_job_and_the_same_command_resumes(folder):
     ours, theirs = (checkpoints.load(path / f"step-{STEPS:06d}") for path in (out, whole))
     for group, arrays in theirs.arrays.items():
         for name, array in arrays.items():
-            np.testing.assert_array_equal(ours.arrays[group][name], array, err_msg=f"{group}: {name}")
+            # In squares of gradients, what is below the smallest normal number, 1.2e-38, may be flushed or not.
+            allowed = 1e-36 if group == "optimizer" else 0
+            np.testing.assert_allclose(
+                ours.arrays[group][name], array, rtol=0, atol=allowed, err_msg=f"{group}: {name}"
+            )
     assert ours.training == theirs.training
 
 
