@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 
 SUMMARY = "say what the machine offers, what is missing and how to mend it"
@@ -12,11 +13,14 @@ _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 
 def configure(parser: Parser) -> None:
-    """Add the command's options: it has none."""
+    """Add the command's options."""
+    cuda.configure(parser)
 
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code: 1 if something required is missing."""
+    if cuda.is_asked_for(options):
+        return cuda.run(options)
     from rich.console import Console
     from rich.text import Text
 
