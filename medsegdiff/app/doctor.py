@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
+from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.nn.config import NetworkConfig
@@ -41,10 +42,13 @@ def configure(parser: Parser) -> None:
         help="YAML files of options, as train takes them, whose networks are compiled for; by default networks "
         "as wide as the demo's and the published one",
     )
+    cuda.configure(parser)
 
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code: 1 if something required is missing."""
+    if cuda.is_asked_for(options):
+        return cuda.run(options)
     from rich.console import Console
     from rich.text import Text
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import machine, toolchain
+from medsegdiff.runtime.cuda import toolkit
 from medsegdiff.runtime.errors import InputError
 
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
@@ -136,22 +139,46 @@ def _onednn() -> Finding:
     return Finding("oneDNN", "missing", remedy, required=True)
 
 
+def _gpu() -> Finding:
+    newest = toolkit.driver_version()
+    if newest is None:
+        return Finding("GPU", "no NVIDIA driver (libcuda); the CPU is used", "for a GPU, install NVIDIA's driver")
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+        named = "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):
+        named = ""
+    cuda = ".".join(map(str, newest))
+    return Finding("GPU", f"{named or 'kind unknown: nvidia-smi does not tell'}; the driver runs CUDA up to {cuda}")
+
+
 def _cuda() -> Finding:
     nvcc, reason = toolchain.find_cuda()
-    if nvcc is None:
-        remedy = "for a GPU, install NVIDIA's driver and the CUDA 12 toolkit, or set nvcc_path to its nvcc"
-        return Finding("CUDA", f"unusable: {reason}; falls back to the CPU", remedy)
-    return Finding("CUDA", f"{reason}, {nvcc}")
+    if nvcc is not None:
+        return Finding("CUDA", f"{reason}, {nvcc}; medsegdiff doctor --check-gpu tries it")
+    return Finding("CUDA", f"unusable: {reason}; falls back to the CPU", f"for a GPU, {_cuda_remedy(toolkit.find())}")
+
+
+def _cuda_remedy(found: Optional[toolkit.Toolkit]) -> str:
+    if found is None:
+        return f"install CUDA: {toolkit.remedy_without_nvcc()}"
+    if found.version[0] not in toolkit.MAJORS:
+        return "install a CUDA 12 or 13 toolkit, or set nvcc_path to its nvcc"
+    if found.missing():
+        return f"install: {toolkit.remedy(found.missing(), found.version)}"
+    newest = toolkit.driver_version()
+    if newest is None or newest[0] < found.version[0]:
+        return f"install a driver for CUDA {found.version[0]} or newer"
+    return "prepare it: medsegdiff doctor --prepare-cuda"
 
 
 def _cudnn() -> Finding:
-    nvcc, _ = toolchain.find_cuda()
-    found = toolchain.find_cudnn(nvcc)
-    if found:
-        return Finding("cuDNN", f"{found[1]}{'' if nvcc else '; not used without CUDA'}")
-    if nvcc is None:
-        return Finding("cuDNN", "none; not used without CUDA")
-    return Finding("cuDNN", "missing: no header and library found", "install cuDNN 8 for CUDA 12 beside the toolkit")
+    usable = toolchain.find_cuda()[0] is not None
+    found = toolkit.find()
+    if found is not None and found.cudnn:
+        return Finding("cuDNN", f"{found.cudnn}, {found.library('cudnn')}{'' if usable else '; not used without CUDA'}")
+    return Finding("cuDNN", "none; not used without CUDA")
 
 
 def _precision() -> Finding:
@@ -209,6 +236,7 @@ _LOOKS: dict[str, Callable[[], Finding]] = {
     "CPU": _cpu,
     "Threads": _threads,
     "oneDNN": _onednn,
+    "GPU": _gpu,
     "CUDA": _cuda,
     "cuDNN": _cudnn,
     "Precision": _precision,

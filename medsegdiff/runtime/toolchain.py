@@ -6,9 +6,9 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.runtime import compilation, processes
+from medsegdiff.runtime.cuda import copies, toolkit
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
 
@@ -49,19 +50,26 @@ def package_version(name: str) -> Optional[str]:
 
 
 def utilities() -> Any:
-    """The module `jittor_utils`, which chooses the cache's folder when it is first imported."""
+    """The module `jittor_utils`, which chooses the cache's folder when it is first imported.
+
+    Raises:
+        InputError: that folder cannot be written.
+    """
     if "jittor_utils" not in sys.modules:
         os.environ.setdefault("log_silent", "1")
         os.environ["nvcc_path"] = find_cuda()[0] or ""
         os.environ.setdefault("cache_name", compilation.cache_name())
-    with compilation.keyed():
+    with compilation.keyed(), writing(jittor_home() / ".cache" / "jittor"):
         return importlib.import_module("jittor_utils")
 
 
 def jittor_home() -> Path:
-    """The folder under which Jittor keeps its cache, found as Jittor finds it."""
-    with writing(Path.home() / ".cache" / "jittor"):
-        return Path(utilities().home())
+    """The folder under which Jittor keeps its cache: `$JITTOR_HOME`, or the last one it was given so, or the user's."""
+    try:
+        noted = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        noted = {}
+    return Path(os.environ.get("JITTOR_HOME") or noted.get("JITTOR_HOME") or Path.home()).absolute()
 
 
 def compiler() -> Optional[str]:
@@ -94,35 +102,33 @@ def find_jittor_onednn() -> Path:
 
 def find_cuda() -> tuple[Optional[str], str]:
     """(nvcc, reason): the CUDA compiler Jittor can use, or None and why not."""
-    candidates = [os.environ.get("nvcc_path"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
-    nvcc = next((path for path in candidates if path and Path(path).is_file()), None)
-    if nvcc is None:
+    newest = toolkit.driver_version()
+    if newest is None:
+        return None, "no NVIDIA driver (libcuda)"
+    found = toolkit.find()
+    if found is None:
         return None, "no nvcc found"
-    root = Path(nvcc).resolve().parent.parent
-    if not any(root.glob("lib*/libcudart.so*")) and not any(root.glob("targets/*/lib/libcudart.so*")):
-        return None, f"{nvcc} has no CUDA runtime (libcudart) beside it"
-    if ctypes.util.find_library("cuda") is None:
-        return None, f"{nvcc} found, but no NVIDIA driver (libcuda)"
-    version = command_version(nvcc)
-    if version is None or int(version.split(".")[0]) >= 13:
-        return None, f"{nvcc} is CUDA {version}; Jittor 1.3.11 supports CUDA 11 and 12"
-    return nvcc, f"CUDA {version}"
+    if found.version[0] > newest[0]:
+        return None, f"{found.nvcc} is CUDA {found.cuda}, and the driver runs CUDA up to {newest[0]}.{newest[1]} only"
+    copy = find_copy()
+    if copy is not None:
+        return str(copies.nvcc(copy)), f"CUDA {found.cuda}, cuDNN {found.cudnn}, by the prepared copy of Jittor"
+    plain = toolkit.describe(found.nvcc)  # Jittor as it comes does not look among pip's packages
+    missing = [part.name for part in plain.missing()] if plain else ["everything"]
+    if missing:
+        return None, f"{found.nvcc} is CUDA {found.cuda} without {', '.join(missing)} beside it"
+    if plain.version[0] > 12 or plain.cudnn is None or not plain.cudnn.startswith("8."):
+        return None, f"{found.nvcc} is CUDA {plain.cuda} with cuDNN {plain.cudnn}, which Jittor 1.3.11 does not know"
+    return str(plain.nvcc), f"CUDA {plain.cuda}, cuDNN {plain.cudnn}"
 
 
-def find_cudnn(nvcc: Optional[str]) -> Optional[tuple[Path, Path]]:
-    """(header, library) of cuDNN beside `nvcc`, in the system's folders or from pip, or None."""
-    roots = [Path(nvcc).resolve().parent.parent] if nvcc else []
-    roots += [Path("/usr/local/cuda"), Path("/usr"), Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cudnn"]
-    for root in roots:
-        headers = [*root.glob("include/cudnn.h"), *root.glob(f"include/{platform.machine()}-linux-gnu/cudnn.h")]
-        libraries = [
-            path
-            for folder in ("lib64", "lib", f"lib/{platform.machine()}-linux-gnu", "targets/*/lib")
-            for path in sorted(root.glob(f"{folder}/libcudnn.so*"))
-        ]
-        if headers and libraries:
-            return headers[0], libraries[0]
-    return None
+def find_copy() -> Optional[Path]:
+    """The copy of Jittor that `medsegdiff doctor --prepare-cuda` made for the installed CUDA, or None."""
+    newest = toolkit.driver_version()
+    found = toolkit.find() if newest else None
+    if found is None or found.version[0] > newest[0]:
+        return None
+    return copies.prepared(jittor_home(), found, package_version("jittor") or "")
 
 
 def find_mpi() -> tuple[Optional[str], str]:
@@ -205,15 +211,23 @@ def is_compiled() -> bool:
     return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
 
 
-def prepare() -> None:
+def prepare(copy: Optional[Path] = None) -> None:
     """Make `import jittor` succeed without a network, or say why it cannot.
+
+    Args:
+        copy: the copy of Jittor for CUDA to import; by default the prepared one, if it fits and there is a driver
 
     Raises:
         InputError: Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
     """
     _refuse_what_cannot_work()
-    nvcc, _ = find_cuda()
+    copy = copy or find_copy()
+    nvcc, reason = (str(copies.nvcc(copy)), "") if copy else find_cuda()
+    if nvcc is None and toolkit.driver_version() is not None:
+        print(f"GPU not used: {reason}; medsegdiff doctor says what to do", file=sys.stderr)
     os.environ["nvcc_path"] = nvcc or ""
+    # Else cuDNN and cuBLAS round the factors of float32 products to ten bits on most GPUs.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
     jittor_utils = utilities()
     from jittor_utils import install_cuda, lock
@@ -226,6 +240,8 @@ def prepare() -> None:
     _prepare_mpi()
     with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
+    if copy is not None:
+        copies.put_in_front(copy, jittor_utils)
 
 
 def announce_kernels() -> None:

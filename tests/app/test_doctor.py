@@ -9,8 +9,20 @@ import pytest
 from medsegdiff.app.cli import main
 from medsegdiff.engine import diagnosis
 from medsegdiff.runtime import machine, toolchain
+from medsegdiff.runtime.cuda import toolkit
+from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn
 
-REMEDIES = {"pip install", "apt install", "install ", "make an environment", "free some", "prefer", "mend", "choose"}
+REMEDIES = {
+    "pip install",
+    "apt install",
+    "install ",
+    "make an environment",
+    "free some",
+    "prefer",
+    "mend",
+    "choose",
+    "prepare",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +36,10 @@ def whole(monkeypatch, tmp_path):
     monkeypatch.setattr(toolchain, "find_onednn", lambda: (tmp_path, tmp_path / "libdnnl.so"))
     monkeypatch.setattr(toolchain, "find_jittor_onednn", lambda: tmp_path / "libmkldnn.so")
     monkeypatch.setattr(toolchain, "find_cuda", lambda: ("/usr/local/cuda/bin/nvcc", "CUDA 12.2"))
-    monkeypatch.setattr(toolchain, "find_cudnn", lambda nvcc: (tmp_path / "cudnn.h", tmp_path / "libcudnn.so"))
+    fake_cudnn(tmp_path / "cuda")
+    cuda = toolkit.describe(fake_cuda(tmp_path / "cuda"))
+    monkeypatch.setattr(toolkit, "find", lambda: cuda)
+    monkeypatch.setattr(toolkit, "driver_version", lambda: (13, 0))
     monkeypatch.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "Open MPI 4.1.4"))
     monkeypatch.setattr(toolchain, "is_compiled", lambda: True)
     monkeypatch.setitem(sys.modules, "jittor_utils", type("JittorUtils", (), {"cache_path": str(tmp_path)}))
@@ -77,13 +92,12 @@ def test_a_required_gap_fails(gap, monkeypatch, capsys):
 
 
 OPTIONAL = {
-    "nvcc without runtime": (
+    "CUDA that Jittor does not know": (
         "CUDA",
-        "falls back to the CPU",
+        "falls back to the CPU; for a GPU, prepare it: medsegdiff doctor --prepare-cuda",
         "find_cuda",
-        lambda: (None, "/usr/local/bin/nvcc has no CUDA runtime (libcudart) beside it"),
+        lambda: (None, "nvcc is CUDA 13.0 with cuDNN 9.28.1, which Jittor 1.3.11 does not know"),
     ),
-    "no cuDNN": ("cuDNN", "install cuDNN", "find_cudnn", lambda nvcc: None),
     "no MPI": ("MPI", "one process only", "find_mpi", lambda: (None, "no mpicc found")),
 }
 
@@ -98,10 +112,49 @@ def test_an_optional_gap_does_not(gap, monkeypatch, capsys):
     assert said in lines[name]
 
 
-def test_without_cuda_no_cudnn_is_asked_for(monkeypatch, capsys):
-    monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "no nvcc found"))
-    monkeypatch.setattr(toolchain, "find_cudnn", lambda nvcc: None)
-    assert examine(capsys)[1]["cuDNN"].startswith("ok ")
+@pytest.fixture
+def unusable(monkeypatch):
+    monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "reason"))
+    return monkeypatch
+
+
+def test_without_cuda_no_cudnn_is_asked_for(unusable, capsys):
+    unusable.setattr(toolkit, "find", lambda: None)
+    lines = examine(capsys)[1]
+    assert lines["cuDNN"].startswith("ok ")
+    assert "unusable: reason; falls back to the CPU" in lines["CUDA"]
+    assert "install CUDA: pip install 'cuda-toolkit[nvcc," in lines["CUDA"]
+
+
+def test_missing_parts_of_cuda_are_named(unusable, capsys, tmp_path):
+    (tmp_path / "cuda/include/cudnn.h").unlink()
+    (tmp_path / "cuda/lib64/libcufft.so.13").unlink()
+    lines = examine(capsys)[1]
+    assert "pip install 'cuda-toolkit[cufft]==13.0.*' 'nvidia-cudnn-cu13==9.*'" in lines["CUDA"]
+
+
+def test_an_older_cuda_is_not_prepared(unusable, capsys, tmp_path):
+    old = toolkit.describe(fake_cuda(tmp_path / "old", "11.8"))
+    unusable.setattr(toolkit, "find", lambda: old)
+    assert "install a CUDA 12 or 13 toolkit" in examine(capsys)[1]["CUDA"]
+
+
+@pytest.mark.parametrize("newest", [None, (12, 4)])
+def test_a_driver_is_asked_for(unusable, capsys, newest):
+    unusable.setattr(toolkit, "driver_version", lambda: newest)
+    lines = examine(capsys)[1]
+    assert "install a driver for CUDA 13 or newer" in lines["CUDA"]
+    assert ("no NVIDIA driver" in lines["GPU"]) == (newest is None)
+
+
+def test_the_gpu_is_named(monkeypatch, tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA H100, 9.0'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert diagnosis._gpu().text == "NVIDIA H100, 9.0; the driver runs CUDA up to 13.0"
+    smi.unlink()
+    assert diagnosis._gpu().text == "kind unknown: nvidia-smi does not tell; the driver runs CUDA up to 13.0"
 
 
 def test_a_full_disk(monkeypatch, capsys):

@@ -1,4 +1,3 @@
-import ctypes.util
 import importlib.metadata
 import os
 import shutil
@@ -9,7 +8,9 @@ import sysconfig
 import pytest
 
 from medsegdiff.runtime import toolchain
+from medsegdiff.runtime.cuda import copies, toolkit
 from medsegdiff.runtime.errors import InputError
+from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
 
 
 @pytest.fixture
@@ -21,20 +22,13 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("nvcc_path", "")
     monkeypatch.setenv("use_mpi", "0")
     monkeypatch.setenv("log_silent", "1")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     monkeypatch.delenv("cc_path", raising=False)
     monkeypatch.setattr(jittor_utils.install_cuda, "install_cuda", jittor_utils.install_cuda.install_cuda)
     for name in ("pool_initializer", "_py3_include_path", "_py3_extension_suffix"):
         monkeypatch.setattr(jittor_utils, name, getattr(jittor_utils, name, None), raising=False)
     monkeypatch.setattr(toolchain, "jittor_home", lambda: tmp_path / "home")
     return monkeypatch
-
-
-def fake_nvcc(root, version="12.4"):
-    nvcc = root / "bin" / "nvcc"
-    nvcc.parent.mkdir(parents=True)
-    nvcc.write_text(f'#!/bin/sh\necho "Cuda compilation tools, release {version}, V{version}.99"\n')
-    nvcc.chmod(0o755)
-    return nvcc
 
 
 def pretend_version(monkeypatch, **versions):
@@ -117,35 +111,100 @@ def test_onednn_is_laid_where_jittor_looks_and_then_left_alone(machine, tmp_path
     assert library.read_text() == "the user's own"
 
 
-def test_nvcc_without_a_cuda_runtime_beside_it_is_ignored(machine, tmp_path):
-    nvcc = fake_nvcc(tmp_path / "cuda")
-    machine.delenv("nvcc_path")
-    machine.setenv("PATH", f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}")
-    machine.setattr(ctypes.util, "find_library", lambda _: "libcuda.so.1")
-    assert shutil.which("nvcc") == str(nvcc)
-    assert toolchain.find_cuda() == (None, f"{nvcc} has no CUDA runtime (libcudart) beside it")
+@pytest.fixture
+def cuda(machine, tmp_path):
+    """A machine with a driver for CUDA 13 and a CUDA toolkit, whose cuDNN the tests choose."""
+    machine.setattr(toolkit, "driver_version", lambda: (13, 0))
+    machine.setattr(toolkit, "_wheels", lambda: None)
+    machine.setattr(toolkit, "_SYSTEM_HEADERS", ())
+    machine.setattr(toolkit, "_SYSTEM_LIBRARIES", ())
+
+    def install(version, cudnn):
+        root = tmp_path / f"cuda-{version}"
+        machine.setenv("nvcc_path", str(fake_cuda(root, version)))
+        if cudnn:
+            fake_cudnn(root, cudnn)
+        return root
+
+    return install
 
 
-@pytest.mark.parametrize("place", ["lib64", "lib", "targets/x86_64-linux/lib"])
-def test_nvcc_with_runtime_and_driver_is_found(machine, tmp_path, place):
-    nvcc = fake_nvcc(tmp_path / "cuda")
-    (tmp_path / "cuda" / place).mkdir(parents=True)
-    (tmp_path / "cuda" / place / "libcudart.so.12").touch()
-    machine.setenv("nvcc_path", str(nvcc))
-    machine.setattr(ctypes.util, "find_library", lambda _: "libcuda.so.1")
-    assert toolchain.find_cuda() == (str(nvcc), "CUDA 12.4")
-    machine.setattr(ctypes.util, "find_library", lambda _: None)
-    assert toolchain.find_cuda() == (None, f"{nvcc} found, but no NVIDIA driver (libcuda)")
+@pytest.mark.parametrize("version", ["11.8", "12.4"])
+def test_cuda_that_jittor_knows_is_used_as_it_comes(cuda, version):
+    root = cuda(version, "8.9.7")
+    assert toolchain.find_cuda() == (str(root / "bin/nvcc"), f"CUDA {version}, cuDNN 8.9.7")
+    assert toolchain.find_copy() is None
 
 
-def test_cuda_13_is_ignored(machine, tmp_path):
-    nvcc = fake_nvcc(tmp_path / "cuda", "13.0")
-    (tmp_path / "cuda/lib64").mkdir()
-    (tmp_path / "cuda/lib64/libcudart.so").touch()
-    machine.setenv("nvcc_path", str(nvcc))
-    machine.setattr(ctypes.util, "find_library", lambda _: "libcuda.so.1")
-    assert toolchain.find_cuda()[0] is None
-    assert "CUDA 13.0" in toolchain.find_cuda()[1]
+@pytest.mark.parametrize(("version", "cudnn"), [("12.4", "9.1.0"), ("13.0", "9.28.1")])
+def test_cuda_that_jittor_does_not_know_wants_the_copy(cuda, machine, tmp_path, version, cudnn):
+    root = cuda(version, cudnn)
+    assert toolchain.find_cuda() == (
+        None,
+        f"{root}/bin/nvcc is CUDA {version} with cuDNN {cudnn}, which Jittor 1.3.11 does not know",
+    )
+    copy = copies.folder(tmp_path / "home", toolkit.find(), toolchain.package_version("jittor"))
+    copy.mkdir(parents=True)
+    (copy / copies.RECORD).touch()
+    assert toolchain.find_copy() == copy
+    assert toolchain.find_cuda() == (
+        str(copy / "cuda/bin/nvcc"),
+        f"CUDA {version}, cuDNN {cudnn}, by the prepared copy of Jittor",
+    )
+    pretend_version(machine, jittor="1.3.11.1")
+    assert toolchain.find_copy() is None
+
+
+def test_a_copy_for_a_newer_cuda_than_the_drivers_is_not_used(cuda, machine, tmp_path):
+    root = cuda("13.0", "9.28.1")
+    copy = copies.folder(tmp_path / "home", toolkit.find(), toolchain.package_version("jittor"))
+    copy.mkdir(parents=True)
+    (copy / copies.RECORD).touch()
+    machine.setattr(toolkit, "driver_version", lambda: (12, 4))
+    assert toolchain.find_copy() is None
+    assert toolchain.find_cuda() == (None, f"{root}/bin/nvcc is CUDA 13.0, and the driver runs CUDA up to 12.4 only")
+
+
+def test_nvcc_alone_is_not_used(cuda, machine, tmp_path):
+    machine.setenv("nvcc_path", str(fake_nvcc(tmp_path / "alone")))
+    nvcc, reason = toolchain.find_cuda()
+    assert nvcc is None
+    assert "without cudart, cccl, cublas, curand, cufft, cusparse, cudnn beside it" in reason
+
+
+def test_without_a_driver_nothing_is_used(cuda, machine):
+    cuda("12.4", "8.9.7")
+    machine.setattr(toolkit, "driver_version", lambda: None)
+    assert toolchain.find_cuda() == (None, "no NVIDIA driver (libcuda)")
+
+
+@pytest.mark.skipif(toolchain.find_onednn() is None, reason="the oneDNN wheels are not installed")
+def test_a_gpu_that_is_not_used_is_told_of(cuda, machine, capsys):
+    cuda("13.0", "9.28.1")
+    toolchain.prepare()
+    assert "GPU not used: " in capsys.readouterr().err
+    assert os.environ["nvcc_path"] == ""
+    machine.setattr(toolkit, "driver_version", lambda: None)
+    toolchain.prepare()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(toolchain.find_onednn() is None, reason="the oneDNN wheels are not installed")
+def test_the_copy_is_put_in_front_where_there_is_one(machine, tmp_path):
+    led = []
+    machine.delenv("NVIDIA_TF32_OVERRIDE")
+    machine.setattr(copies, "put_in_front", lambda copy, utilities: led.append((copy, utilities.__name__)))
+    toolchain.prepare(tmp_path / "copy")
+    assert led == [(tmp_path / "copy", "jittor_utils")]
+    assert os.environ["nvcc_path"] == str(tmp_path / "copy/cuda/bin/nvcc")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+@pytest.mark.skipif(toolchain.find_onednn() is None, reason="the oneDNN wheels are not installed")
+def test_tf32_can_be_chosen(machine):
+    machine.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    toolchain.prepare()
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "1"
 
 
 def test_command_version(tmp_path):
