@@ -12,8 +12,14 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; d
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
 
+# Most tests are small: two at a time with a thread each are done sooner than one with all threads. Those of the kernels
+# and of the full-width networks have all threads.
+WIDE := tests/kernels tests/parity
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(BIN)/python -m pytest $(WIDE) || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(WIDE:%=--ignore=%) || status=1; \
+	exit $$status
 
 # All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
 parity: $(VENV)/.installed
