@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def measure(variants: list[Variant], work: Work, options: argparse.Namespace) ->
         for turn in range(WARM_UP + options.rounds):
             for variant in variants:
                 elapsed = workers[variant.framework].seconds(variant, work)
+                print(f"{work.task} x{work.batch}, turn {turn}: {variant.name} {elapsed:.3f} s", file=sys.stderr)
                 if turn >= WARM_UP:
                     seconds[variant.name].append(elapsed)
     finally:
