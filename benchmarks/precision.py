@@ -38,7 +38,7 @@ def main() -> None:
         if reason:
             print(f"| {precision} | not measured: {reason} | | | |")
             continue
-        results = trained.segment(SamplingConfig(precision=precision))
+        results = trained.segment(SamplingConfig(precision=precision), trained.dataset.ids)
         masks[precision] = np.stack([result.probability[0] > THRESHOLD for result in results])
         scores[precision] = np.array([100 * trained.dice(result.id, result.probability) for result in results])
         moved = summarise(scores[precision] - scores["fp32"])
