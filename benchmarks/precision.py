@@ -38,7 +38,10 @@ def main() -> None:
         if reason:
             print(f"| {precision} | not measured: {reason} | | | |")
             continue
-        results = trained.segment(SamplingConfig(precision=precision), trained.dataset.ids)
+        found = {
+            result.id: result for result in trained.segment(SamplingConfig(precision=precision), trained.dataset.ids)
+        }
+        results = [found[name] for name in trained.dataset.ids]
         masks[precision] = np.stack([result.probability[0] > THRESHOLD for result in results])
         scores[precision] = np.array([100 * trained.dice(result.id, result.probability) for result in results])
         moved = summarise(scores[precision] - scores["fp32"])
