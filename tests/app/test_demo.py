@@ -108,9 +108,9 @@ def test_the_options_reach_the_plan(monkeypatch):
 
     calls = []
     monkeypatch.setattr(command, "demo", lambda *arguments: calls.append(arguments) or 0)
-    assert main(["demo", "--out_dir", "here", "--steps", "7", "--seed", "3"]) == 0
-    [(out, plan, seed)] = calls
-    assert (str(out), plan, seed) == ("here", Plan(steps=7), 3)
+    assert main(["demo", "--out_dir", "here", "--steps", "7", "--seed", "3", "--precision", "fp32"]) == 0
+    [(out, *others)] = calls
+    assert (str(out), *others) == ("here", Plan(steps=7), 3, "fp32")
 
 
 def test_steps_are_checked(tmp_path):

@@ -57,7 +57,7 @@ def rows(out):
 
 
 def early_gradients(found):
-    """Gradient norms of the first three steps: later ones tell whose rounding met which kink of a LeakyReLU."""
+    """Gradient norms of the first three steps; from the second on, rounding may meet another side of a LeakyReLU."""
     return [row["grad_norm"] for row in found[:3] if "grad_norm" in row]
 
 
@@ -78,7 +78,8 @@ def test_the_curve_of_two_processes_is_that_of_one(folder, kind):
         assert mine["skipped"] == other["skipped"]
         for name in {"loss", "loss_diff", "vb", "loss_cal", "param_norm"} & other.keys():
             assert mine[name] == pytest.approx(other[name], rel=1e-4), (other["step"], name)
-    assert early_gradients(ours) == pytest.approx(early_gradients(theirs), rel=1e-3)
+    assert early_gradients(ours)[0] == pytest.approx(early_gradients(theirs)[0], rel=1e-4)
+    assert early_gradients(ours) == pytest.approx(early_gradients(theirs), rel=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +93,7 @@ def test_running_statistics_are_those_of_the_whole_batch(folder):
     statistics = [name for name in one.arrays["model"] if name.rpartition(".")[2] in ("running_mean", "running_var")]
     assert statistics
     for name in statistics:
-        np.testing.assert_allclose(two.arrays["model"][name], one.arrays["model"][name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(two.arrays["model"][name], one.arrays["model"][name], rtol=1e-4, atol=1e-4)
 
 
 def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_all(folder):
