@@ -1,4 +1,4 @@
-"""One step of AdamW for one parameter, in a single threaded pass over memory."""
+"""One step of AdamW for one parameter, and the length of many arrays, in single threaded passes over memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADER = "#include <cmath>\n#include <omp.h>"
+_HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>\n#include <vector>"
 _STEP = """
 const float scale = data["scale"], keep = data["keep"], rate = data["rate"], correction = data["correction"];
 const float beta1 = data["beta1"], beta2 = data["beta2"], eps = data["eps"];
@@ -20,6 +20,24 @@ for (long i = 0; i < (long)in0->num; i++) {
     const float square = out2_p[i] = beta2 * in3_p[i] + (1 - beta2) * g * g;
     out0_p[i] = in0_p[i] * keep - rate * mean / (std::sqrt(square) * correction + eps);
 }
+"""
+
+# Blocks have sums of their own, which are added in order: the result does not depend on the number of threads.
+_SQUARES = """
+const long count = in0->num, block = 1 << 14, blocks = (count + block - 1) / block;
+std::vector<double> sums(blocks);
+#pragma omp parallel for if (blocks > 1)
+for (long b = 0; b < blocks; b++) {
+    const long end = std::min((b + 1) * block, count);
+    for (long start = b * block; start < end; start += 1024) {
+        float part = 0;
+        for (long i = start; i < std::min(start + 1024, end); i++) part += in0_p[i] * in0_p[i];
+        sums[b] += part;
+    }
+}
+double total = 0;
+for (double sum : sums) total += sum;
+out0_p[0] = total;
 """
 
 
@@ -58,3 +76,10 @@ def adamw_reference(parameter: Var, gradient: Var, mean: Var, square: Var, step:
     square = step.beta2 * square + (1 - step.beta2) * gradient * gradient
     moved = rate * mean / (jt.sqrt(square) * correction + step.eps)
     return parameter * keep - moved, mean, square
+
+
+def sum_of_squares(value: Var) -> Var:
+    """The sum of the squares of a float32 array, float64 (1,)."""
+    if jt.flags.use_cuda:
+        return (value.float64() * value).sum().reshape(1)
+    return jt.code((1,), "float64", [value], cpu_header=_HEADER, cpu_src=_SQUARES)

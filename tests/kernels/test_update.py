@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.update import Step, adamw, adamw_reference
+from medsegdiff.kernels.update import Step, adamw, adamw_reference, sum_of_squares
 from medsegdiff.runtime.backend import jt
 
 STEP = Step(scale=0.5, keep=0.99, rate=0.02, correction=1.5, beta1=0.9, beta2=0.999, eps=1e-8)
@@ -19,3 +19,11 @@ def test_a_step_is_the_formula(function, shape):
     moved = 0.99 * p - 0.02 * mean / (np.sqrt(square) * 1.5 + 1e-8)
     for result, wanted in zip(results, (moved, mean, square)):
         np.testing.assert_allclose(result.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (1025,), (7, 9, 1111)])
+def test_squares_are_summed(shape):
+    values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    found = sum_of_squares(jt.array(values))
+    assert (found.dtype, found.shape) == ("float64", [1])
+    np.testing.assert_allclose(found.numpy()[0], (values.astype(np.float64) ** 2).sum(), rtol=1e-6)

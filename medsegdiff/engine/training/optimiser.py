@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medsegdiff.kernels.update import Step, adamw
+from medsegdiff.kernels.update import Step, adamw, sum_of_squares
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -83,4 +83,4 @@ class Average:
 
 def global_norm(values: Mapping[str, Var]) -> Var:
     """The Euclidean norm of all values together, a scalar."""
-    return jt.sqrt(jt.stack([(v * v).sum() for v in values.values()]).sum())
+    return jt.sqrt(jt.concat([sum_of_squares(value) for value in values.values()]).sum()).float32()
