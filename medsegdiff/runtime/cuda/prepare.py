@@ -153,6 +153,6 @@ def _compile(copy: Path, arch: Optional[int], log: Path, say: Say) -> list[str]:
 def _last_line(log: Path) -> str:
     """What `log` ends with, without colours and progress bars."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
-    lines = [line.strip() for line in re.split(r"[\r\n]", text)]
-    told = [line for line in lines if line and "file/s]" not in line and "s/file]" not in line]
+    lines = [re.sub(r".*\d+/\d+ \[[^]]*\]", "", line).strip() for line in re.split(r"[\r\n]", text)]
+    told = [line for line in lines if line]
     return told[-1][:200] if told else "no reason given"
