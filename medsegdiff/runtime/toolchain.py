@@ -49,15 +49,18 @@ def package_version(name: str) -> Optional[str]:
         return None
 
 
-def utilities() -> Any:
+def utilities(nvcc: Optional[str] = None) -> Any:
     """The module `jittor_utils`, which chooses the cache's folder when it is first imported.
+
+    Args:
+        nvcc: the CUDA compiler that Jittor is to use, empty for none; by default the one that is found
 
     Raises:
         InputError: that folder cannot be written.
     """
     if "jittor_utils" not in sys.modules:
         os.environ.setdefault("log_silent", "1")
-        os.environ["nvcc_path"] = find_cuda()[0] or ""
+        os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
         os.environ.setdefault("cache_name", compilation.cache_name())
     with compilation.keyed(), writing(jittor_home() / ".cache" / "jittor"):
         return importlib.import_module("jittor_utils")
@@ -225,11 +228,11 @@ def prepare(copy: Optional[Path] = None) -> None:
     nvcc, reason = (str(copies.nvcc(copy)), "") if copy else find_cuda()
     if nvcc is None and toolkit.driver_version() is not None:
         print(f"GPU not used: {reason}; medsegdiff doctor says what to do", file=sys.stderr)
-    os.environ["nvcc_path"] = nvcc or ""
     # Else cuDNN and cuBLAS round the factors of float32 products to ten bits on most GPUs.
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
-    jittor_utils = utilities()
+    jittor_utils = utilities(nvcc or "")
+    os.environ["nvcc_path"] = nvcc or ""
     from jittor_utils import install_cuda, lock
 
     if nvcc is None:
@@ -241,7 +244,8 @@ def prepare(copy: Optional[Path] = None) -> None:
     with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
     if copy is not None:
-        copies.put_in_front(copy, jittor_utils)
+        with compilation.keyed():
+            copies.put_in_front(copy, jittor_utils)
 
 
 def announce_kernels() -> None:

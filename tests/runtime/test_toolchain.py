@@ -1,5 +1,6 @@
 import importlib.metadata
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sysconfig
 
 import pytest
 
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.cuda import copies, toolkit
 from medsegdiff.runtime.errors import InputError
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
@@ -193,11 +194,27 @@ def test_a_gpu_that_is_not_used_is_told_of(cuda, machine, capsys):
 def test_the_copy_is_put_in_front_where_there_is_one(machine, tmp_path):
     led = []
     machine.delenv("NVIDIA_TF32_OVERRIDE")
-    machine.setattr(copies, "put_in_front", lambda copy, utilities: led.append((copy, utilities.__name__)))
+    machine.setattr(copies, "put_in_front", lambda copy, module: led.append((copy, module.__name__, platform.node())))
+    machine.setenv(compilation.CACHE_KEY, "like machines")
     toolchain.prepare(tmp_path / "copy")
-    assert led == [(tmp_path / "copy", "jittor_utils")]
+    assert led == [(tmp_path / "copy", "jittor_utils", "like machines")]
     assert os.environ["nvcc_path"] == str(tmp_path / "copy/cuda/bin/nvcc")
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda):
+    """It may be compiled where there is no GPU."""
+    machine.delitem(sys.modules, "jittor_utils")
+    machine.setattr(importlib, "import_module", lambda name: None)
+    cuda("13.0", "9.28.1")
+    names = []
+    for driver, nvcc in ((None, "nvcc"), ((13, 0), "nvcc"), ((13, 0), "")):
+        machine.delenv("cache_name", raising=False)
+        machine.setattr(toolkit, "driver_version", lambda driver=driver: driver)
+        toolchain.utilities(nvcc)
+        assert os.environ["nvcc_path"] == nvcc
+        names.append(os.environ["cache_name"])
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.skipif(toolchain.find_onednn() is None, reason="the oneDNN wheels are not installed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,8 +146,13 @@ def _compile(copy: Path, arch: Optional[int], log: Path, say: Say) -> list[str]:
             process.wait()
             raise
     if process.returncode != 0:
-        told = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise InputError(
-            f"the changed Jittor could not be compiled: {(told or ['no reason given'])[-1][:200]}; {log} tells more"
-        )
+        raise InputError(f"the changed Jittor could not be compiled: {_last_line(log)}; {log} tells more")
     return said
+
+
+def _last_line(log: Path) -> str:
+    """What `log` ends with, without colours and progress bars."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
+    lines = [re.sub(r".*\d+/\d+ \[[^]]*\]", "", line).strip() for line in re.split(r"[\r\n]", text)]
+    told = [line for line in lines if line]
+    return told[-1][:200] if told else "no reason given"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import compilation, toolchain
 
 _LIBRARIES = ("cub", "cublas", "cudnn", "curand", "cufft", "cusparse")
 _LAYOUT = {"XFORMAT": "abcd", "WFORMAT": "oihw", "YFORMAT": "abcd"}
@@ -32,9 +32,10 @@ def main(copy: Path) -> None:
     """Compile and try; prints a line for each part."""
     begun = time.perf_counter()
     toolchain.prepare(copy)
-    _announce_compilations()
-    import jittor
-    from jittor import compile_extern
+    with compilation.arranged():
+        _announce_compilations()
+        import jittor
+        from jittor import compile_extern
 
     if not jittor.compiler.is_cuda:
         raise SystemExit("Jittor did not take the CUDA compiler")

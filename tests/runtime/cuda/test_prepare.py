@@ -86,6 +86,14 @@ def test_a_failure_leaves_no_copy_and_says_why(machine, tmp_path):
     assert nothing_is_left(tmp_path / "home")
 
 
+def test_the_reason_is_told_without_colours_and_progress(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("core: 1/9 [00:01, 2s/file]\x1b[38;5;1mno memory\x1b[m\ncore: 3/9 [00:02, 1.2file/s]\r")
+    assert prepare._last_line(log) == "no memory"
+    log.write_text("\n")
+    assert prepare._last_line(log) == "no reason given"
+
+
 def test_an_interruption_leaves_no_copy_and_no_process(machine, tmp_path):
     pretend(machine, tmp_path, f"echo $$ > {tmp_path}/pid; echo begun; exec sleep 600")
 
