@@ -126,6 +126,7 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, 
         (errno.ENOSPC, "no space left"),
         (errno.EROFS, "read-only"),
         (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "larger than"),
         (errno.EACCES, "permission"),
     ],
 )

@@ -130,7 +130,7 @@ class _Run:
         self._compare(found)
         self.trainer.restore(found)
         self.progress = Progress(**found.training.get("validation", {}))
-        self.logbook.resume(found.training.get("row", found.step), found.training["log"])
+        self.logbook.resume(found.training.get("row", found.step), found.training["log"], self.progress.last)
         best = self.out / checkpoints.BEST / f"step-{found.step:06d}"
         if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
             self._keep_best(found)
