@@ -21,7 +21,7 @@ SHARED = ("train", "sample")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 a check failed, 2 bad input."""
+    """Run a command; returns the exit code: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -81,6 +81,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input. --debug shows tracebacks.",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.",
+            "--debug shows tracebacks.",
         ]
     )

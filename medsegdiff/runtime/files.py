@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from medsegdiff.runtime.errors import InputError
 _REMEDIES = {
     errno.ENOSPC: "no space left on the disk; free some or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file would be larger than the file system or a limit allows; see `ulimit -f`",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose a folder you may write to",
     errno.EPERM: "permission denied; choose a folder you may write to",
@@ -23,6 +25,7 @@ _REMEDIES = {
     errno.EISDIR: "a folder of this name is in the way; choose another folder",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
 }
+_LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
@@ -47,7 +50,7 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{uuid.uuid4().hex}.tmp"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # who works there may have cleared it away
     return path
 
 
@@ -108,7 +111,22 @@ def replacing(path: Path) -> Iterator[Path]:
         if os.path.lexists(aside) and not os.path.lexists(path):  # stopped between the two renames
             aside.rename(path)
         for leftover in (beside, aside):
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            _remove(leftover)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of `replacing` in `folder`, which nobody else may be using.
+
+    Not in folders below it. What cannot be removed stays.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _LEFTOVER.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
+    assert "2 bad input; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1." in text
 
 
 # argparse ends the process after printing help, so main does not return here.

@@ -9,7 +9,7 @@ import pytest
 
 from medsegdiff.runtime import files
 from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import exclusive, make_folder, replacing, writing
+from medsegdiff.runtime.files import clear_leftovers, exclusive, make_folder, replacing, writing
 
 
 def write_folder(folder, **texts):
@@ -126,6 +126,7 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, 
         (errno.ENOSPC, "no space left"),
         (errno.EROFS, "read-only"),
         (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "larger than"),
         (errno.EACCES, "permission"),
     ],
 )
@@ -185,6 +186,36 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="step: cannot be written"), replacing(path) as beside:
         write_folder(beside, model="new")
     assert read_folder(tmp_path) == {"step": "mine"}
+
+
+def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from medsegdiff.runtime.files import replacing
+folder = Path(sys.argv[1])
+with replacing(folder / "a.b"), replacing(folder / "folder") as beside:
+    beside.mkdir()
+    (beside / "model").write_text("half")
+    with replacing(folder / "config.yaml") as beside:
+        beside.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    assert len(names(tmp_path)) == 2
+    (tmp_path / f".{'0a' * 16}.tmp").touch()  # what make_folder tries with
+    mine = [".lock", ".notes.tmp", ".tmp", "config.yaml", f"x.{'0a' * 16}.tmp"]
+    for name in mine:
+        (tmp_path / name).touch()
+    clear_leftovers(tmp_path)
+    assert names(tmp_path) == mine
+    clear_leftovers(tmp_path / "missing")
+
+
+def test_make_folder_does_not_mind_a_probe_cleared_away(tmp_path, monkeypatch):
+    touch = Path.touch
+    monkeypatch.setattr(Path, "touch", lambda path: touch(path) or clear_leftovers(path.parent))
+    assert names(make_folder(tmp_path / "out")) == []
 
 
 def test_make_folder_creates_parents_and_leaves_no_probe(tmp_path):

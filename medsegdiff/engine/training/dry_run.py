@@ -38,14 +38,15 @@ def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
     yield "images", f"{images:,}"
     epoch = images / training.batch_size
     yield "steps per epoch", f"{epoch:,.1f} of {training.batch_size} images; {training.steps / epoch:,.1f} epochs"
+    held_gib = 4 * sum(math.prod(value.shape) for value in held) / 2**30
+    yield "memory held", f"{held_gib:.2f} GiB: weights, their gradients, moments and averages"  # if steps need too much
     announce_kernels()
     seconds = []
     for step in range(WARM_UP + TIMED):
         begun = time.perf_counter()
         trainer.train_step(noise_batch(config, step))
         seconds.append(time.perf_counter() - begun)
-    weights_gib = 4 * sum(math.prod(value.shape) for value in held) / 2**30
-    yield "memory", f"{peak_gib():.2f} GiB, {weights_gib:.2f} of it weights, their gradients, moments and averages"
+    yield "memory, peak", f"{peak_gib():.2f} GiB, with everything"
     each = statistics.median(seconds[WARM_UP:])
     yield "time per step", f"{each:.3f} s; {_duration(each * training.steps)} for {training.steps:,} steps"
 

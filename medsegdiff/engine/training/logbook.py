@@ -1,4 +1,4 @@
-"""The training log: `log.csv` in the published columns, and TensorBoard."""
+"""The training log: `log.csv` in the published columns, and the same for TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.engine.training.board import Board
 from medsegdiff.runtime.files import fsync, replacing, writing
 
 _LOSSES = ("loss", "loss_diff", "vb", "loss_cal")
@@ -37,7 +38,7 @@ class Logbook:
         self.row = 0
         """The step of the last row."""
         self._sums: dict[str, list[float]] = {}
-        self._board = _Board(out) if tensorboard else None
+        self._board = Board(out) if tensorboard else None
 
     def add(self, losses: Mapping[str, np.ndarray], t: np.ndarray, steps: int, norms: Mapping[str, float]) -> None:
         """Take note of one training step.
@@ -89,23 +90,31 @@ class Logbook:
         return means
 
     def flush(self) -> None:
-        """Bring the rows to the disk."""
+        """Bring the rows to the disk.
+
+        Raises:
+            InputError: the disk is full.
+        """
         if self.path.exists():
             with writing(self.path):
                 fsync(self.path)
+        if self._board is not None:
+            self._board.flush()
 
     def state(self) -> dict[str, list[float]]:
         """The sums and counts that no row has yet."""
         return {name: list(pending) for name, pending in self._sums.items()}
 
-    def resume(self, row: int, pending: Mapping[str, list[float]]) -> None:
+    def resume(self, row: int, pending: Mapping[str, list[float]], validated: int = 0) -> None:
         """Continue after the row of step `row`: later ones are dropped, the sums not yet written return.
+
+        The validation of step `validated`, which may lie after that row, is not done again.
 
         Columns that the file has and this run has not are kept.
         """
         self._sums, self.row = {name: list(values) for name, values in pending.items()}, row
         if self._board is not None:
-            self._board.first = row + 1
+            self._board.first = max(row, validated) + 1
         if not self.path.exists():
             return
         # A line that a crash cut short lacks its end.
@@ -117,7 +126,7 @@ class Logbook:
             beside.write_text(_text(self.columns, kept, header=True), encoding="utf-8")
 
     def close(self) -> None:
-        """Flush what is buffered."""
+        """Close what is open."""
         if self._board is not None:
             self._board.close()
 
@@ -129,28 +138,3 @@ def _text(columns: list[str], rows: list[dict[str, Any]], header: bool) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-class _Board:
-    """TensorBoard's event file, opened when there is something to write."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.first = out, 0
-        self._writer: Any = None
-
-    def write(self, step: int, scalars: Mapping[str, float], picture: Any = None) -> None:
-        with writing(self.out):
-            if self._writer is None:
-                from tensorboardX import SummaryWriter
-
-                # What an earlier start wrote of the steps from `first` on is hidden: they are done again.
-                self._writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first or None)
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
-            if picture is not None:
-                self._writer.add_image("validation", picture, step, dataformats="HWC")
-            self._writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()

@@ -24,16 +24,16 @@ from medsegdiff.engine.training.logbook import Logbook
 from medsegdiff.engine.training.provenance import provenance
 from medsegdiff.engine.training.shares import rows_of
 from medsegdiff.engine.training.trainer import StepResult, Trainer
-from medsegdiff.engine.training.validation import Abandoned, Progress, Validator, write_picture
+from medsegdiff.engine.training.validation import SAMPLES, Abandoned, Progress, Validator, write_picture
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import exclusive, make_folder, replacing
+from medsegdiff.runtime.files import clear_leftovers, exclusive, make_folder, replacing
 from medsegdiff.runtime.toolchain import announce_kernels
 
 MOST_SKIPS = 20
 # Options that change neither what is learnt nor what is logged.
-_INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "use_checkpoint", "data_dir", "cache_dir"}
+_INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
 
 
 def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = None) -> Path:
@@ -70,6 +70,7 @@ def _follow(config: RunConfig, dataset: Dataset) -> Path:
         while _all_go_on(trainer, requests):
             with undisturbed():
                 trainer.train_step(batches[trainer.step])
+        processes.tell(None)  # while the leader still saves, a signal must not end this process, and with it the job
     return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
 
 
@@ -106,6 +107,8 @@ class _Run:
         self.saved = -1
         checkpoints.tidy(out)
         checkpoints.tidy(out / checkpoints.BEST)
+        for folder in (out, out / checkpoints.BEST, out / SAMPLES):
+            clear_leftovers(folder)
         resumed = self._resume()
         with replacing(out / "config.yaml") as beside:
             beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
@@ -130,7 +133,7 @@ class _Run:
         self._compare(found)
         self.trainer.restore(found)
         self.progress = Progress(**found.training.get("validation", {}))
-        self.logbook.resume(found.training.get("row", found.step), found.training["log"])
+        self.logbook.resume(found.training.get("row", found.step), found.training["log"], self.progress.last)
         best = self.out / checkpoints.BEST / f"step-{found.step:06d}"
         if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
             self._keep_best(found)
@@ -157,6 +160,9 @@ class _Run:
             if name not in _INDIFFERENT and ours[name] != theirs[name]:
                 option = name.replace("_", "-")
                 print(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}", file=sys.stderr)
+        end, before = self.config.training.annealed, found.config.training.annealed
+        if end != before and end and before:  # as where --steps says when it ends
+            print(f"note: the learning rate now falls to 0 at step {end}, not {before}", file=sys.stderr)
 
     @contextmanager
     def journalled(self) -> Iterator[None]:
@@ -174,6 +180,7 @@ class _Run:
         finally:
             with suppress(InputError, OSError):  # such as the full disk that is the reason
                 self.journal.note("stop", self.trainer.step, reason=reason)
+            with suppress(InputError, OSError):
                 self.logbook.close()
 
     @property
@@ -203,10 +210,11 @@ class _Run:
                 bar.update()
         if self.saved != trainer.step:
             self._save()
+        if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
+            self.logbook.write(trainer.step, trainer.step * training.batch_size)
+        processes.tell(None)
         if requests:
             raise Interrupted(requests[0])
-        if trainer.step > self.logbook.row:  # no checkpoint knows of this row: a longer run does not have it
-            self.logbook.write(trainer.step, trainer.step * training.batch_size)
 
     def _note(self, result: StepResult) -> None:
         trainer = self.trainer

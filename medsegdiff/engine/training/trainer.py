@@ -187,8 +187,10 @@ class Trainer:
         """Take over from process 0 everything that a step changes, but its averages."""
         processes.take_over([*self.state.values(), *self.optimiser.state().values()])
         timesteps = {name: value.tolist() for name, value in self.timesteps.state().items()}
-        told = processes.tell([self.step, self.optimiser.count, self.skipped_in_a_row, timesteps])
-        self.step, self.optimiser.count, self.skipped_in_a_row, timesteps = told
+        counts = [self.step, self.optimiser.count, self.skipped_in_a_row]
+        counts, timesteps, loss_scale = processes.tell([counts, timesteps, self.loss_scale.state()])
+        self.step, self.optimiser.count, self.skipped_in_a_row = counts
+        self.loss_scale.load(loss_scale)
         self.timesteps.load({name: np.array(values) for name, values in timesteps.items()})
 
     def checkpoint(self, dataset: str = "", **more: Any) -> Checkpoint:

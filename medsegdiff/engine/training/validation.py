@@ -20,12 +20,14 @@ from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.files import make_folder, replacing
 
 Var = Any  # jt.Var
 _PANEL = 128  # pixels; smaller images are drawn larger, so that outlines can be seen
 _GAP = 4
 _SHOWN = 16
+SAMPLES = "samples"  # the folder, within a run's, that holds the pictures
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Validator:
             sampler="ddim",
             steps=config.validation.val_steps,
             members=1,
-            batch_size=batch,
+            batch_size=max(1, batch // processes.count()),  # one process computes alone what fits it in training
             seed=training.seed,
             precision=training.precision,
         )
@@ -147,5 +149,5 @@ def write_picture(out: Path, step: int, picture: np.ndarray) -> None:
     Raises:
         InputError: the disk is full or read-only.
     """
-    with replacing(make_folder(out / "samples") / f"step-{step:06d}.png") as beside:
+    with replacing(make_folder(out / SAMPLES) / f"step-{step:06d}.png") as beside:
         Image.fromarray(picture).save(beside, format="PNG")

@@ -16,6 +16,7 @@ from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.kernels import precision
 from medsegdiff.runtime.errors import InputError
+from tests.engine.training.events import shown
 from tests.engine.training.variants import with_network, with_training, with_validation
 
 
@@ -268,6 +269,86 @@ def test_a_validated_run_that_was_stopped_ends_with_the_same_bits_logs_and_best(
         ]
 
 
+def test_a_resumed_run_shows_every_number_on_tensorboard(validated, discs, tmp_path, monkeypatch):
+    """A crash in step 3: the checkpoint of step 2 has a validation and no row yet."""
+    validated = with_training(validated, tensorboard=True, steps=3)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(at(validated, whole), discs, discs)
+    step = Trainer.train_step
+
+    def crash(trainer, batch):
+        if trainer.step == 2:
+            raise KeyboardInterrupt
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "train_step", crash)
+        train(at(validated, broken), discs, discs)
+    train(at(validated, broken), discs, discs)
+    assert "val_dice" in shown(whole)[2]
+    assert shown(broken) == shown(whole)
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(validated, discs):
+    out, name = Path(validated.training.out_dir), "0a" * 16
+    train(with_training(validated, steps=2), discs, discs)
+    left = [out / f".config.yaml.{name}.tmp", out / "best" / f".x.{name}.tmp", out / "samples" / f".x.{name}.tmp"]
+    for path in left:
+        path.touch()
+    train(with_training(validated, steps=2), discs, discs)
+    assert [path for path in left if path.exists()] == []
+
+
+def test_the_log_is_closed_though_the_journal_cannot_be_written(config, discs, monkeypatch):
+    closed = []
+    note = loop.Journal.note
+
+    def full(journal, event, *given, **details):
+        if event == "stop":
+            raise OSError(28, "No space left on device")
+        note(journal, event, *given, **details)
+
+    monkeypatch.setattr(loop.Journal, "note", full)
+    monkeypatch.setattr(loop.Logbook, "close", lambda book: closed.append(book))
+    train(with_training(config, steps=1), discs)
+    assert len(closed) == 1
+
+
+def test_followers_heed_no_signal_before_the_leader_has_saved(config, discs, monkeypatch):
+    class Following:
+        step = 0
+
+        def __init__(self, config):
+            pass
+
+        def follow_the_leader(self):
+            pass
+
+    usual, handlers = signal.getsignal(signal.SIGTERM), []
+
+    def tell(_):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        return [False, False]
+
+    monkeypatch.setattr(loop.processes, "tell", tell)
+    monkeypatch.setattr(loop, "Trainer", Following)
+    loop._follow(config, discs)
+    assert len(handlers) == 2  # whether to go on, and that all is saved
+    assert usual not in handlers
+
+
+def test_the_leader_tells_its_followers_when_all_is_saved(config, discs, monkeypatch):
+    told, out = [], Path(config.training.out_dir)
+
+    def tell(value):
+        told.append((value, [path.name for path in checkpoints.list_checkpoints(out)]))
+        return value
+
+    monkeypatch.setattr(loop.processes, "tell", tell)
+    train(with_training(config, steps=1), discs)
+    assert told[-2:] == [([False, False], []), (None, ["step-000001"])]
+
+
 def test_a_best_checkpoint_that_a_crash_prevented_is_made_up_for(validated, discs, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
@@ -303,6 +384,18 @@ def test_options_that_change_what_is_learnt_are_named_when_a_run_goes_on_with_ot
     train(with_training(config, steps=2, lr=0.5, clip_grad=2.0, keep=7), discs)
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert notes == ["note: continuing with --lr 0.5, was 0.001", "note: continuing with --clip-grad 2.0, was 0.0"]
+
+
+def test_a_schedule_that_ends_elsewhere_is_named_though_no_option_of_its_own_changed(config, discs, capsys):
+    falling = with_training(config, lr_schedule="cosine", steps=1)
+    train(falling, discs)
+    capsys.readouterr()
+    train(with_training(falling, steps=2, use_checkpoint=True), discs)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: continuing with --use-checkpoint True, was False",
+        "note: the learning rate now falls to 0 at step 2, not 1",
+    ]
 
 
 def test_a_run_of_damaged_checkpoints_is_not_begun_anew_over_them(config, discs, capsys):

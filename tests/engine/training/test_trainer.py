@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
+from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 from tests.engine.training.variants import with_network, with_training
 
@@ -278,6 +280,22 @@ def test_the_scale_is_restored_in_the_same_precision_only(config):
     resumed = Trainer(half)
     resumed.restore(Trainer(config).checkpoint())
     assert resumed.loss_scale.state() == {"value": 2.0**16, "finite": 0}
+
+
+def test_a_follower_takes_over_the_loss_scale_with_all_else(config, monkeypatch):
+    half = with_training(config, precision="fp16", fp16_scale_growth=0.01)
+    leader, follower = Trainer(half), Trainer(half)
+    leader.step, leader.skipped_in_a_row = 5, 2
+    leader.loss_scale.update(False)
+    leader.loss_scale.update(True)
+    told = []
+    monkeypatch.setattr(processes, "tell", lambda value: told.append(json.dumps(value)) or value)
+    leader.follow_the_leader()
+    monkeypatch.setattr(processes, "tell", lambda value: json.loads(told.pop(0)))
+    follower.follow_the_leader()
+    ours, theirs = follower.checkpoint().training, leader.checkpoint().training
+    assert (follower.step, ours) == (5, theirs)
+    assert ours["loss_scale"] == {"value": 2.0**15, "finite": 1}
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -65,6 +65,15 @@ def test_what_is_segmented_with_are_the_weights_given(validated, discs):
     assert (validator(trainer.state).picture != validator(changed).picture).any()
 
 
+@pytest.mark.parametrize(("batch", "microbatch", "processes", "at_once"), [(8, -1, 4, 2), (8, 4, 2, 2), (2, -1, 4, 1)])
+def test_one_process_segments_no_more_at_once_than_it_trains_on(
+    validated, discs, monkeypatch, batch, microbatch, processes, at_once
+):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", str(processes))
+    config = with_training(validated, batch_size=batch, microbatch=microbatch)
+    assert Validator(config, discs).sampling.batch_size == at_once
+
+
 def test_it_can_be_abandoned_at_every_network_evaluation(validated, discs):
     calls = []
 
