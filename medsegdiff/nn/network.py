@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
@@ -136,14 +135,14 @@ class MedSegDiff(nn.Module):
             label: (N,) integers, with class conditioning
         """
         first = self.input_blocks[0][0]
-        weight = first.weight[:, : self.config.image_channels]
+        channels = slice(self.config.image_channels)
         if (label is not None) != self.config.class_cond:
             raise ValueError("a label goes with class conditioning, and only with it")
         embedded = None if label is None else self.label_emb(label)
         if self.config.version == "v1":
-            return Condition(conv2d(image, weight, first.bias, padding=1), image=image, label=embedded)
+            return Condition(first.part(image, channels, biased=True), image=image, label=embedded)
         seen = self.hwm(image)
-        stem = conv2d(image, weight, first.bias, padding=1, residual=seen.anchor)
+        stem = first.part(image, channels, biased=True, residual=seen.anchor)
         return Condition(stem, cal=seen.cal, label=embedded)
 
     def denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
@@ -158,8 +157,7 @@ class MedSegDiff(nn.Module):
         if condition.label is not None:
             embedding = embedding + condition.label
         first = self.input_blocks[0][0]
-        weight = first.weight[:, self.config.image_channels :]
-        h = conv2d(mask_t, weight, padding=1, residual=condition.stem)
+        h = first.part(mask_t, slice(self.config.image_channels, None), biased=False, residual=condition.stem)
         skips = [h]
         for stage in list(self.input_blocks)[1:]:
             h = stage(h, embedding)
