@@ -164,9 +164,8 @@ class MedSegDiff(nn.Module):
             skips.append(h)
         cal = condition.cal
         if condition.image is not None:
-            seen = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
-            cal = seen.cal
-            h = h + self._to_bottleneck(seen.bottleneck, h.shape[2])
+            cal, bottleneck = self._look(condition.image, [skips[index] for index in self.downsamplings], h.shape[2])
+            h = h + bottleneck
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
@@ -176,6 +175,23 @@ class MedSegDiff(nn.Module):
             return Prediction(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
         return Prediction(target, variance, cal)
+
+    def _look(self, image: Var, features: Sequence[Var], size: int) -> list[Var]:
+        """The conditioning network's mask, and its bottleneck at `size`; see `Highway`."""
+
+        def look(image: Var, features: Sequence[Var]) -> tuple[Var, Var]:
+            seen = self.hwm(image, features)
+            return seen.cal, self._to_bottleneck(seen.bottleneck, size)
+
+        if self.is_training() or jt.flags.use_cuda:
+            return list(look(image, features))
+        # One by one: Jittor's loops, which are compiled anew for a batch of one, round differently there.
+        rows = []
+        for row in range(image.shape[0]):
+            one = slice(row, row + 1)
+            rows.append(look(image[one], [feature[one] for feature in features]))
+            jt.sync(list(rows[-1]))  # or they would be fused with what comes next
+        return [jt.concat(list(values), dim=0) for values in zip(*rows)]
 
     @staticmethod
     def _to_bottleneck(x: Var, size: int) -> Var:
