@@ -120,10 +120,9 @@ def _cpu() -> Finding:
 
 
 def _threads() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
     limited = f"; OMP_NUM_THREADS={limit}" if limit else ""
-    return Finding("Threads", f"{usable} of {os.cpu_count()} cores usable{limited}")
+    return Finding("Threads", f"{machine.usable_cores()} of {os.cpu_count()} cores usable{limited}")
 
 
 def _onednn() -> Finding:

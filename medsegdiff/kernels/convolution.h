@@ -60,10 +60,12 @@ class Scratch {
 public:
     void* at_least(size_t bytes) {
         if (bytes > size) {
+            const size_t wanted = (bytes + 4095) / 4096 * 4096;
             std::free(start);
-            size = (bytes + 4095) / 4096 * 4096;
-            start = ::aligned_alloc(4096, size);
+            size = 0;
+            start = ::aligned_alloc(4096, wanted);
             if (!start) throw std::bad_alloc();
+            size = wanted;
         }
         return start;
     }

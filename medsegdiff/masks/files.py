@@ -81,7 +81,8 @@ class Maps:
 def write_prediction(out: Path, id: str, maps: Maps) -> Path:
     """Write the files of one image into the existing folder `out`; return the path of `ID.png`.
 
-    `ID.png` comes last, so that where it exists the others do, too.
+    All that an earlier run wrote of this image is removed before. `ID.png` comes last, so that where it exists
+    the others do, too.
 
     Args:
         out: the folder.
@@ -105,7 +106,7 @@ def write_prediction(out: Path, id: str, maps: Maps) -> Path:
             raise InputError(
                 f"{out / f'{id}_{name}'}.png: values outside [0, 1] or not a number, not written; check the weights"
             )
-    _remove_members(out, id)
+    _remove_earlier(out, id)
     for name, layer in layers.items():
         for channel, values in enumerate(layer):
             _write_grey(out / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
@@ -121,10 +122,11 @@ def write_prediction(out: Path, id: str, maps: Maps) -> Path:
     return mask
 
 
-def _remove_members(out: Path, id: str) -> None:
-    """Of a larger ensemble written before, no member may pass for one of this."""
-    for path in out.glob(f"{glob.escape(id)}_member*.png"):
-        if re.fullmatch(r"_member\d+(_class\d+)?", path.stem[len(id) :]):
+def _remove_earlier(out: Path, id: str) -> None:
+    """Of an earlier run no file may pass for one of this; the mask goes first, as it says that the others are there."""
+    (out / f"{id}.png").unlink(missing_ok=True)
+    for path in out.glob(f"{glob.escape(id)}_*"):
+        if path.suffix in (".png", ".gif") and _COMPANION.fullmatch(path.stem[len(id) :]):
             path.unlink()
 
 

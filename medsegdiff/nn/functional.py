@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.kernels import precision
+from medsegdiff.kernels.linear import linear
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -85,12 +87,13 @@ def fourier_filter(x: Var, weight: Var) -> Var:
     fold = np.where((np.arange(half) == 0) | (np.arange(half) == w // 2), 1.0, 2.0)[:, None]
 
     def matrix(values: np.ndarray, size: int) -> Var:
-        return jt.array((values / math.sqrt(size)).astype(np.float32))
+        return jt.array((values.T / math.sqrt(size)).astype(np.float32))
 
     cos_h, sin_h = matrix(np.cos(along_h), h), matrix(np.sin(along_h), h)
 
     def last_axis(a: Var, m: Var) -> Var:
-        return jt.matmul(a.reshape(-1, a.shape[-1]), m).reshape(*a.shape[:-1], m.shape[1])
+        with precision.using("fp32"):  # a spectrum's values are too far apart for fewer bits
+            return linear(a, m)
 
     def transposed(a: Var) -> Var:
         return a.transpose(0, 1, 3, 2)

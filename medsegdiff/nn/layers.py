@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.kernels.convolution import Packed, conv2d
-from medsegdiff.kernels.matmul import matmul
+from medsegdiff.kernels.linear import linear
 from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
 from medsegdiff.nn import functional as F
 from medsegdiff.runtime import processes
@@ -56,6 +56,13 @@ class Conv2d(nn.Module):
         bias = self.bias if shift is None else self.bias.unsqueeze(0) + shift
         return conv2d(x, self.weight, bias, self.stride, self.weight.shape[2] // 2, residual, _kept(self))
 
+    def part(self, x: Var, channels: slice, biased: bool, residual: Optional[Var] = None) -> Var:
+        """What `x`, which stands for these of the input channels, adds to the result; with the bias or without."""
+        # The sliced weight is another at each call: what is packed of it is not worth keeping.
+        packed = None if self.is_training() else Packed()
+        bias = self.bias if biased else None
+        return conv2d(x, self.weight[:, channels], bias, self.stride, self.weight.shape[2] // 2, residual, packed)
+
 
 class PointwiseConv(nn.Module):
     """A 1x1 convolution whose weight is stored as that of a 1-D convolution (outputs, inputs, 1)."""
@@ -90,7 +97,7 @@ class Linear(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """(N, inputs) -> (N, outputs)."""
-        return matmul(x, self.weight.transpose(1, 0)) + self.bias
+        return linear(x, self.weight) + self.bias
 
 
 def _reset_linear(layer: Any, rng: np.random.Generator) -> None:

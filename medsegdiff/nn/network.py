@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
@@ -136,14 +135,14 @@ class MedSegDiff(nn.Module):
             label: (N,) integers, with class conditioning
         """
         first = self.input_blocks[0][0]
-        weight = first.weight[:, : self.config.image_channels]
+        channels = slice(self.config.image_channels)
         if (label is not None) != self.config.class_cond:
             raise ValueError("a label goes with class conditioning, and only with it")
         embedded = None if label is None else self.label_emb(label)
         if self.config.version == "v1":
-            return Condition(conv2d(image, weight, first.bias, padding=1), image=image, label=embedded)
+            return Condition(first.part(image, channels, biased=True), image=image, label=embedded)
         seen = self.hwm(image)
-        stem = conv2d(image, weight, first.bias, padding=1, residual=seen.anchor)
+        stem = first.part(image, channels, biased=True, residual=seen.anchor)
         return Condition(stem, cal=seen.cal, label=embedded)
 
     def denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
@@ -158,17 +157,15 @@ class MedSegDiff(nn.Module):
         if condition.label is not None:
             embedding = embedding + condition.label
         first = self.input_blocks[0][0]
-        weight = first.weight[:, self.config.image_channels :]
-        h = conv2d(mask_t, weight, padding=1, residual=condition.stem)
+        h = first.part(mask_t, slice(self.config.image_channels, None), biased=False, residual=condition.stem)
         skips = [h]
         for stage in list(self.input_blocks)[1:]:
             h = stage(h, embedding)
             skips.append(h)
         cal = condition.cal
         if condition.image is not None:
-            seen = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
-            cal = seen.cal
-            h = h + self._to_bottleneck(seen.bottleneck, h.shape[2])
+            cal, bottleneck = self._look(condition.image, [skips[index] for index in self.downsamplings], h.shape[2])
+            h = h + bottleneck
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
@@ -178,6 +175,23 @@ class MedSegDiff(nn.Module):
             return Prediction(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
         return Prediction(target, variance, cal)
+
+    def _look(self, image: Var, features: Sequence[Var], size: int) -> list[Var]:
+        """The conditioning network's mask, and its bottleneck at `size`; see `Highway`."""
+
+        def look(image: Var, features: Sequence[Var]) -> tuple[Var, Var]:
+            seen = self.hwm(image, features)
+            return seen.cal, self._to_bottleneck(seen.bottleneck, size)
+
+        if self.is_training() or jt.flags.use_cuda:
+            return list(look(image, features))
+        # One by one: Jittor's loops, which are compiled anew for a batch of one, round differently there.
+        rows = []
+        for row in range(image.shape[0]):
+            one = slice(row, row + 1)
+            rows.append(look(image[one], [feature[one] for feature in features]))
+            jt.sync(list(rows[-1]))  # or they would be fused with what comes next
+        return [jt.concat(list(values), dim=0) for values in zip(*rows)]
 
     @staticmethod
     def _to_bottleneck(x: Var, size: int) -> Var:

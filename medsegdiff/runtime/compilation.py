@@ -148,11 +148,6 @@ def kernel_compiler(python: str) -> str:
     return f'/bin/sh "{_lay_down(_LAUNCHER)}" --python="{python}"'
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg: str = "") -> None:
     """Run those compiler commands whose results are not in the cache, with a progress bar once it takes longer.
 
@@ -171,7 +166,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
             jittor_utils.do_compile(task)
         return
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
-    with multiprocessing.get_context("fork").Pool(min(cores(), len(tasks)), _start_worker) as pool:
+    with multiprocessing.get_context("fork").Pool(min(machine.usable_cores(), len(tasks)), _start_worker) as pool:
         done = pool.imap_unordered(jittor_utils.do_compile, tasks)
         for _ in tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True):
             pass

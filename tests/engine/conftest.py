@@ -6,7 +6,7 @@ import pytest
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.kernels import convolution, precision
-from medsegdiff.nn import layers, network
+from medsegdiff.nn import layers
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime.randomness import generator
 
@@ -67,8 +67,7 @@ def precisions_seen(monkeypatch):
             return original(*given, **options)
 
     monkeypatch.setattr(precision, "unavailable", lambda name: "")
-    for module in (layers, network):
-        monkeypatch.setattr(module, "conv2d", conv2d)
+    monkeypatch.setattr(layers, "conv2d", conv2d)
     return seen
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
+from medsegdiff.kernels.precision import unavailable
+from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.randomness import generator
@@ -12,15 +14,16 @@ from medsegdiff.runtime.randomness import generator
 SAMPLING = SamplingConfig(steps=3, members=3, batch_size=4)
 
 
-@pytest.fixture(scope="module")
-def network():
-    from medsegdiff.nn.config import NetworkConfig
-
-    config = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1)
+def active(config):
+    """A network whose output layer is not zero, which would make every comparison below empty."""
     network = MedSegDiff(config).initialise(1)
-    # A zero output layer would make every prediction zero, and every comparison below empty.
     network.out[2].weight.assign(network.out[2].weight + 0.05)
     return network
+
+
+@pytest.fixture(scope="module")
+def network():
+    return active(NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1))
 
 
 def run(network, discs, config, ids=None, **options):
@@ -40,6 +43,21 @@ def test_results_depend_neither_on_the_batch_nor_on_the_order(network, discs, co
     ):
         for name, result in other.items():
             np.testing.assert_array_equal(result.members, whole[name].members)
+
+
+@pytest.mark.parametrize(
+    ("network_options", "precision"),
+    [({"num_channels": 128}, "fp32"), ({"version": "v1"}, "fp32"), ({}, "bf16")],
+    ids=["width-128", "v1", "bf16"],
+)
+def test_members_are_the_same_bytes_in_every_batch(discs, config, network_options, precision):
+    if unavailable(precision):
+        pytest.skip(unavailable(precision))
+    network = active(dataclasses.replace(config.network, **network_options))
+    options = {"members": 16, "steps": 2, "precision": precision}
+    one, many = (run(network, discs, config, discs.ids[:1], batch_size=size, **options) for size in (1, 16))
+    np.testing.assert_array_equal(one[discs.ids[0]].members, many[discs.ids[0]].members)
+    np.testing.assert_array_equal(one[discs.ids[0]].cal, many[discs.ids[0]].cal)
 
 
 def test_members_differ_and_mean_and_deviation_are_theirs(network, discs, config):
@@ -133,9 +151,7 @@ def test_noise_can_be_shuffled_among_the_images_or_left_out(network, discs, conf
 
 
 def test_several_classes_are_sampled_together(discs, config):
-    several = dataclasses.replace(config.network, num_classes=4)
-    network = MedSegDiff(several).initialise(1)
-    network.out[2].weight.assign(network.out[2].weight + 0.05)
+    network = active(dataclasses.replace(config.network, num_classes=4))
     for result in run(network, discs, config, fusion="staple").values():
         assert result.members.shape == (3, 3, 32, 32)
         assert result.probability.shape == result.std.shape == result.cal.shape == (3, 32, 32)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.masks import files
 from medsegdiff.masks.files import (
     Maps,
     class_palette,
@@ -44,6 +45,30 @@ def test_members_of_an_earlier_ensemble_do_not_stay(tmp_path, probability):
     write_prediction(tmp_path, "x", Maps(probability, members=[probability] * 2))
     assert {path.name for path in tmp_path.glob("x_member*")} == {"x_member0.png", "x_member1.png"}
     assert (tmp_path / "x_1_member0.png").exists()
+
+
+def test_nothing_of_an_earlier_run_stays(tmp_path, probability):
+    several = np.concatenate([probability, 1 - probability]) / 2
+    write_prediction(tmp_path, "x", Maps(several, several, several, [several]))
+    for name in ("x_overlay.png", "x_trace.png", "x_trace.gif"):
+        (tmp_path / name).touch()
+    others = {"x_1.png", "x_1_overlay.png", "x_notes.txt", "x_prob.csv", "y_trace.gif"}
+    for name in others:
+        (tmp_path / name).touch()
+    write_prediction(tmp_path, "x", Maps(probability))
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png", "x_entropy.png"} | others
+
+
+def test_the_mask_is_removed_before_its_companions_change(tmp_path, probability, monkeypatch):
+    write_prediction(tmp_path, "x", Maps(probability))
+
+    def refuse(path, picture):
+        raise InputError("disk full")
+
+    monkeypatch.setattr(files, "_write_png", refuse)
+    with pytest.raises(InputError, match="disk full"):
+        write_prediction(tmp_path, "x", Maps(probability))
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_formats_of_the_files(tmp_path):
