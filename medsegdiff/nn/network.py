@@ -153,6 +153,17 @@ class MedSegDiff(nn.Module):
             t: (N,) timesteps as the network was trained with, possibly fractional
             condition: from `encode`
         """
+        if self.config.version == "new" or self.is_training() or jt.flags.use_cuda:
+            return self._denoise(mask_t, t, condition)
+        # One by one: Jittor's fused loops round differently in a batch of one, and in version "v1" that shows.
+        parts = []
+        for row in range(mask_t.shape[0]):
+            part = self._denoise(mask_t[row : row + 1], t[row : row + 1], condition.take([row]))
+            jt.sync([value for value in part if value is not None])
+            parts.append(part)
+        return Prediction(*(None if values[0] is None else jt.concat(values, dim=0) for values in zip(*parts)))
+
+    def _denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
         embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
         if condition.label is not None:
             embedding = embedding + condition.label
@@ -164,8 +175,9 @@ class MedSegDiff(nn.Module):
             skips.append(h)
         cal = condition.cal
         if condition.image is not None:
-            cal, bottleneck = self._look(condition.image, [skips[index] for index in self.downsamplings], h.shape[2])
-            h = h + bottleneck
+            seen = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
+            cal = seen.cal
+            h = h + self._to_bottleneck(seen.bottleneck, h.shape[2])
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
@@ -175,23 +187,6 @@ class MedSegDiff(nn.Module):
             return Prediction(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
         return Prediction(target, variance, cal)
-
-    def _look(self, image: Var, features: Sequence[Var], size: int) -> list[Var]:
-        """The conditioning network's mask, and its bottleneck at `size`; see `Highway`."""
-
-        def look(image: Var, features: Sequence[Var]) -> tuple[Var, Var]:
-            seen = self.hwm(image, features)
-            return seen.cal, self._to_bottleneck(seen.bottleneck, size)
-
-        if self.is_training() or jt.flags.use_cuda:
-            return list(look(image, features))
-        # One by one: Jittor's loops, which are compiled anew for a batch of one, round differently there.
-        rows = []
-        for row in range(image.shape[0]):
-            one = slice(row, row + 1)
-            rows.append(look(image[one], [feature[one] for feature in features]))
-            jt.sync(list(rows[-1]))  # or they would be fused with what comes next
-        return [jt.concat(list(values), dim=0) for values in zip(*rows)]
 
     @staticmethod
     def _to_bottleneck(x: Var, size: int) -> Var:
