@@ -123,7 +123,7 @@ def record(task):
 
 def test_the_largest_source_is_compiled_first(utils, tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "do_compile", record)
-    monkeypatch.setattr(compilation, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     sizes = {"a.cc": 10, "b.cc": 1000, "c.cc": 100}
     for name, size in sizes.items():
         (tmp_path / name).write_text("x" * size)
