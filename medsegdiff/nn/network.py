@@ -161,7 +161,7 @@ class MedSegDiff(nn.Module):
             # Jittor's fused loops round differently in a batch of one: there is none.
             pair = self._denoise(jt.concat([mask_t] * 2, dim=0), jt.concat([t] * 2, dim=0), condition.take([0, 0]))
             return Prediction(*(None if value is None else value[:1] for value in pair))
-        # One by one: in version "v1" they round differently in every batch.
+        # One by one: version "v1" rounds differently in batches of other sizes.
         parts = []
         for row in range(mask_t.shape[0]):
             part = self._denoise(mask_t[row : row + 1], t[row : row + 1], condition.take([row]))
