@@ -24,6 +24,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("use_mpi", "0")
     monkeypatch.setenv("log_silent", "1")
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setenv("FIX_TORCH_ERROR", "0")
     monkeypatch.delenv("cc_path", raising=False)
     monkeypatch.setattr(jittor_utils.install_cuda, "install_cuda", jittor_utils.install_cuda.install_cuda)
     for name in ("pool_initializer", "_py3_include_path", "_py3_extension_suffix"):
@@ -327,3 +328,12 @@ def test_processes_of_another_mpi_are_refused(machine):
         toolchain.prepare()
     machine.setenv("PMI_SIZE", "1")
     toolchain.prepare()
+
+
+def test_pytorch_is_not_imported_where_there_is_one(tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported')\n")
+    command = "from medsegdiff.runtime.backend import jt; print(jt.ones(2).sum().item())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment.pop("FIX_TORCH_ERROR", None)
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "2.0\n"), done.stderr
