@@ -166,7 +166,7 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
 
 def _our_side() -> Callable[[Variant, Work], Run]:
     from medsegdiff.data.loader import Batch
-    from medsegdiff.engine.config import RunConfig
+    from medsegdiff.engine.config import RunConfig, TrainingConfig
     from medsegdiff.engine.training.trainer import Trainer
     from medsegdiff.kernels import precision
     from medsegdiff.nn.config import NetworkConfig
@@ -179,6 +179,8 @@ def _our_side() -> Callable[[Variant, Work], Run]:
         if work.task == "forward":
             network = MedSegDiff(config).initialise()
             network.eval()
+            if variant.precision == "bf16":
+                network.narrow()  # as for sampling
 
             def forward() -> None:
                 with precision.using(variant.precision), jt.no_grad():
@@ -186,12 +188,11 @@ def _our_side() -> Callable[[Variant, Work], Run]:
                     jt.sync(list(prediction))
 
             return forward
-        trainer = Trainer(RunConfig(network=config))
+        trainer = Trainer(RunConfig(network=config, training=TrainingConfig(precision=variant.precision)))
         batch = Batch([str(index) for index in range(work.batch)], images, masks)
 
         def step() -> None:
-            with precision.using(variant.precision):
-                trainer.train_step(batch)
+            trainer.train_step(batch)
 
         return step
 

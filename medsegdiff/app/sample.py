@@ -127,7 +127,9 @@ def sample(
     from medsegdiff.engine.prediction import Extras, build_segmenter, predict
 
     extras = Extras(save_members, overlays, traces)
-    predict(build_segmenter(loaded, sampling), cases, dataset, out, loaded.source, extras)
+    segmenter, source = build_segmenter(loaded, sampling), loaded.source
+    del loaded  # the network has the weights
+    predict(segmenter, cases, dataset, out, source, extras)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
 

@@ -10,7 +10,6 @@
 #include <vector>
 #include <dnnl.hpp>
 
-namespace {
 namespace convolution {
 
 using dnnl::memory;
@@ -45,12 +44,12 @@ struct Geometry {
     }
 };
 
-dnnl::engine& cpu() {
+inline dnnl::engine& cpu() {
     static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     return engine;
 }
 
-dnnl::stream& stream() {
+inline dnnl::stream& stream() {
     static dnnl::stream stream(cpu());
     return stream;
 }
@@ -75,7 +74,7 @@ private:
     size_t size = 0;
 };
 
-void to_bfloat16(const float* from, void* to, long count) {
+inline void to_bfloat16(const float* from, void* to, long count) {
     uint16_t* target = static_cast<uint16_t*>(to);
     const uint32_t* bits = reinterpret_cast<const uint32_t*>(from);
     #pragma omp parallel for
@@ -85,7 +84,7 @@ void to_bfloat16(const float* from, void* to, long count) {
     }
 }
 
-memory::desc plain(const memory::dims& dims) {
+inline memory::desc plain(const memory::dims& dims) {
     return memory::desc(dims, Type::f32, dims.size() == 1 ? Tag::a : Tag::abcd);
 }
 
@@ -158,7 +157,7 @@ struct Descriptions {
 };
 
 // What oneDNN offers for a geometry; `y` is the type of the result.
-dnnl::convolution_forward::primitive_desc describe_forward(const Geometry& g, bool winograd, Type y) {
+inline dnnl::convolution_forward::primitive_desc describe_forward(const Geometry& g, bool winograd, Type y) {
     const Algorithm algorithm = winograd ? Algorithm::convolution_winograd : Algorithm::convolution_direct;
     Descriptions d(g, g.low);
     d.y = memory::desc(g.y(), y, Tag::any);
@@ -244,14 +243,14 @@ const Plan& planned(const Geometry& g) {
 }
 
 // The weights as the convolution takes them, in `room` bytes at `packed`.
-void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
+inline void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
     const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
     if (exchange.bytes() > room) throw std::runtime_error("oneDNN wants more room for packed weights than is known");
     exchange.write(weight, packed);
 }
 
 // y += bias (by rows) + residual; either may be null.
-void add(const Geometry& g, const float* bias, const float* residual, float* y) {
+inline void add(const Geometry& g, const float* bias, const float* residual, float* y) {
     const long area = g.area();
     #pragma omp parallel for
     for (long row = 0; row < g.samples * g.outputs; row++) {
@@ -265,7 +264,7 @@ void add(const Geometry& g, const float* bias, const float* residual, float* y) 
 
 // y = convolution + bias + residual; `bias` has no rows, one, or one for each sample; `residual` may be null.
 // The weights are plain, or those of `pack`.
-void forward(
+inline void forward(
     const Geometry& g, const float* x, const float* weight, bool packed, const float* bias, long rows,
     const float* residual, float* y) {
     static Scratch scratch;
@@ -278,7 +277,7 @@ void forward(
 }
 
 // The same sample by sample: a sample's result does not depend on its batch.
-void forward_each(
+inline void forward_each(
     const Geometry& g, const float* x, const float* weight, bool packed, const float* bias, long rows,
     const float* residual, float* y) {
     static Scratch scratch;
@@ -294,7 +293,7 @@ void forward_each(
 }
 
 // The gradients of `forward`; `dx` may be null.
-void backward(
+inline void backward(
     const Geometry& g, const float* x, const float* weight, const float* dy, float* dx, float* dweight, float* dbias) {
     static Scratch scratch_x, scratch_y, scratch_result, scratch_weight;
     const BackwardPlan& plan = planned<BackwardPlan>(g);
@@ -314,13 +313,13 @@ void backward(
             plan.dx.out(target, dx);
         }
     }
+    const long area = g.area();
     #pragma omp parallel for
     for (long row = 0; row < g.samples * g.outputs; row++) {
         float sum = 0;
-        for (long i = row * g.area(); i < (row + 1) * g.area(); i++) sum += dy[i];
+        for (long i = row * area; i < (row + 1) * area; i++) sum += dy[i];
         dbias[row] = sum;
     }
 }
 
 }  // namespace convolution
-}  // namespace

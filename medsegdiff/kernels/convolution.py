@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels import precision
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import give_back_memory, jt, nn
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
@@ -42,20 +42,42 @@ class Packed:
     """A layer's weights in bfloat16, in oneDNN's order, as the last inference took them; kept until they change."""
 
     def __init__(self) -> None:
+        self.shape: Optional[tuple[int, ...]] = None
+        """Of the weights that were taken; None as long as they are somebody else's."""
+        self._taken: Optional[Var] = None
         self.forget()
 
     def forget(self) -> None:
         """Free them."""
+        if self.shape is not None:
+            raise RuntimeError("weights that were given up for packed ones cannot be trained")
         self._key: tuple[Any, ...] = ()
         self._value: Optional[Var] = None
 
-    def get(self, weight: Var, geometry: dict[str, float]) -> Var:
-        """`weight` packed for a geometry; a weight that was assigned or updated has another id."""
-        key = (weight.id, *(value for name, value in geometry.items() if name != "samples"))
+    def take(self, weight: Var) -> None:
+        """Be the only one who holds these weights: in float32 until they are packed, then in bfloat16."""
+        self.shape, self._taken = tuple(weight.shape), weight
+
+    def get(self, weight: Optional[Var], geometry: dict[str, float]) -> Var:
+        """`weight`, None for those taken, as a convolution wants it: packed where that is smaller."""
+        if not geometry["low"]:
+            return self._given(weight)
+        # A weight that was assigned or updated has another id.
+        key = (None if weight is None else weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
             room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2
-            self._key, self._value = key, _code([[room]], [weight], _PACK, geometry)[0]
+            self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
+            if self._taken is not None:
+                self._value.sync()
+                self._taken = None
+                give_back_memory()
         return self._value
+
+    def _given(self, weight: Optional[Var]) -> Var:
+        given = self._taken if weight is None else weight
+        if given is None:
+            raise RuntimeError("weights that were given up for packed ones fit one precision and one size of maps")
+        return given
 
 
 def _room(channels: int) -> int:
@@ -75,16 +97,16 @@ class _Convolution(jt.Function):
         self.stride, self.padding, self.packed, self.biased = stride, padding, packed, biased
         self.low = precision.current() == "bf16"
 
-    def execute(self, x: Var, weight: Var, *others: Var) -> Var:
+    def execute(self, x: Var, weight: Optional[Var], *others: Var) -> Var:
         n, c, h, w = x.shape
-        kernel = weight.shape[2]
+        outputs, _, kernel = (self.packed.shape if weight is None else weight.shape)[:3]
         size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
         geometry = {
             "samples": n,
             "inputs": c,
             "height": h,
             "width": w,
-            "outputs": weight.shape[0],
+            "outputs": outputs,
             "kernel": kernel,
             "stride": self.stride,
             "padding": self.padding,
@@ -92,20 +114,20 @@ class _Convolution(jt.Function):
         geometry["winograd"] = _transformed(geometry)
         geometry["low"] = self.low and not geometry["winograd"]
         self.geometry, self.inputs, self.others = geometry, (x, weight), others
-        keeps = self.packed is not None and geometry["low"]
         names = [f"in{2 + index}_p" for index in range(len(others))]
         source = _GEOMETRY + _FORWARD.format(
             form="forward" if self.packed is None else "forward_each",
-            packed="true" if keeps else "false",
+            packed="true" if self.packed is not None and geometry["low"] else "false",
             bias=names[0] if self.biased else "nullptr",
             rows="in2->num / g.outputs" if self.biased else "0",
             residual=names[-1] if len(names) > self.biased else "nullptr",
         )
-        factors = self.packed.get(weight, geometry) if keeps else weight
-        return _code([[n, weight.shape[0], *size]], [x, factors, *others], source, geometry)[0]
+        factors = weight if self.packed is None else self.packed.get(weight, geometry)
+        return _code([[n, outputs, *size]], [x, factors, *others], source, geometry)[0]
 
     def grad(self, grad: Var) -> list[Optional[Var]]:
         x, weight = self.inputs
+        self.inputs = ()  # let go, or they live as long as the graph
         wanted = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
         shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
         source = _GEOMETRY + _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
@@ -115,12 +137,13 @@ class _Convolution(jt.Function):
             gradients.append(dbias if len(self.others[0].shape) == 2 else dbias.sum(dim=0))
         if len(self.others) > self.biased:
             gradients.append(grad)
+        self.others = ()
         return gradients
 
 
 def conv2d(
     x: Var,
-    weight: Var,
+    weight: Optional[Var],
     bias: Optional[Var] = None,
     stride: int = 1,
     padding: int = 0,
@@ -131,7 +154,7 @@ def conv2d(
 
     Args:
         x: (N, C, H, W)
-        weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel
+        weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel; None: those that `packed` took
         bias: (O,), or (N, O): one for each sample
         stride: of both axes
         padding: zeros around `x`

@@ -30,7 +30,20 @@ def _kept(layer: Any) -> Optional[Packed]:
     return None
 
 
-class Conv2d(nn.Module):
+class Convolution(nn.Module):
+    """What convolutions have in common: `weight` and, for inference, what is `packed` of it."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        _reset_linear(self, rng)
+
+    def narrow(self) -> None:
+        """Give up the weights for what will be packed of them."""
+        self.packed.take(self.weight)
+        self.weight = None
+
+
+class Conv2d(Convolution):
     """Convolution, zero-padded to keep the size. `init`: "uniform" (fan-in), "he" or "zero"."""
 
     def __init__(
@@ -42,29 +55,25 @@ class Conv2d(nn.Module):
         bias: bool = True,
         init: str = "uniform",
     ) -> None:
-        self.stride, self.init = stride, init
+        self.stride, self.padding, self.init = stride, kernel // 2, init
         self.weight = jt.zeros((outputs, inputs, kernel, kernel))
         self.bias = jt.zeros((outputs,)) if bias else None
         self.packed = Packed()
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Draw the initial weights."""
-        _reset_linear(self, rng)
-
     def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride), plus `shift` (N, outputs) and `residual`."""
         bias = self.bias if shift is None else self.bias.unsqueeze(0) + shift
-        return conv2d(x, self.weight, bias, self.stride, self.weight.shape[2] // 2, residual, _kept(self))
+        return conv2d(x, self.weight, bias, self.stride, self.padding, residual, _kept(self))
 
     def part(self, x: Var, channels: slice, biased: bool, residual: Optional[Var] = None) -> Var:
         """What `x`, which stands for these of the input channels, adds to the result; with the bias or without."""
         # The sliced weight is another at each call: what is packed of it is not worth keeping.
         packed = None if self.is_training() else Packed()
         bias = self.bias if biased else None
-        return conv2d(x, self.weight[:, channels], bias, self.stride, self.weight.shape[2] // 2, residual, packed)
+        return conv2d(x, self.weight[:, channels], bias, self.stride, self.padding, residual, packed)
 
 
-class PointwiseConv(nn.Module):
+class PointwiseConv(Convolution):
     """A 1x1 convolution whose weight is stored as that of a 1-D convolution (outputs, inputs, 1)."""
 
     def __init__(self, inputs: int, outputs: int, init: str = "uniform") -> None:
@@ -72,10 +81,6 @@ class PointwiseConv(nn.Module):
         self.weight = jt.zeros((outputs, inputs, 1))
         self.bias = jt.zeros((outputs,))
         self.packed = Packed()
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Draw the initial weights."""
-        _reset_linear(self, rng)
 
     def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W), plus `residual`."""
@@ -97,7 +102,7 @@ class Linear(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """(N, inputs) -> (N, outputs)."""
-        return linear(x, self.weight) + self.bias
+        return linear(x, self.weight, self.bias)
 
 
 def _reset_linear(layer: Any, rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
-from medsegdiff.nn.layers import Conv2d, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
+from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
 from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Stage, Upsample
 from medsegdiff.runtime.backend import jt, nn
 from medsegdiff.runtime.randomness import generator
@@ -127,6 +127,13 @@ class MedSegDiff(nn.Module):
                 module.reset(generator(seed, "init", name))
         return self
 
+    def narrow(self) -> MedSegDiff:
+        """From now on only segment, on a CPU in bf16: convolutions give up the float32 weights that they pack."""
+        for module in self.modules():
+            if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
+                module.narrow()
+        return self
+
     def encode(self, image: Var, label: Optional[Var] = None) -> Condition:
         """What the denoiser needs of an image, once per image.
 
@@ -153,14 +160,8 @@ class MedSegDiff(nn.Module):
             t: (N,) timesteps as the network was trained with, possibly fractional
             condition: from `encode`
         """
-        if self.is_training() or jt.flags.use_cuda:
+        if self.is_training() or jt.flags.use_cuda or self.config.version == "new":
             return self._denoise(mask_t, t, condition)
-        if self.config.version == "new":
-            if mask_t.shape[0] > 1:
-                return self._denoise(mask_t, t, condition)
-            # Jittor's fused loops round differently in a batch of one: there is none.
-            pair = self._denoise(jt.concat([mask_t] * 2, dim=0), jt.concat([t] * 2, dim=0), condition.take([0, 0]))
-            return Prediction(*(None if value is None else value[:1] for value in pair))
         # One by one: version "v1" rounds differently in batches of other sizes.
         parts = []
         for row in range(mask_t.shape[0]):
@@ -170,9 +171,7 @@ class MedSegDiff(nn.Module):
         return Prediction(*(None if values[0] is None else jt.concat(values, dim=0) for values in zip(*parts)))
 
     def _denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
-        embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
-        if condition.label is not None:
-            embedding = embedding + condition.label
+        embedding = self._embed(t, condition.label)
         first = self.input_blocks[0][0]
         h = first.part(mask_t, slice(self.config.image_channels, None), biased=False, residual=condition.stem)
         skips = [h]
@@ -193,6 +192,14 @@ class MedSegDiff(nn.Module):
             return Prediction(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
         return Prediction(target, variance, cal)
+
+    def _embed(self, t: Var, label: Optional[Var]) -> Var:
+        """What the residual blocks take of the timesteps (N,) and the embedded label: (N, 4 c), activated."""
+        rows = t.shape[0]
+        if rows == 1:  # Jittor's fused loops round a single row differently: there is none
+            t, label = (None if value is None else jt.concat([value] * 2, dim=0) for value in (t, label))
+        embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
+        return F.silu(embedding if label is None else embedding + label)[:rows]
 
     @staticmethod
     def _to_bottleneck(x: Var, size: int) -> Var:

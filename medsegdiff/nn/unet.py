@@ -34,7 +34,7 @@ class ResBlock(Part):
         self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def execute(self, x: Var, embedding: Var, skip: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) and the activated embedding's source (N, 4 c) -> (N, outputs, H', W').
+        """(N, inputs, H, W) and the activated embedding (N, 4 c) -> (N, outputs, H', W').
 
         A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
         """
@@ -44,7 +44,7 @@ class ResBlock(Part):
         h = norm(x, silu=True)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        embedded = self.emb_layers(embedding)
+        embedded = self.emb_layers[1](embedding)  # activated once for all blocks
         norm, _, dropout, last = self.out_layers
         if self.scale_shift:
             scale, shift = jt.chunk(embedded, 2, dim=1)

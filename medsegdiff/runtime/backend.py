@@ -15,6 +15,7 @@ import warnings
 from medsegdiff.runtime import compilation, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
+_GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def _keep_freed_memory() -> None:
@@ -22,10 +23,16 @@ def _keep_freed_memory() -> None:
 
     It would give them back and have them again at each operation: a page fault for every 4 KiB.
     """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
+    if _GLIBC is not None:
         for option, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 1 << 30)):
-            mallopt(option, value)
+            _GLIBC.mallopt(option, value)
+
+
+def give_back_memory() -> None:
+    """Return what is free now, and what Jittor keeps for later, to the system."""
+    jt.gc()
+    if _GLIBC is not None:
+        _GLIBC.malloc_trim(0)
 
 
 def _import_jittor():  # noqa: ANN202 (an untyped module)

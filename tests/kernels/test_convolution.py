@@ -174,3 +174,23 @@ def test_packed_weights_follow_the_precision():
     for inside, tolerance in (("fp32", 2e-5), ("bf16", 1e-2), ("fp32", 2e-5)):
         with precision.using(inside), jt.no_grad():
             assert_close(conv2d(x, weight, padding=1, packed=packed).numpy(), exact, tolerance)
+
+
+def test_weights_that_were_taken_live_on_packed():
+    if precision.unavailable("bf16"):
+        pytest.skip(precision.unavailable("bf16"))
+    (x, weight, *_), _ = given((2, 32, 9, 9), 48)
+    x, weight, whole, alone = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed(), Packed()
+    alone.take(jt.array(weight.numpy()))
+    with jt.no_grad():
+        with precision.using("bf16"):
+            wanted = conv2d(x, weight, padding=1, packed=whole).numpy()
+            for _ in range(2):
+                np.testing.assert_array_equal(conv2d(x, None, padding=1, packed=alone).numpy(), wanted)
+            assert alone._taken is None
+            with pytest.raises(RuntimeError, match="one size of maps"):
+                conv2d(x[:, :, :5], None, padding=1, packed=alone)
+        with pytest.raises(RuntimeError, match="one precision"):
+            conv2d(x, None, padding=1, packed=alone)
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        alone.forget()

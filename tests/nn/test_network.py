@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
@@ -199,3 +200,24 @@ def test_names_and_shapes_are_the_published_ones(case, options):
     assert {name: tuple(value.shape) for name, value in weights.state(network).items()} == names_and_shapes(case)
     if case == "forward-new-64":
         assert sum(np.prod(value.shape) for value in weights.parameters(network).values()) == 98_686_210
+
+
+@pytest.mark.parametrize("kind", ["new", "v1-32", "everything"])
+def test_a_narrowed_network_says_the_same_in_bfloat16(networks, kind):
+    if precision.unavailable("bf16"):
+        pytest.skip(precision.unavailable("bf16"))
+    network = networks(kind)
+    network.eval()
+    image, mask, t, label = inputs(network)
+    narrowed = MedSegDiff(network.config)
+    weights.load(narrowed, arrays_of(network))
+    narrowed.narrow().eval()
+    held = {name for name in weights.state(narrowed) if name.endswith("weight")}
+    assert held < {name for name in weights.state(network) if name.endswith("weight")}
+    with jt.no_grad(), precision.using("bf16"):
+        wanted = network(image, mask, t, label)
+        for _ in range(2):
+            assert_same(narrowed(image, mask, t, label), wanted, atol=0)
+    narrowed.train()
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        narrowed(image, mask, t, label)
