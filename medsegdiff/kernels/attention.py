@@ -71,11 +71,12 @@ class _Attention(jt.Function):
         return y
 
     def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        q, tokens = self.saved[0], self.saved[0].shape[2]
+        saved, self.saved = self.saved, []
+        q, tokens = saved[0], saved[0].shape[2]
         dq, dk, dv, _ = jt.code(
             [q.shape] * 3 + [[tokens, tokens]],
             [q.dtype] * 4,
-            [*self.saved, grad],
+            [*saved, grad],
             cpu_header=_HEADER,
             cpu_src=_BACKWARD,
         )

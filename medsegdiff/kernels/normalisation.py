@@ -26,16 +26,18 @@ for (long i = 0; i < units; i++) {
     for (long k = 0; k < rows; k++)
         for (long j = 0; j < P; j += 1024) {
             const float* x = in0_p + (first + k * step) * P;
+            const long end = std::min(j + 1024, P);  // in the loop it would be read anew for each number
             float part = 0;
-            for (long e = j; e < std::min(j + 1024, P); e++) part += x[e];
+            for (long e = j; e < end; e++) part += x[e];
             sum += part;
         }
     const float about = sum / count;
     for (long k = 0; k < rows; k++)
         for (long j = 0; j < P; j += 1024) {
             const float* x = in0_p + (first + k * step) * P;
+            const long end = std::min(j + 1024, P);
             float part = 0, square = 0;
-            for (long e = j; e < std::min(j + 1024, P); e++) {
+            for (long e = j; e < end; e++) {
                 const float d = x[e] - about;
                 part += d;
                 square += d * d;
@@ -76,8 +78,9 @@ _BACKWARD = (
         float* dx = out0_p + row * P;
         double dw = 0, db = 0;
         for (long j = 0; j < P; j += 1024) {
+            const long end = std::min(j + 1024, P);
             float part_w = 0, part_b = 0;
-            for (long e = j; e < std::min(j + 1024, P); e++) {
+            for (long e = j; e < end; e++) {
                 const float normed = (x[e] - about) * rstd - rest;
                 float d = dy[e];
                 if (SILU) {
@@ -128,7 +131,8 @@ class _Norm(jt.Function):
         return tuple(self._code([x.shape, [units, 2]], self.saved, _FORWARD))
 
     def grad(self, grad: Var, _: Any) -> list[Var]:
-        return self._code([value.shape for value in self.saved], [*self.saved, grad], _BACKWARD)
+        saved, self.saved = self.saved, []
+        return self._code([value.shape for value in saved], [*saved, grad], _BACKWARD)
 
     def _code(self, shapes: list[Any], inputs: list[Var], source: str) -> list[Var]:
         data = {"groups": float(self.groups)}

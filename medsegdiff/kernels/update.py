@@ -1,4 +1,7 @@
-"""One step of AdamW for one parameter, and the length of many arrays, in single threaded passes over memory."""
+"""Updates of what a training holds, in place, and the length of an array: single threaded passes over memory.
+
+In place, because what is held for hours is then not strewn among what lives for a step: memory stays in one piece.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,23 @@ from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
 _HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>\n#include <vector>"
+# in0 is the gradient; the parameter, its mean and square are overwritten.
 _STEP = """
 const float scale = data["scale"], keep = data["keep"], rate = data["rate"], correction = data["correction"];
 const float beta1 = data["beta1"], beta2 = data["beta2"], eps = data["eps"];
 #pragma omp parallel for simd if (in0->num > 16384)
 for (long i = 0; i < (long)in0->num; i++) {
-    const float g = in1_p[i] * scale;
-    const float mean = out1_p[i] = beta1 * in2_p[i] + (1 - beta1) * g;
-    const float square = out2_p[i] = beta2 * in3_p[i] + (1 - beta2) * g * g;
-    out0_p[i] = in0_p[i] * keep - rate * mean / (std::sqrt(square) * correction + eps);
+    const float g = in0_p[i] * scale;
+    const float mean = out1_p[i] = beta1 * out1_p[i] + (1 - beta1) * g;
+    const float square = out2_p[i] = beta2 * out2_p[i] + (1 - beta2) * g * g;
+    out0_p[i] = out0_p[i] * keep - rate * mean / (std::sqrt(square) * correction + eps);
 }
+"""
+
+_APPROACH = """
+const float share = data["share"];
+#pragma omp parallel for simd if (in0->num > 16384)
+for (long i = 0; i < (long)in0->num; i++) out0_p[i] += share * (in0_p[i] - out0_p[i]);
 """
 
 # Blocks have sums of their own, which are added in order: the result does not depend on the number of threads.
@@ -30,8 +40,9 @@ std::vector<double> sums(blocks);
 for (long b = 0; b < blocks; b++) {
     const long end = std::min((b + 1) * block, count);
     for (long start = b * block; start < end; start += 1024) {
+        const long stop = std::min(start + 1024, end);  // in the loop it would be read anew for each number
         float part = 0;
-        for (long i = start; i < std::min(start + 1024, end); i++) part += in0_p[i] * in0_p[i];
+        for (long i = start; i < stop; i++) part += in0_p[i] * in0_p[i];
         sums[b] += part;
     }
 }
@@ -57,18 +68,29 @@ class Step(NamedTuple):
     eps: float
 
 
-def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> tuple[Var, Var, Var]:
-    """The parameter and both moments after a step (Loshchilov & Hutter 2019); all of one shape, float32."""
+def _overwrite(given: Var, held: list[Var], source: str, data: dict[str, float]) -> None:
+    """Run `source` on `given`, with `held` as its results, which keep their memory."""
+    with jt.no_grad():
+        # Also inputs, or Jittor may free them before their memory is handed on.
+        jt.code([given, *held], held, cpu_header=_HEADER, cpu_src=source, data=data)
+
+
+def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> None:
+    """Overwrite a parameter and both moments by those after a step (Loshchilov & Hutter 2019); of one shape, float32.
+
+    Whatever is to be computed from the old ones must have been.
+    """
     if jt.flags.use_cuda:
-        return adamw_reference(parameter, gradient, mean, square, step)
-    given = [parameter, gradient, mean, square]
-    shapes, kinds = [parameter.shape] * 3, [parameter.dtype] * 3
+        for value, new in zip((parameter, mean, square), adamw_reference(parameter, gradient, mean, square, step)):
+            value.update(new)
+        return
     data = {name: float(value) for name, value in step._asdict().items()}
-    return tuple(jt.code(shapes, kinds, given, cpu_header=_HEADER, cpu_src=_STEP, data=data))
+    _overwrite(gradient, [parameter, mean, square], _STEP, data)
+    parameter.start_grad()
 
 
 def adamw_reference(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> tuple[Var, Var, Var]:
-    """`adamw` as a plain Jittor expression."""
+    """What `adamw` leaves, as a plain Jittor expression."""
     # As arrays: a new number in the expression itself would be compiled anew.
     scale, keep, rate, correction = (jt.array(np.float32([value])) for value in step[:4])
     gradient = gradient * scale
@@ -76,6 +98,14 @@ def adamw_reference(parameter: Var, gradient: Var, mean: Var, square: Var, step:
     square = step.beta2 * square + (1 - step.beta2) * gradient * gradient
     moved = rate * mean / (jt.sqrt(square) * correction + step.eps)
     return parameter * keep - moved, mean, square
+
+
+def approach(average: Var, value: Var, share: float) -> None:
+    """Move `average` by `share` of its distance to `value`, in place; of one shape, float32."""
+    if jt.flags.use_cuda:
+        average.update(average + jt.array(np.float32([share])) * (value.detach() - average))
+    else:
+        _overwrite(value, [average], _APPROACH, {"share": float(share)})
 
 
 def sum_of_squares(value: Var) -> Var:

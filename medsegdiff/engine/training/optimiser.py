@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medsegdiff.kernels.update import Step, adamw, sum_of_squares
+from medsegdiff.kernels.update import Step, adamw, approach, sum_of_squares
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -43,10 +43,8 @@ class AdamW:
         )
         decaying = numbers._replace(keep=1 - lr * self.weight_decay)
         for name, p in self.parameters.items():
-            m, v = self.mean[name], self.square[name]
-            new = adamw(p, gradients[name], m, v, decaying if name in self.decayed else numbers)
-            for value, updated in zip((p, m, v), new):
-                value.update(updated)
+            chosen = decaying if name in self.decayed else numbers
+            adamw(p, gradients[name], self.mean[name], self.square[name], chosen)
 
     def state(self) -> dict[str, Var]:
         """Both moments of every parameter, as "mean:NAME" and "square:NAME"."""
@@ -66,14 +64,13 @@ class Average:
     def __init__(self, state: Mapping[str, Var], rate: float, warmup: bool) -> None:
         self.rate, self.warmup = rate, warmup
         self.source = state
-        self.values = {name: value.detach().clone().stop_grad() for name, value in state.items()}
+        self.values = {name: value.detach().copy().stop_grad() for name, value in state.items()}
 
     def update(self, step: int) -> None:
         """Take in the weights after training step `step`, counted from 1."""
         rate = min(self.rate, (1 + step) / (10 + step)) if self.warmup else self.rate
-        share = jt.array(np.float32([1 - rate]))
         for name, value in self.values.items():
-            value.update(value + share * (self.source[name].detach() - value))
+            approach(value, self.source[name], 1 - rate)
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from `arrays`."""

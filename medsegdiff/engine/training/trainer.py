@@ -78,6 +78,7 @@ class Trainer:
         self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1.0)
         self.step = 0
         self.skipped_in_a_row = 0
+        jt.sync_all()  # what is held from now on lies together in memory, apart from what lives for a step
 
     @property
     def lr(self) -> float:
