@@ -194,12 +194,11 @@ class MedSegDiff(nn.Module):
         return Prediction(target, variance, cal)
 
     def _embed(self, t: Var, label: Optional[Var]) -> Var:
-        """What the residual blocks take of the timesteps (N,) and the embedded label: (N, 4 c), activated."""
-        rows = t.shape[0]
-        if rows == 1:  # Jittor's fused loops round a single row differently: there is none
+        """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
+        if t.shape[0] == 1:  # Jittor's fused loops round a single row differently: there is none
             t, label = (None if value is None else jt.concat([value] * 2, dim=0) for value in (t, label))
         embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
-        return F.silu(embedding if label is None else embedding + label)[:rows]
+        return embedding if label is None else embedding + label
 
     @staticmethod
     def _to_bottleneck(x: Var, size: int) -> Var:

@@ -34,7 +34,7 @@ class ResBlock(Part):
         self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def execute(self, x: Var, embedding: Var, skip: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) and the activated embedding (N, 4 c) -> (N, outputs, H', W').
+        """(N, inputs, H, W) and the embedding (at least N, 4 c) -> (N, outputs, H', W').
 
         A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
         """
@@ -44,7 +44,9 @@ class ResBlock(Part):
         h = norm(x, silu=True)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        embedded = self.emb_layers[1](embedding)  # activated once for all blocks
+        embedded = self.emb_layers(embedding)
+        if embedded.shape[0] > x.shape[0]:
+            embedded = embedded[: x.shape[0]]
         norm, _, dropout, last = self.out_layers
         if self.scale_shift:
             scale, shift = jt.chunk(embedded, 2, dim=1)
@@ -104,7 +106,7 @@ class Stage(nn.Sequential):
     """Layers in a row, of which the residual blocks take the embedding too."""
 
     def execute(self, x: Var, embedding: Var, *skip: Var) -> Var:
-        """(N, C, H, W) and the embedding (N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
+        """(N, C, H, W) and the embedding (at least N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
         for layer in self:
             x = layer(x, embedding, *skip) if isinstance(layer, ResBlock) else layer(x)
             skip = ()
