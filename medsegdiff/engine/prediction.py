@@ -62,7 +62,7 @@ def build_segmenter(weights: Weights, sampling: SamplingConfig) -> Segmenter:
         network.initialise()  # published checkpoints lack a layer
     for note in load(network, weights.arrays, weights.source):
         print(f"note: {note}")
-    if sampling.precision == "bf16" and not jt.flags.use_cuda:
+    if sampling.precision == "bf16":
         network.narrow()
     return Segmenter(network, weights.config.diffusion, sampling)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medsegdiff.kernels import precision
+from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -57,7 +58,7 @@ for (long b = 0; b < B; b++) {
 """
 
 
-class _Attention(jt.Function):
+class _Attention(Function):
     def execute(self, q: Var, k: Var, v: Var) -> Var:
         tokens = q.shape[2]
         y, probabilities = jt.code(
@@ -67,11 +68,11 @@ class _Attention(jt.Function):
             cpu_header=_HEADER,
             cpu_src=_FORWARD,
         )
-        self.saved = [q, k, v, probabilities]
+        self.save(q, k, v, probabilities)
         return y
 
     def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        saved, self.saved = self.saved, []
+        saved = self.saved()
         q, tokens = saved[0], saved[0].shape[2]
         dq, dk, dv, _ = jt.code(
             [q.shape] * 3 + [[tokens, tokens]],

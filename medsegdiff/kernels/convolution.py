@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels import precision
+from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import give_back_memory, jt, nn
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
@@ -39,7 +40,10 @@ def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, flo
 
 
 class Packed:
-    """A layer's weights in bfloat16, in oneDNN's order, as the last inference took them; kept until they change."""
+    """A layer's weights in bfloat16 as the last inference took them, in oneDNN's order; kept until they change.
+
+    Once it has taken the weights, it is all that is left of them.
+    """
 
     def __init__(self) -> None:
         self.shape: Optional[tuple[int, ...]] = None
@@ -59,7 +63,7 @@ class Packed:
         self.shape, self._taken = tuple(weight.shape), weight
 
     def get(self, weight: Optional[Var], geometry: dict[str, float]) -> Var:
-        """`weight`, None for those taken, as a convolution wants it: packed where that is smaller."""
+        """`weight`, None for those taken, as a convolution wants it: packed for bfloat16, else as it is."""
         if not geometry["low"]:
             return self._given(weight)
         # A weight that was assigned or updated has another id.
@@ -68,6 +72,8 @@ class Packed:
             room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2
             self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
+                # Now, before activations come: else both forms of all weights would be there at once, and the memory
+                # of one would be kept for others of its size.
                 self._value.sync()
                 self._taken = None
                 give_back_memory()
@@ -92,7 +98,7 @@ def _transformed(geometry: dict[str, int]) -> bool:
     return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
 
 
-class _Convolution(jt.Function):
+class _Convolution(Function):
     def __init__(self, stride: int, padding: int, packed: Optional[Packed], biased: bool) -> None:
         self.stride, self.padding, self.packed, self.biased = stride, padding, packed, biased
         self.low = precision.current() == "bf16"
@@ -113,7 +119,8 @@ class _Convolution(jt.Function):
         }
         geometry["winograd"] = _transformed(geometry)
         geometry["low"] = self.low and not geometry["winograd"]
-        self.geometry, self.inputs, self.others = geometry, (x, weight), others
+        self.geometry = geometry
+        self.save(x, weight, *others)
         names = [f"in{2 + index}_p" for index in range(len(others))]
         source = _GEOMETRY + _FORWARD.format(
             form="forward" if self.packed is None else "forward_each",
@@ -126,18 +133,16 @@ class _Convolution(jt.Function):
         return _code([[n, outputs, *size]], [x, factors, *others], source, geometry)[0]
 
     def grad(self, grad: Var) -> list[Optional[Var]]:
-        x, weight = self.inputs
-        self.inputs = ()  # let go, or they live as long as the graph
+        x, weight, *others = self.saved()
         wanted = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
         shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
         source = _GEOMETRY + _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
         dweight, dbias, *dx = _code(shapes, [x, weight, grad], source, self.geometry)
         gradients = [dx[0] if wanted else None, dweight]
         if self.biased:
-            gradients.append(dbias if len(self.others[0].shape) == 2 else dbias.sum(dim=0))
-        if len(self.others) > self.biased:
+            gradients.append(dbias if len(others[0].shape) == 2 else dbias.sum(dim=0))
+        if len(others) > self.biased:
             gradients.append(grad)
-        self.others = ()
         return gradients
 
 

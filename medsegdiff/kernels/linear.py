@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from medsegdiff.kernels import precision
+from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -27,16 +28,16 @@ for (long n = 0; n < in0_shape0; n++)
 """
 
 
-class _Linear(jt.Function):
+class _Linear(Function):
     def execute(self, x: Var, weight: Var, *bias: Var) -> Var:
-        self.saved = x, weight
+        self.save(x, weight)
         self.biased = bool(bias)
         shape = [*x.shape[:2], weight.shape[0]]
         source = _FORWARD.format(bias="in2_p" if bias else "nullptr")
         return jt.code(shape, x.dtype, [x, weight, *bias], cpu_header=_HEADER, cpu_src=source)
 
     def grad(self, grad: Var) -> list[Var]:
-        (x, weight), self.saved = self.saved, ()  # let go, or they live as long as the graph
+        x, weight = self.saved()
         pull = grad.reshape(-1, weight.shape[0])
         dx = jt.matmul(pull, weight).reshape(x.shape)
         gradients = [dx, jt.matmul(pull.transpose(1, 0), x.reshape(-1, weight.shape[1]))]

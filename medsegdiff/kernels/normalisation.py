@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.kernels.function import Function
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 
@@ -119,19 +120,19 @@ _BACKWARD = (
 )
 
 
-class _Norm(jt.Function):
+class _Norm(Function):
     """Group norm, or batch norm where there are no `groups`; also gives each unit's mean and variance."""
 
     def __init__(self, groups: int, silu: bool) -> None:
         self.groups, self.header = groups, f"{_HEADER}\n#define EPS {EPS}\n#define SILU {int(silu)}\n"
 
     def execute(self, x: Var, weight: Var, bias: Var) -> tuple[Var, Var]:
-        self.saved = [x, weight, bias]
+        self.save(x, weight, bias)
         units = x.shape[0] * self.groups or x.shape[1]
-        return tuple(self._code([x.shape, [units, 2]], self.saved, _FORWARD))
+        return tuple(self._code([x.shape, [units, 2]], [x, weight, bias], _FORWARD))
 
     def grad(self, grad: Var, _: Any) -> list[Var]:
-        saved, self.saved = self.saved, []
+        saved = self.saved()
         return self._code([value.shape for value in saved], [*saved, grad], _BACKWARD)
 
     def _code(self, shapes: list[Any], inputs: list[Var], source: str) -> list[Var]:
@@ -230,22 +231,24 @@ def joint_batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var) -
     return _JointBatchNorm(mean, variance)(x, weight, bias)
 
 
-class _JointBatchNorm(jt.Function):
+class _JointBatchNorm(Function):
     """The moments move with `x`, so its gradient takes in what all processes feel; other gradients are one's own."""
 
     def __init__(self, mean: Var, variance: Var) -> None:
         self.mean, self.rstd = mean, 1 / jt.sqrt(variance + EPS)
 
     def execute(self, x: Var, weight: Var, bias: Var) -> Var:
-        self.x, self.scale = x, weight.float64() * self.rstd
-        return channel_map(x, x, self.scale, jt.zeros_like(self.scale), bias.float64() - self.mean * self.scale)
+        scale = weight.float64() * self.rstd
+        self.save(x, scale)
+        return channel_map(x, x, scale, jt.zeros_like(scale), bias.float64() - self.mean * scale)
 
     def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        products, dbias = channel_sums(self.x, grad)
+        x, scale = self.saved()
+        products, dbias = channel_sums(x, grad)
         dweight = (products - self.mean * dbias) * self.rstd
-        along, mean = _joint_means(self.x, dweight, dbias)
-        tilt = -self.scale * self.rstd * along
-        dx = channel_map(grad, self.x, self.scale, tilt, -self.scale * mean - tilt * self.mean)
+        along, mean = _joint_means(x, dweight, dbias)
+        tilt = -scale * self.rstd * along
+        dx = channel_map(grad, x, scale, tilt, -scale * mean - tilt * self.mean)
         return dx, dweight.float32(), dbias.float32()
 
 

@@ -1,6 +1,7 @@
-"""Updates of what a training holds, in place, and the length of an array: single threaded passes over memory.
+"""Updates of what a training holds, and the length of an array: on a CPU, single threaded passes over memory.
 
-In place, because what is held for hours is then not strewn among what lives for a step: memory stays in one piece.
+Updates are in place: what is held for hours would else be strewn among what lives for a step, and memory fall to
+pieces.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
 _HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>\n#include <vector>"
-# in0 is the gradient; the parameter, its mean and square are overwritten.
+# in0 is the gradient. The parameter, its mean and square are overwritten: out0 to out2 are in1 to in3, which are
+# therefore not read.
 _STEP = """
 const float scale = data["scale"], keep = data["keep"], rate = data["rate"], correction = data["correction"];
 const float beta1 = data["beta1"], beta2 = data["beta2"], eps = data["eps"];
@@ -78,7 +80,8 @@ def _overwrite(given: Var, held: list[Var], source: str, data: dict[str, float])
 def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> None:
     """Overwrite a parameter and both moments by those after a step (Loshchilov & Hutter 2019); of one shape, float32.
 
-    Whatever is to be computed from the old ones must have been.
+    Whatever is to be computed from the old ones must have been; what shares their memory (`detach`, `clone`,
+    `reshape`) sees the new ones.
     """
     if jt.flags.use_cuda:
         for value, new in zip((parameter, mean, square), adamw_reference(parameter, gradient, mean, square, step)):

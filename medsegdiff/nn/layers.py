@@ -7,6 +7,7 @@ depend on the seed and the parameter's name alone, not on device, rank or order.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -30,21 +31,45 @@ def _kept(layer: Any) -> Optional[Packed]:
     return None
 
 
-class Convolution(nn.Module):
-    """What convolutions have in common: `weight` and, for inference, what is `packed` of it."""
+class Affine(nn.Module):
+    """A layer with a `weight` and perhaps a `bias`, drawn by `init`: "uniform" (fan-in), "he" or "zero"."""
+
+    init = "uniform"
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the initial weights."""
-        _reset_linear(self, rng)
+        shape = tuple(self.weight.shape)
+        fan_in = math.prod(shape[1:])
+        bound = 1 / math.sqrt(fan_in)
+        if self.init == "zero":
+            return
+        if self.init == "he":  # He et al. 2015, for LeakyReLU(0.01); biases stay zero
+            draw = rng.standard_normal(shape, dtype=np.float32)
+            self.weight.assign(jt.array(draw * np.float32(math.sqrt(2 / (1 + 0.01**2) / fan_in))))
+            return
+        self.weight.assign(jt.array(rng.uniform(-bound, bound, shape).astype(np.float32)))
+        if self.bias is not None:
+            self.bias.assign(jt.array(rng.uniform(-bound, bound, shape[:1]).astype(np.float32)))
+
+
+class Convolution(Affine):
+    """What convolutions have in common."""
+
+    def __init__(self, shape: Sequence[int], bias: bool, init: str) -> None:
+        self.init = init
+        self.weight = jt.zeros(shape)
+        self.bias = jt.zeros(shape[:1]) if bias else None
+        self.packed = Packed()
 
     def narrow(self) -> None:
         """Give up the weights for what will be packed of them."""
-        self.packed.take(self.weight)
-        self.weight = None
+        if self.weight is not None:
+            self.packed.take(self.weight)
+            self.weight = None
 
 
 class Conv2d(Convolution):
-    """Convolution, zero-padded to keep the size. `init`: "uniform" (fan-in), "he" or "zero"."""
+    """Convolution, zero-padded to keep the size."""
 
     def __init__(
         self,
@@ -55,10 +80,8 @@ class Conv2d(Convolution):
         bias: bool = True,
         init: str = "uniform",
     ) -> None:
-        self.stride, self.padding, self.init = stride, kernel // 2, init
-        self.weight = jt.zeros((outputs, inputs, kernel, kernel))
-        self.bias = jt.zeros((outputs,)) if bias else None
-        self.packed = Packed()
+        super().__init__((outputs, inputs, kernel, kernel), bias, init)
+        self.stride, self.padding = stride, kernel // 2
 
     def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride), plus `shift` (N, outputs) and `residual`."""
@@ -77,47 +100,23 @@ class PointwiseConv(Convolution):
     """A 1x1 convolution whose weight is stored as that of a 1-D convolution (outputs, inputs, 1)."""
 
     def __init__(self, inputs: int, outputs: int, init: str = "uniform") -> None:
-        self.init = init
-        self.weight = jt.zeros((outputs, inputs, 1))
-        self.bias = jt.zeros((outputs,))
-        self.packed = Packed()
+        super().__init__((outputs, inputs, 1), True, init)
 
     def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W), plus `residual`."""
         return conv2d(x, self.weight, self.bias, residual=residual, packed=_kept(self))
 
 
-class Linear(nn.Module):
+class Linear(Affine):
     """Affine map of the last axis."""
-
-    init = "uniform"
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.weight = jt.zeros((outputs, inputs))
         self.bias = jt.zeros((outputs,))
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Draw the initial weights."""
-        _reset_linear(self, rng)
-
     def execute(self, x: Var) -> Var:
         """(N, inputs) -> (N, outputs)."""
         return linear(x, self.weight, self.bias)
-
-
-def _reset_linear(layer: Any, rng: np.random.Generator) -> None:
-    shape = tuple(layer.weight.shape)
-    fan_in = math.prod(shape[1:])
-    bound = 1 / math.sqrt(fan_in)
-    if layer.init == "zero":
-        return
-    if layer.init == "he":  # He et al. 2015, for LeakyReLU(0.01); biases stay zero
-        draw = rng.standard_normal(shape, dtype=np.float32)
-        layer.weight.assign(jt.array(draw * np.float32(math.sqrt(2 / (1 + 0.01**2) / fan_in))))
-        return
-    layer.weight.assign(jt.array(rng.uniform(-bound, bound, shape).astype(np.float32)))
-    if layer.bias is not None:
-        layer.bias.assign(jt.array(rng.uniform(-bound, bound, shape[:1]).astype(np.float32)))
 
 
 class Embedding(nn.Module):

@@ -128,8 +128,8 @@ class MedSegDiff(nn.Module):
         return self
 
     def narrow(self) -> MedSegDiff:
-        """From now on only segment, on a CPU in bf16: convolutions give up the float32 weights that they pack."""
-        for module in self.modules():
+        """From now on only segment in bf16: on a CPU, convolutions give up the float32 weights that they pack."""
+        for module in [] if jt.flags.use_cuda else self.modules():
             if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
                 module.narrow()
         return self
@@ -196,7 +196,8 @@ class MedSegDiff(nn.Module):
     def _embed(self, t: Var, label: Optional[Var]) -> Var:
         """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
         if t.shape[0] == 1:  # Jittor's fused loops round a single row differently: there is none
-            t, label = (None if value is None else jt.concat([value] * 2, dim=0) for value in (t, label))
+            t = jt.concat([t] * 2, dim=0)
+            label = None if label is None else jt.concat([label] * 2, dim=0)
         embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
         return embedding if label is None else embedding + label
 

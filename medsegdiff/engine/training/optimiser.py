@@ -64,6 +64,7 @@ class Average:
     def __init__(self, state: Mapping[str, Var], rate: float, warmup: bool) -> None:
         self.rate, self.warmup = rate, warmup
         self.source = state
+        # A copy, as the weights are overwritten in place.
         self.values = {name: value.detach().copy().stop_grad() for name, value in state.items()}
 
     def update(self, step: int) -> None:

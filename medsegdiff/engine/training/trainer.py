@@ -159,8 +159,8 @@ class Trainer:
             norm = float(global_norm(gradients).item())
         clip = self.config.training.clip_grad
         self.optimiser.step(gradients, self.lr, clip / norm if 0 < clip < norm else 1.0)
-        # Before the averages, which Jittor would compute in one go with the weights: other processes have none, and
-        # what is computed by other kernels rounds in other ways.
+        # Before the averages, which Jittor would, on a GPU, compute in one go with the weights: other processes have
+        # none, and what is computed by other kernels rounds in other ways.
         jt.sync_all()
         self.step += 1
         for average in self.averages.values():

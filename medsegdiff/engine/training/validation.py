@@ -92,7 +92,7 @@ class Validator:
         """
         network = MedSegDiff(self.config.network)
         for name, value in weights.state(network).items():
-            value.assign(state[name].detach())
+            value.assign(state[name].detach())  # the same memory, which the next step overwrites
         segmenter = Segmenter(network, self.config.diffusion, self.sampling)
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
