@@ -225,14 +225,15 @@ def test_a_narrowed_network_says_the_same_in_bfloat16(networks, kind):
 
 @pytest.mark.parametrize("inside", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_is_the_same_alone_and_in_a_batch(networks, kind, inside):
+def test_a_row_is_denoised_to_the_same_bits_alone_and_in_a_batch(networks, kind, inside):
     if precision.unavailable(inside):
         pytest.skip(precision.unavailable(inside))
     network = networks(kind)
     network.eval()
-    given = inputs(network, count=3)
+    image, mask, t, label = inputs(network, count=3)
     with jt.no_grad(), precision.using(inside):
-        whole = network(*given)
-        for rows in (slice(0, 1), slice(2, 3), slice(1, 3)):
-            part = network(*(None if value is None else value[rows] for value in given))
+        condition = network.encode(image, label)
+        whole = network.denoise(mask, t, condition)
+        for rows in ([0], [2], [1, 2]):
+            part = network.denoise(mask[rows], t[rows], condition.take(rows))
             assert_same(part, [None if value is None else value[rows] for value in whole], atol=0)
