@@ -6,15 +6,11 @@ from typing import Any
 
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.function import Function
+from medsegdiff.kernels.linear import MATRIX_PRODUCT
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADER = """
-#include <cmath>
-#include <omp.h>
-extern "C" int dnnl_sgemm(char, char, long, long, long, float, const float*, long, const float*, long, float,
-                          float*, long);
-"""
+_HEADER = f"#include <cmath>\n#include <omp.h>\n{MATRIX_PRODUCT}"
 
 # q, k, v are in0..in2 (B, D, T); out0 the result (B, D, T), out1 the probabilities (B, T, T).
 _FORWARD = """
