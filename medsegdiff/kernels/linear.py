@@ -16,7 +16,7 @@ MATRIX_PRODUCT = """
 extern "C" int dnnl_sgemm(char, char, long, long, long, float, const float*, long, const float*, long, float,
                           float*, long);
 """
-"""oneDNN's, declared for a kernel; of matrices that lie row by row."""
+"""oneDNN's, declared for a kernel's header; its matrices lie row by row."""
 _HEADER = f"#include <algorithm>\n{MATRIX_PRODUCT}"
 
 # in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O).

@@ -22,10 +22,7 @@ NO_GRADIENT = re.compile(r"^hwm\.conv_blocks_.*\.conv\.bias$")
 # as (layer, index in its flattened map). In exact arithmetic they are within 2e-6 of zero.
 FLIPPED = {
     "train-new-64": [("conv_blocks_context.4.blocks.0.activation", 13913)],
-    "train-new-64-xstart": [
-        ("conv_blocks_localization.1.1.blocks.0.activation", 14919),
-        ("conv_blocks_context.2.blocks.0.activation", 53871),
-    ],
+    "train-new-64-xstart": [("conv_blocks_context.2.blocks.0.activation", 53871)],
 }
 SMALL = {"image_size": 64, "num_channels": 32, "num_res_blocks": 1}
 EVERYTHING = {

@@ -38,7 +38,7 @@ def parameter(name: str, shape: Iterable[int]) -> np.ndarray:
     if name.endswith("complex_weight"):
         return draw
     if len(shape) >= 2:
-        # In float64, as NumPy 2 divides by a NumPy scalar: NumPy 1 would divide in float32, and differ in the last bit.
+        # In float64, as NumPy 2 divides by a float64 scalar; NumPy 1 divides in float32, and differs in the last bit.
         return (draw.astype(np.float64) / np.sqrt(math.prod(shape[1:]))).astype(np.float32)
     return (0.1 * draw + (1.0 if name.endswith("weight") else 0.0)).astype(np.float32)
 
