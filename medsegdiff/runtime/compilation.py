@@ -3,8 +3,8 @@
 By itself Jittor runs a compiler for each 3 GB of memory, whatever the number of cores; compiles its core, which only
 drives the kernels, at -O2; parses the standard library anew for each of two hundred sources; and starts a Python
 process and two compilers for each kernel. All that is changed here by Jittor's own settings and by replacing one
-function of `jittor_utils` in this process. Kernels are compiled with the flags that Jittor gives them, -Ofast: their
-machine code is the same.
+function of `jittor_utils` in this process. Kernels keep Jittor's -Ofast, less its approximate division and square
+root (`EXACT`).
 
 Nothing here imports Jittor.
 """
@@ -31,7 +31,13 @@ CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
 
 _PRELUDE, _LAUNCHER = "prelude.h", "compile_kernel.sh"
-_CORE, _KERNELS = "-O1", "-Ofast"
+EXACT = "-mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
+"""For every kernel: division and square root as the processor has them.
+
+-Ofast lets GCC write both, in vectors of 128 and 256 bits, as an approximate reciprocal and a step of Newton's method.
+That is infinity, and then NaN, for a subnormal number: for AdamW's second moment of a gradient of 1e-20.
+"""
+_CORE, _KERNELS = "-O1", f"-Ofast {EXACT}".strip()
 # A precompiled header serves sources with the same flags only; where these are not Jittor's any more, the compiler
 # reads the header itself.
 _COMMON = "-std=c++14 -fPIC -march=native"
@@ -94,6 +100,14 @@ def _left_alone() -> bool:
     """Whether Jittor's own flags stay: where there are the user's, a debug build or CUDA, or another compiler."""
     own = any(name in os.environ for name in ("cc_flags", "kernel_flags")) or os.environ.get("debug") == "1"
     return own or bool(os.environ.get("nvcc_path")) or "g++" not in Path(os.environ.get("cc_path") or "g++").name
+
+
+def exact(flags: str, compiler: str) -> str:
+    """A kernel's `flags`, whoever chose them, with exact division and square root added at the end, where they win."""
+    name = Path(compiler).name
+    if not EXACT or EXACT in flags.split():
+        return flags
+    return f"{flags} {'-mrecip=none' if 'clang' in name else EXACT} "
 
 
 def _settings() -> dict[str, str]:
