@@ -35,7 +35,8 @@ def conv2d_gradients(x, weight, dy, stride=1, padding=0):
 
 
 def sigmoid(x):
-    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+    with np.errstate(over="ignore"):  # of the exponential, whose reciprocal is the zero that is meant
+        return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
 def silu(x):
@@ -49,6 +50,19 @@ def group_norm(x, weight, bias, groups, with_silu=False):
     normed = (grouped - grouped.mean(axis=2, keepdims=True)) / np.sqrt(grouped.var(axis=2, keepdims=True) + 1e-5)
     z = normed.reshape(n, c, h, w) * weight[:, :, None, None] + bias[:, :, None, None]
     return silu(z) if with_silu else z
+
+
+def group_norm_gradient(x, weight, bias, groups, with_silu, dy):
+    """The gradient of sum(group_norm(...) * dy) with respect to `x`, by the formula."""
+    n, c, h, w = x.shape
+    grouped = np.asarray(x, np.float64).reshape(n, groups, -1)
+    rstd = 1 / np.sqrt(grouped.var(axis=2, keepdims=True) + 1e-5)
+    normed = (grouped - grouped.mean(axis=2, keepdims=True)) * rstd
+    z = normed.reshape(n, c, h, w) * weight[:, :, None, None] + bias[:, :, None, None]
+    slope = sigmoid(z) * (1 + z * sigmoid(-z)) if with_silu else 1
+    pull = (slope * dy * np.asarray(weight, np.float64)[:, :, None, None]).reshape(grouped.shape)
+    along = (pull * normed).mean(axis=2, keepdims=True)
+    return (rstd * (pull - pull.mean(axis=2, keepdims=True) - normed * along)).reshape(x.shape)
 
 
 def attention(q, k, v):

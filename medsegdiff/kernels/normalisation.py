@@ -4,17 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.kernels.function import Function
+from medsegdiff.kernels.function import NUMBERS, Function
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
 EPS = 1e-5
-_HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>"
+_HEADER = f"#include <omp.h>\n{NUMBERS}"
 
 # A unit is what has statistics of its own: rows of P numbers, `first`, `first + step`, ...; one thread works on it,
 # in the same order whatever else is computed. Sums are in float32 over at most 1024 numbers, then in float64, of
-# values from which the mean was taken: a norm's gradient is a small difference of large sums.
+# values from which the mean was taken: a norm's gradient is a small difference of large sums. Where float32 overflows,
+# and a square does from 2e19, they are taken again in float64.
+_SUMS_OF_A_UNIT = """
+const double LARGE = 1e37;  // what is larger may have overflowed
+
+template <class Part> double total(const float* in, long first, long step, long rows, long P) {
+    double sum = 0;
+    for (long k = 0; k < rows; k++)
+        for (long j = 0; j < P; j += 1024) {
+            const float* x = in + (first + k * step) * P;
+            const long end = std::min(j + 1024, P);  // in the loop it would be read anew for each number
+            Part part = 0;
+            for (long e = j; e < end; e++) part += x[e];
+            sum += part;
+        }
+    return sum;
+}
+
+template <class Part>
+void moments(const float* in, long first, long step, long rows, long P, float about, double& off, double& squares) {
+    off = squares = 0;
+    for (long k = 0; k < rows; k++)
+        for (long j = 0; j < P; j += 1024) {
+            const float* x = in + (first + k * step) * P;
+            const long end = std::min(j + 1024, P);
+            Part part = 0, square = 0;
+            for (long e = j; e < end; e++) {
+                const Part d = (Part)x[e] - about;
+                part += d;
+                square += d * d;
+            }
+            off += part;
+            squares += square;
+        }
+}
+"""
+
 _STATISTICS = """
 const long N = in0_shape0, C = in0_shape1, P = in0->num / (N * C);
 const long groups = (long)data["groups"];  // 0: batch norm
@@ -23,29 +59,12 @@ const double count = (double)rows * P;
 #pragma omp parallel for
 for (long i = 0; i < units; i++) {
     const long first = groups ? i * rows : i;
-    double sum = 0, off = 0, squares = 0;
-    for (long k = 0; k < rows; k++)
-        for (long j = 0; j < P; j += 1024) {
-            const float* x = in0_p + (first + k * step) * P;
-            const long end = std::min(j + 1024, P);  // in the loop it would be read anew for each number
-            float part = 0;
-            for (long e = j; e < end; e++) part += x[e];
-            sum += part;
-        }
+    double sum = total<float>(in0_p, first, step, rows, P);
+    if (std::abs(sum) > LARGE) sum = total<double>(in0_p, first, step, rows, P);
     const float about = sum / count;
-    for (long k = 0; k < rows; k++)
-        for (long j = 0; j < P; j += 1024) {
-            const float* x = in0_p + (first + k * step) * P;
-            const long end = std::min(j + 1024, P);
-            float part = 0, square = 0;
-            for (long e = j; e < end; e++) {
-                const float d = x[e] - about;
-                part += d;
-                square += d * d;
-            }
-            off += part;
-            squares += square;
-        }
+    double off, squares;
+    moments<float>(in0_p, first, step, rows, P, about, off, squares);
+    if (squares > LARGE) moments<double>(in0_p, first, step, rows, P, about, off, squares);
     // What `about` lost to rounding is subtracted apart: normed = (x - about) * rstd - rest.
     const double variance = std::max(squares / count - off / count * (off / count), 0.0);
     const float rstd = 1 / std::sqrt(variance + EPS), rest = off / count * rstd;
@@ -62,7 +81,7 @@ _FORWARD = (
         float* y = out0_p + row * P;
         for (long j = 0; j < P; j++) {
             const float z = (x[j] - about) * scale + bias;
-            y[j] = SILU ? z / (1 + std::exp(-z)) : z;
+            y[j] = SILU ? numbers::silu(z) : z;
         }
     }
 }
@@ -84,10 +103,7 @@ _BACKWARD = (
             for (long e = j; e < end; e++) {
                 const float normed = (x[e] - about) * rstd - rest;
                 float d = dy[e];
-                if (SILU) {
-                    const float z = normed * weight + bias, s = 1 / (1 + std::exp(-z));
-                    d *= s * (1 + z * (1 - s));
-                }
+                if (SILU) d *= numbers::silu_slope(normed * weight + bias);
                 part_w += d * normed;
                 part_b += d;
                 dx[e] = d * weight;
@@ -124,7 +140,8 @@ class _Norm(Function):
     """Group norm, or batch norm where there are no `groups`; also gives each unit's mean and variance."""
 
     def __init__(self, groups: int, silu: bool) -> None:
-        self.groups, self.header = groups, f"{_HEADER}\n#define EPS {EPS}\n#define SILU {int(silu)}\n"
+        settings = f"#define EPS {EPS}\n#define SILU {int(silu)}\n"
+        self.groups, self.header = groups, f"{_HEADER}\n{settings}{_SUMS_OF_A_UNIT}"
 
     def execute(self, x: Var, weight: Var, bias: Var) -> tuple[Var, Var]:
         self.save(x, weight, bias)

@@ -1,7 +1,8 @@
 """Updates of what a training holds, and the length of an array: on a CPU, single threaded passes over memory.
 
 Updates are in place: what is held for hours would else be strewn among what lives for a step, and memory fall to
-pieces.
+pieces. They take subnormal numbers for zero in each thread, so that what is held does not depend on what threads were
+told before: a second moment is the square of a gradient, and often as small.
 """
 
 from __future__ import annotations
@@ -10,29 +11,45 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medsegdiff.kernels.function import NUMBERS
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADER = "#include <cmath>\n#include <omp.h>\n#include <algorithm>\n#include <vector>"
-# in0 is the gradient. The parameter, its mean and square are overwritten: out0 to out2 are in1 to in3, which are
-# therefore not read.
-_STEP = """
-const float scale = data["scale"], keep = data["keep"], rate = data["rate"], correction = data["correction"];
-const float beta1 = data["beta1"], beta2 = data["beta2"], eps = data["eps"];
-#pragma omp parallel for simd if (in0->num > 16384)
-for (long i = 0; i < (long)in0->num; i++) {
-    const float g = in0_p[i] * scale;
-    const float mean = out1_p[i] = beta1 * out1_p[i] + (1 - beta1) * g;
-    const float square = out2_p[i] = beta2 * out2_p[i] + (1 - beta2) * g * g;
-    out0_p[i] = out0_p[i] * keep - rate * mean / (std::sqrt(square) * correction + eps);
-}
+_HEADER = f"#include <omp.h>\n#include <vector>\n{NUMBERS}"
+
+
+def _threaded(numbers: str, formula: str) -> str:
+    """The source of `formula` for each index i of in0, after the definition of the `numbers` in it."""
+    return f"""
+{numbers}
+#pragma omp parallel if (in0->num > 16384)
+{{
+    const numbers::Flushed flushed;
+    #pragma omp for simd
+    for (long i = 0; i < (long)in0->num; i++) {{
+{formula}
+    }}
+}}
 """
 
-_APPROACH = """
-const float share = data["share"];
-#pragma omp parallel for simd if (in0->num > 16384)
-for (long i = 0; i < (long)in0->num; i++) out0_p[i] += share * (in0_p[i] - out0_p[i]);
-"""
+
+# in0 is the gradient. The parameter, its mean and square are overwritten: out0 to out2 are in1 to in3, which are
+# therefore not read.
+_STEP = _threaded(
+    """
+const float scale = data["scale"], keep = data["keep"], rate = data["rate"], correction = data["correction"];
+const float beta1 = data["beta1"], beta2 = data["beta2"], eps = data["eps"];
+const float rest1 = 1 - data["beta1"], rest2 = 1 - data["beta2"];  // in float64: of float32, four digits would be left
+""",
+    """
+const float g = in0_p[i] * scale;
+const float mean = out1_p[i] = beta1 * out1_p[i] + rest1 * g;
+const float square = out2_p[i] = beta2 * out2_p[i] + rest2 * g * g;
+out0_p[i] = out0_p[i] * keep - rate * mean / (std::sqrt(square) * correction + eps);
+""",
+)
+
+_APPROACH = _threaded('const float share = data["share"];', "out0_p[i] += share * (in0_p[i] - out0_p[i]);")
 
 # Blocks have sums of their own, which are added in order: the result does not depend on the number of threads.
 _SQUARES = """
@@ -41,12 +58,9 @@ std::vector<double> sums(blocks);
 #pragma omp parallel for if (blocks > 1)
 for (long b = 0; b < blocks; b++) {
     const long end = std::min((b + 1) * block, count);
-    for (long start = b * block; start < end; start += 1024) {
-        const long stop = std::min(start + 1024, end);  // in the loop it would be read anew for each number
-        float part = 0;
-        for (long i = start; i < stop; i++) part += in0_p[i] * in0_p[i];
-        sums[b] += part;
-    }
+    double sum = 0;  // of float32 a square is infinite from 2e19, and zero below 1e-23
+    for (long i = b * block; i < end; i++) sum += (double)in0_p[i] * in0_p[i];
+    sums[b] = sum;
 }
 double total = 0;
 for (double sum : sums) total += sum;
