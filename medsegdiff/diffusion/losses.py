@@ -87,26 +87,30 @@ class TrainingLoss:
         else:
             share = (variance + 1) / 2
             log_variance = share * self._at(np.log(schedule.betas), t) + (1 - share) * low
-        kl = _normal_kl(true_mean, low, mean, log_variance)
-        likelihood = -_discretised_log_likelihood(x0, mean, log_variance / 2)
-        first = jt.array((t == 0).astype(np.float32).reshape(-1, 1, 1, 1))
-        return _per_sample(first * likelihood + (1 - first) * kl) / math.log(2)
+        first = jt.array((t == 0).reshape(-1, 1, 1, 1)).broadcast(mean)
+        # What is not chosen is computed of nothing: infinity times zero would be chosen all the same.
+        nothing = jt.zeros_like(mean)
+        kl = _normal_kl(jt.where(first, nothing, true_mean - mean), jt.where(first, nothing, log_variance - low), low)
+        likelihood = -_discretised_log_likelihood(
+            x0, jt.where(first, x0 - mean, nothing), jt.where(first, log_variance / 2, nothing)
+        )
+        return _per_sample(jt.where(first, likelihood, kl)) / math.log(2)
 
 
-def _normal_kl(mean1: Var, log_var1: Var, mean2: Var, log_var2: Var) -> Var:
-    """KL divergence between normals, in nats."""
-    shift = mean1 - mean2
-    return 0.5 * (log_var2 - log_var1 - 1 + jt.exp(log_var1 - log_var2) + shift * shift * jt.exp(-log_var2))
+def _normal_kl(shift: Var, log_ratio: Var, log_var: Var) -> Var:
+    """KL divergence, in nats, from a normal of variance exp(log_var) to one `shift` away and exp(log_ratio) wider."""
+    return 0.5 * (log_ratio - 1 + jt.exp(-log_ratio) + shift * shift * jt.exp(-(log_var + log_ratio)))
 
 
 def _normal_cdf(x: Var) -> Var:
     """The tanh approximation of the standard normal's distribution function (Page 1977)."""
+    x = jt.clamp(x, -10, 10)  # where it is 0 or 1 in float32; the cube of a large number would be infinite
     return 0.5 * (1 + jt.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-def _discretised_log_likelihood(x: Var, mean: Var, log_scale: Var) -> Var:
-    """Log likelihood of `x` in [-1, 1] under a normal discretised to bins of half-width 1/255."""
-    centred, inverse = x - mean, jt.exp(-log_scale)
+def _discretised_log_likelihood(x: Var, centred: Var, log_scale: Var) -> Var:
+    """Log likelihood of `x` in [-1, 1] under a normal, `centred` away, discretised to bins of half-width 1/255."""
+    inverse = jt.exp(-log_scale)
     upper, lower = _normal_cdf(inverse * (centred + 1 / 255)), _normal_cdf(inverse * (centred - 1 / 255))
 
     def log(p: Var) -> Var:

@@ -183,3 +183,16 @@ def test_impossible_pixels_cost_a_finite_amount():
     for index, t in enumerate(T):
         np.testing.assert_allclose(losses.vb.numpy()[index], reference({}, **row(given, index), t=t)["vb"], rtol=1e-3)
     assert np.isfinite(jt.grad(losses.diffusion.sum(), variables["variance"]).numpy()).all()
+
+
+@pytest.mark.parametrize(("name", "factor"), [("target", 1e20), ("target", 1e30), ("variance", 1e3), ("variance", 1e6)])
+def test_a_divergence_that_overflows_does_not_reach_the_likelihood_of_the_first_timestep(name, factor):
+    loss, given = case()
+    given[name] = given[name] * np.float32(factor)
+    losses, variables = compute(loss, given)
+    for index in np.flatnonzero(T == 0):
+        wanted = reference({}, **row(given, index), t=0)["vb"]
+        np.testing.assert_allclose(losses.vb.numpy()[index], wanted, rtol=1e-2)
+    assert not np.isfinite(losses.vb.numpy()[T == 1]).any()
+    if name == "target":
+        assert np.isfinite(jt.grad(losses.vb.sum(), variables["variance"]).numpy()[T == 0]).all()
