@@ -7,6 +7,7 @@
 #include <memory>
 #include <stdexcept>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 #include <dnnl.hpp>
 
@@ -144,6 +145,20 @@ private:
     dnnl::reorder reorder;
 };
 
+// oneDNN's own scratch memory belongs to the thread that made a primitive: in another one there is none.
+inline dnnl::primitive_attr with_our_scratch() {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return attributes;
+}
+
+inline void execute(const primitive& work, const memory::desc& scratch, std::unordered_map<int, memory> arguments) {
+    static Scratch room;
+    arguments.insert({DNNL_ARG_SCRATCHPAD, memory(scratch, cpu(), room.at_least(scratch.get_size()))});
+    work.execute(stream(), arguments);
+    stream().wait();
+}
+
 struct Descriptions {
     memory::desc x, weight, bias, y;
 
@@ -163,7 +178,10 @@ inline dnnl::convolution_forward::primitive_desc describe_forward(const Geometry
     d.y = memory::desc(g.y(), y, Tag::any);
     const auto kind = dnnl::prop_kind::forward_training;
     try {
-        return {{kind, algorithm, d.x, d.weight, d.bias, d.y, g.strides(), g.paddings(), g.paddings()}, cpu()};
+        return {
+            {kind, algorithm, d.x, d.weight, d.bias, d.y, g.strides(), g.paddings(), g.paddings()},
+            with_our_scratch(),
+            cpu()};
     } catch (const dnnl::error&) {
         if (!winograd) throw;
         return describe_forward(g, false, y);  // this machine or this shape has none
@@ -173,6 +191,7 @@ inline dnnl::convolution_forward::primitive_desc describe_forward(const Geometry
 struct ForwardPlan {
     memory::dims outputs;
     Exchange x, weight, y;
+    memory::desc scratch;
     dnnl::convolution_forward convolution;
 
     explicit ForwardPlan(const Geometry& g) {
@@ -181,6 +200,7 @@ struct ForwardPlan {
         x = Exchange(g.x(), found.src_desc());
         weight = Exchange(g.weight(), found.weights_desc());
         y = Exchange(g.y(), found.dst_desc(), true);
+        scratch = found.scratchpad_desc();
         convolution = dnnl::convolution_forward(found);
     }
 
@@ -188,10 +208,9 @@ struct ForwardPlan {
         static Scratch scratch_x, scratch_y;
         memory source = x.in(from, scratch_x), result = y.result(to, scratch_y);
         memory shift(plain(outputs), cpu(), const_cast<float*>(bias));
-        convolution.execute(
-            stream(),
+        execute(
+            convolution, scratch,
             {{DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_BIAS, shift}, {DNNL_ARG_DST, result}});
-        stream().wait();
         y.out(result, to);
     }
 };
@@ -199,6 +218,7 @@ struct ForwardPlan {
 struct BackwardPlan {
     Exchange x_for_weight, y_for_weight, y_for_data, weight, dx, dweight;
     bool same_y;
+    memory::desc data_scratch, weights_scratch;
     dnnl::convolution_backward_data data;
     dnnl::convolution_backward_weights weights;
 
@@ -219,9 +239,10 @@ private:
         const Descriptions d(g, g.low);
         const memory::desc wide_x(g.x(), Type::f32, Tag::any), wide_weight(g.weight(), Type::f32, Tag::any);
         dnnl::convolution_backward_data::primitive_desc to_x(
-            {algorithm, wide_x, d.weight, d.y, g.strides(), g.paddings(), g.paddings()}, cpu(), hint);
+            {algorithm, wide_x, d.weight, d.y, g.strides(), g.paddings(), g.paddings()}, with_our_scratch(), cpu(),
+            hint);
         dnnl::convolution_backward_weights::primitive_desc to_weight(
-            {algorithm, d.x, wide_weight, d.y, g.strides(), g.paddings(), g.paddings()}, cpu(), hint);
+            {algorithm, d.x, wide_weight, d.y, g.strides(), g.paddings(), g.paddings()}, with_our_scratch(), cpu(), hint);
         x_for_weight = Exchange(g.x(), to_weight.src_desc());
         y_for_weight = Exchange(g.y(), to_weight.diff_dst_desc());
         y_for_data = Exchange(g.y(), to_x.diff_dst_desc());
@@ -229,6 +250,8 @@ private:
         weight = Exchange(g.weight(), to_x.weights_desc());
         dx = Exchange(g.x(), to_x.diff_src_desc(), true);
         dweight = Exchange(g.weight(), to_weight.diff_weights_desc(), true);
+        data_scratch = to_x.scratchpad_desc();
+        weights_scratch = to_weight.scratchpad_desc();
         data = dnnl::convolution_backward_data(to_x);
         weights = dnnl::convolution_backward_weights(to_weight);
     }
@@ -300,16 +323,16 @@ inline void backward(
     {
         memory source = plan.x_for_weight.in(x, scratch_x), pull = plan.y_for_weight.in(dy, scratch_y);
         memory result = plan.dweight.result(dweight, scratch_weight);
-        plan.weights.execute(
-            stream(), {{DNNL_ARG_SRC, source}, {DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_DIFF_WEIGHTS, result}});
-        stream().wait();
+        execute(
+            plan.weights, plan.weights_scratch,
+            {{DNNL_ARG_SRC, source}, {DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_DIFF_WEIGHTS, result}});
         plan.dweight.out(result, dweight);
         if (dx) {
             if (!plan.same_y) pull = plan.y_for_data.in(dy, scratch_y);
             memory factors = plan.weight.in(weight, scratch_weight), target = plan.dx.result(dx, scratch_result);
-            plan.data.execute(
-                stream(), {{DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_DIFF_SRC, target}});
-            stream().wait();
+            execute(
+                plan.data, plan.data_scratch,
+                {{DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_DIFF_SRC, target}});
             plan.dx.out(target, dx);
         }
     }

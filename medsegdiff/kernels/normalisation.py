@@ -61,10 +61,14 @@ for (long i = 0; i < units; i++) {
     const long first = groups ? i * rows : i;
     double sum = total<float>(in0_p, first, step, rows, P);
     if (std::abs(sum) > LARGE) sum = total<double>(in0_p, first, step, rows, P);
-    const float about = sum / count;
+    float about = sum / count;
     double off, squares;
     moments<float>(in0_p, first, step, rows, P, about, off, squares);
     if (squares > LARGE) moments<double>(in0_p, first, step, rows, P, about, off, squares);
+    if (off / count * off > 0.01 * squares) {  // nearly a constant, whose mean was lost to rounding
+        about += off / count;
+        moments<double>(in0_p, first, step, rows, P, about, off, squares);
+    }
     // What `about` lost to rounding is subtracted apart: normed = (x - about) * rstd - rest.
     const double variance = std::max(squares / count - off / count * (off / count), 0.0);
     const float rstd = 1 / std::sqrt(variance + EPS), rest = off / count * rstd;

@@ -6,6 +6,7 @@ everything of the optimiser (mixed precision, Micikevicius et al. 2018).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable
@@ -18,6 +19,18 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _KINDS = {"bf16": "bfloat16", "fp16": "float16"}
 # Compute capability times ten, from which CUDA's libraries multiply in these at full speed.
 _CAPABILITY = {"bf16": 80, "fp16": 70}
+# To what the environment may hold oneDNN down, and where it then has no bfloat16.
+_HELD_DOWN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITHOUT_BFLOAT16 = {
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX512_MIC",
+    "AVX512_MIC_4OPS",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+}
 _current = "fp32"
 
 
@@ -71,6 +84,9 @@ def missing_on_cpu(precision: str, cpu: machine.Cpu) -> str:
     # oneDNN asks for it with AMX too; without it, it would emulate bfloat16 by slower float32.
     if precision == "bf16" and "avx512_bf16" not in cpu.flags:
         return f"the CPU ({cpu.model}) lacks AVX512-BF16; use fp32"
+    name, held = next(((name, os.environ[name]) for name in _HELD_DOWN if os.environ.get(name)), ("", ""))
+    if precision == "bf16" and held.upper() in _WITHOUT_BFLOAT16:
+        return f"the CPU has bfloat16, but {name}={held} in the environment forbids it; unset it, or use fp32"
     return ""
 
 

@@ -28,11 +28,26 @@ def test_float32_is_everywhere_and_the_default():
     assert precision.unavailable("fp32") == ""
 
 
-def test_what_a_processor_offers():
+def test_what_a_processor_offers(monkeypatch):
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
     assert precision.missing_on_cpu("bf16", NEW) == ""
     assert precision.missing_on_cpu("bf16", OLD) == "the CPU (Old CPU) lacks AVX512-BF16; use fp32"
     for cpu in (OLD, NEW):
         assert "only a CPU; use fp32" in precision.missing_on_cpu("fp16", cpu)
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+@pytest.mark.parametrize(
+    ("held", "forbidden"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_BF16", False), ("ALL", False)]
+)
+def test_the_environment_may_forbid_bfloat16(name, held, forbidden, monkeypatch):
+    for other in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, held)
+    said = f"the CPU has bfloat16, but {name}={held} in the environment forbids it; unset it, or use fp32"
+    assert precision.missing_on_cpu("bf16", NEW) == (said if forbidden else "")
+    assert precision.missing_on_cpu("fp32", NEW) == ""
 
 
 @pytest.mark.parametrize(("capability", "lacking"), [(61, {"bf16", "fp16"}), (75, {"bf16"}), (80, set()), (120, set())])
