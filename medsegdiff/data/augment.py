@@ -1,10 +1,15 @@
-"""Random flips, right-angle turns and colour changes of an image with its mask."""
+"""Random variants of an image with its mask: flips, turns, warps, colours, hairs."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+# What strength 1 adds, at most: the zoom's factor, the shift as a share of the side, degrees, the standard deviation
+# of the elastic displacements as a share of the side, the turn of the hue in degrees, the colour change.
+_ZOOM, _SHIFT, _DEGREES, _ELASTIC, _HUE, _COLOUR = 1.4, 0.15, 30.0, 0.03, 15.0, 0.15
+_CONTROL = 5  # random displacements along each side; between them the deformation is smooth
 
 
 def augment(
@@ -15,19 +20,25 @@ def augment(
     flips: bool = True,
     rotations: bool = True,
     colour: float = 0.1,
+    strength: float = 0.0,
+    hair: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one variant of a sample from `rng`; the arguments stay as they are.
 
     Args:
         image: float32 (3, S, S), RGB in [0, 1].
-        mask: float32 (C, S, S); it gets the same flips and turns, and no colour change.
+        mask: float32 (C, S, S) of 0 and 1, at most one class a pixel; what moves the image moves it, too.
         rng: the sample's random stream.
         flips: mirror left-right and top-bottom, each in half of all cases.
         rotations: turn by 0, 90, 180 or 270 degrees.
         colour: largest relative change of brightness, contrast and saturation; 0 leaves the colours alone.
+        strength: how much is added, from 0, nothing, to 1: zoom by up to 1.4 in or out, shift by up to 15 % of the
+            side, rotation by up to 30 degrees, elastic deformation, a turn of the hue by up to 15 degrees, and
+            0.15 more of `colour`. What comes in from outside is the mirrored image.
+        hair: in which share of all cases hairs are drawn over the image.
 
     Returns:
-        The image, float32 (3, S, S) in [0, 1], and the mask, float32 (C, S, S).
+        The image, float32 (3, S, S) in [0, 1], and the mask, float32 (C, S, S) of 0 and 1.
     """
     for axis in (1, 2) if flips else ():
         if rng.random() < 0.5:
@@ -35,9 +46,72 @@ def augment(
     if rotations:
         turns = int(rng.integers(4))
         image, mask = np.rot90(image, turns, (1, 2)), np.rot90(mask, turns, (1, 2))
+    if strength > 0:
+        image, mask = _warp(image, mask, _sources(image.shape[1], strength, rng))
+    if hair > 0 and rng.random() < hair:
+        image = _hairy(image, rng)
+    colour += _COLOUR * strength
     if colour > 0:
         image = _jitter(image, rng.uniform(1 - colour, 1 + colour, 3).astype(np.float32))
+    if strength > 0:
+        image = _turn_hue(image, np.deg2rad(rng.uniform(-1, 1) * _HUE * strength))
     return np.array(image, np.float32, order="C"), np.array(mask, np.float32, order="C")
+
+
+def _sources(size: int, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """(2, S, S): row and column, in pixels, from which each pixel of a variant is taken.
+
+    A similarity, and smooth random displacements (elastic deformation: Simard et al. 2003).
+    """
+    zoom = _ZOOM ** (strength * rng.uniform(-1, 1))
+    angle = np.deg2rad(strength * _DEGREES * rng.uniform(-1, 1))
+    shift = strength * _SHIFT * size * rng.uniform(-1, 1, 2)
+    offsets = rng.normal(0, strength * _ELASTIC * size, (2, _CONTROL, _CONTROL)).astype(np.float32)
+    centred = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    cos, sin = np.float32(np.cos(angle) * zoom), np.float32(np.sin(angle) * zoom)
+    rows = cos * centred[:, None] - sin * centred
+    columns = sin * centred[:, None] + cos * centred
+    elastic = [np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)) for grid in offsets]
+    middle = (size - 1) / 2 + shift.astype(np.float32)[:, None, None]
+    return np.stack([rows, columns]) + elastic + middle
+
+
+def _warp(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image, interpolated bilinearly at `sources`, and the mask: the class that weighs most there.
+
+    A class must weigh more than the background, so masks neither grow nor shrink, however they were resized.
+    """
+    size = image.shape[1]
+    mirrored = size - np.abs(size - np.abs(sources + 0.5)) - 0.5  # at the outer edges of the outermost pixels
+    inside = np.clip(mirrored, 0, size - 1)
+    low = np.minimum(inside.astype(np.intp), size - 2)
+    down, right = inside - low.astype(np.float32)
+    corner = low[0] * size + low[1]
+    flat = np.concatenate([image, mask]).reshape(-1, size * size)
+    above, above_right, below, below_right = (flat.take(corner + step, axis=1) for step in (0, 1, size, size + 1))
+    above += right * (above_right - above)
+    below += right * (below_right - below)
+    warped = above + down * (below - above)
+    classes = warped[len(image) :]
+    labels = np.concatenate([1 - classes.sum(0, keepdims=True), classes]).argmax(0)
+    return warped[: len(image)], labels == np.arange(1, len(mask) + 1)[:, None, None]
+
+
+def _hairy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image under a few thin dark arcs that cross it."""
+    size, fine = image.shape[1], 4  # drawn at four times the size, and shrunk: hairs are thinner than a pixel
+    canvas = Image.new("L", (size * fine, size * fine))
+    draw = ImageDraw.Draw(canvas)
+    t = np.linspace(0, 1, 9)[:, None]
+    for _ in range(int(rng.integers(2, 13))):
+        start, end = rng.uniform(-0.2, 1.2, (2, 2))
+        bend = (start + end) / 2 + rng.normal(0, 0.15, 2)
+        curve = ((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end) * size * fine
+        width = max(1, round(size * fine * rng.uniform(1, 3) / 256))
+        draw.line([tuple(point) for point in curve], fill=255, width=width)
+    cover = np.asarray(canvas.reduce(fine), np.float32) / 255 * np.float32(rng.uniform(0.5, 0.95))
+    tone = (rng.uniform(0.02, 0.3) * np.array([1, 0.8, 0.65])).astype(np.float32)  # black to brown
+    return image * (1 - cover) + tone[:, None, None] * cover
 
 
 def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -48,3 +122,10 @@ def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     image = middle + contrast * (image - middle)
     grey = np.tensordot(_LUMINANCE, image, 1)
     return np.clip(grey + saturation * (image - grey), 0, 1)
+
+
+def _turn_hue(image: np.ndarray, angle: float) -> np.ndarray:
+    """Turn the colours about the axis of greys, by Rodrigues' formula; greys stay as they are."""
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3
+    return np.clip(np.tensordot(turn.astype(np.float32), image, 1), 0, 1)

@@ -45,7 +45,8 @@ class Batch(NamedTuple):
 class Batches:
     """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next.
 
-    Of each batch only `rows` are handed out, where they are given.
+    Of each batch only `rows` are handed out, where they are given. If `augmented`, each sample is a variant drawn by
+    the seed, the step and its place in the batch; for `strength` and `hair` see `augment.augment`.
     """
 
     def __init__(
@@ -55,8 +56,12 @@ class Batches:
         seed: int,
         augmented: bool = False,
         rows: Optional[Sequence[int]] = None,
+        *,
+        strength: float = 0.0,
+        hair: float = 0.0,
     ) -> None:
-        self.dataset, self.batch_size, self.seed, self.augmented = dataset, batch_size, seed, augmented
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.augmented, self.strength, self.hair = augmented, strength, hair
         self.rows = range(batch_size) if rows is None else rows
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -78,7 +83,8 @@ class Batches:
             index = indices[sample]
             image, mask = self.dataset.image(index), self.dataset.mask(index)
             if self.augmented:
-                image, mask = augment(image, mask, generator(self.seed, "augment", step, sample))
+                rng = generator(self.seed, "augment", step, sample)
+                image, mask = augment(image, mask, rng, strength=self.strength, hair=self.hair)
             images.append(image)
             masks.append(mask)
         return Batch([self.dataset.ids[indices[row]] for row in self.rows], np.stack(images), np.stack(masks))

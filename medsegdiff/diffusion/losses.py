@@ -22,9 +22,11 @@ class Losses(NamedTuple):
     vb: Optional[Var]
     """The variational-bound term in bits, or None where the variance is fixed."""
     diffusion: Var
-    """What the timestep's importance weight multiplies: `diff` + `vb`, or the bound times T."""
+    """What the timestep's importance weight multiplies: `diff` + `vb`, or the bound times T; plus weighted `dice`."""
     cal: Var
     """Mean squared error of the conditioning network's mask."""
+    dice: Optional[Var] = None
+    """Soft Dice loss of the predicted clean mask, before its weight; None where that is 0."""
 
     def total(self, weights: Var) -> Var:
         """The scalar that training descends: mean of weights * diffusion + 10 * cal."""
@@ -36,10 +38,13 @@ def _per_sample(x: Var) -> Var:
 
 
 class TrainingLoss:
-    """The loss of MedSegDiff for one diffusion (learned-range variance: Nichol & Dhariwal 2021)."""
+    """The loss of MedSegDiff for one diffusion (learned-range variance: Nichol & Dhariwal 2021).
 
-    def __init__(self, diffusion: Diffusion) -> None:
-        self.diffusion = diffusion
+    With a `dice_weight` W above 0, W times a soft Dice loss of the predicted clean mask is added to `diffusion`.
+    """
+
+    def __init__(self, diffusion: Diffusion, dice_weight: float = 0.0) -> None:
+        self.diffusion, self.dice_weight = diffusion, dice_weight
 
     def _at(self, values: np.ndarray, t: np.ndarray) -> Var:
         return jt.array(values[t].astype(np.float32).reshape(-1, 1, 1, 1))
@@ -55,6 +60,13 @@ class TrainingLoss:
 
     def __call__(self, prediction: Any, mask: Var, noise: Var, x_t: Var, t: np.ndarray) -> Losses:
         """The losses of a network's `prediction` for the clean `mask`; `t` (N,) indexes the schedule."""
+        losses = self._published(prediction, mask, noise, x_t, t)
+        if not self.dice_weight:
+            return losses
+        dice = self._dice(prediction.target, mask, x_t, t)
+        return losses._replace(diffusion=losses.diffusion + self.dice_weight * dice, dice=dice)
+
+    def _published(self, prediction: Any, mask: Var, noise: Var, x_t: Var, t: np.ndarray) -> Losses:
         config = self.diffusion.config
         truth = mask if config.predict_xstart else noise
         cal = _per_sample((mask - prediction.cal) * (mask - prediction.cal))
@@ -71,14 +83,36 @@ class TrainingLoss:
             bound = bound * (len(self.diffusion) / 1000)
         return Losses(diff, bound, diff + bound, cal)
 
+    def _x0(self, target: Var, x_t: Var, t: np.ndarray) -> Var:
+        """The clean mask that the network's `target` amounts to."""
+        if self.diffusion.config.predict_xstart:
+            return target
+        kept = self.diffusion.schedule.alphas_cumprod
+        return self._at(np.sqrt(1 / kept), t) * x_t - self._at(np.sqrt(1 / kept - 1), t) * target
+
+    def _dice(self, target: Var, mask: Var, x_t: Var, t: np.ndarray) -> Var:
+        """(N,) soft Dice loss of the predicted clean mask p against the mask g, the mean over its channels:
+
+            1 - (2 <p, g> + 1) / (<p, p> + <g, g> + 1)  =  <p - g, p - g> / (<p, p> + <g, g> + 1).
+
+        Milletari et al. 2016 (V-Net), with one pixel added for masks that are empty. As the squares are in the
+        denominator, it lies in [0, 2) and has a slope wherever p is not g, also beyond [0, 1]: nothing is clipped.
+        Where the noise is predicted, an error of it weighs sqrt(1 / kept - 1) as much in p, so the loss is then
+        multiplied by `kept`, the share of the signal; else the gradients at high noise would drown all others.
+        """
+        predicted = self._x0(target, x_t, t)
+        error = predicted - mask
+        size = (predicted * predicted + mask * mask).sum(dims=(2, 3)) + 1
+        dice = ((error * error).sum(dims=(2, 3)) / size).mean(dim=1)
+        if self.diffusion.config.predict_xstart:
+            return dice
+        return dice * jt.array(self.diffusion.schedule.alphas_cumprod[t].astype(np.float32))
+
     def _bound(self, target: Var, variance: Optional[Var], x0: Var, x_t: Var, t: np.ndarray) -> Var:
         """KL(q(x_{t-1} | x_t, x_0) || p) in bits, or the decoder's likelihood at t = 0."""
         schedule = self.diffusion.schedule
-        kept = schedule.alphas_cumprod
         coef1, coef2 = (self._at(c, t) for c in (schedule.posterior_mean_coef1, schedule.posterior_mean_coef2))
-        predicted = target
-        if not self.diffusion.config.predict_xstart:
-            predicted = self._at(np.sqrt(1 / kept), t) * x_t - self._at(np.sqrt(1 / kept - 1), t) * target
+        predicted = self._x0(target, x_t, t)
         true_mean = coef1 * x0 + coef2 * x_t
         mean = coef1 * predicted + coef2 * x_t
         low = self._at(schedule.posterior_log_variance_clipped, t)

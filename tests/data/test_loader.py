@@ -41,3 +41,13 @@ def test_chosen_rows_are_those_of_the_whole_batch(dataset):
         assert part[step].ids == [whole[step].ids[0], whole[step].ids[2]]
         np.testing.assert_array_equal(part[step].images, whole[step].images[[0, 2]])
         np.testing.assert_array_equal(part[step].masks, whole[step].masks[[0, 2]])
+
+
+def test_stronger_variants_are_drawn_by_the_seed_the_step_and_the_place_in_the_batch(dataset):
+    given = {"augmented": True, "strength": 0.5, "hair": 0.5}
+    whole, part = Batches(dataset, 3, seed=0, **given), Batches(dataset, 3, seed=0, rows=[2], **given)
+    plain, hairless = Batches(dataset, 3, seed=0, augmented=True), Batches(dataset, 3, 0, True, strength=0.5)
+    np.testing.assert_array_equal(part[1].images, whole[1].images[[2]])
+    np.testing.assert_array_equal(part[1].masks, whole[1].masks[[2]])
+    assert (whole[1].masks != plain[1].masks).any()
+    assert any((whole[step].images != hairless[step].images).any() for step in range(3))

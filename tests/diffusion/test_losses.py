@@ -55,9 +55,9 @@ def reference(options, target, variance, cal, mask, noise, x_t, t):
     return {"diff": diff, "vb": bound, "diffusion": diff + bound, "cal": cal_loss}
 
 
-def case(learned=True, **options):
+def case(learned=True, dice_weight=0.0, **options):
     rng = np.random.default_rng(0)
-    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100, **options)))
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100, **options)), dice_weight)
     mask = rng.integers(-1, 2, SHAPE).astype(np.float32)  # -1 and 1 are the open ends of the likelihood
     noise = rng.standard_normal(SHAPE, dtype=np.float32)
     truth = mask if options.get("predict_xstart") else noise
@@ -196,3 +196,63 @@ def test_a_divergence_that_overflows_does_not_reach_the_likelihood_of_the_first_
     assert not np.isfinite(losses.vb.numpy()[T == 1]).any()
     if name == "target":
         assert np.isfinite(jt.grad(losses.vb.sum(), variables["variance"]).numpy()[T == 0]).all()
+
+
+def soft_dice(options, target, mask, x_t, t):
+    """The soft Dice loss as Milletari et al. write it, with a pixel in both for empty masks; float64, one sample."""
+    kept = np.prod(1 - np.linspace(1e-3, 0.2, 100)[: t + 1])
+    p = target if options.get("predict_xstart") else (x_t - np.sqrt(1 - kept) * target) / np.sqrt(kept)
+    dice = [(2 * (a * b).sum() + 1) / ((a * a).sum() + (b * b).sum() + 1) for a, b in zip(p, mask)]
+    return (1 - np.mean(dice)) * (1 if options.get("predict_xstart") else kept)
+
+
+@pytest.mark.parametrize("options", [{"predict_xstart": True}, {}, {"use_kl": True}, {"learned": False}], ids=str)
+def test_a_weighted_dice_loss_is_added_and_everything_else_stays(options):
+    loss, given = case(dice_weight=0.5, **options)
+    losses, variables = compute(loss, given)
+    without, _ = compute(case(**options)[0], given)
+    assert without.dice is None
+    for index, t in enumerate(T):
+        sample = {name: value for name, value in row(given, index).items() if name in ("target", "mask", "x_t")}
+        expected = soft_dice(options, **sample, t=t)
+        assert losses.dice.numpy()[index] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    added = losses.diffusion.numpy() - without.diffusion.numpy()
+    np.testing.assert_allclose(added, 0.5 * losses.dice.numpy(), rtol=1e-2, atol=1e-4)
+    np.testing.assert_array_equal(losses.diff.numpy(), without.diff.numpy())
+    np.testing.assert_array_equal(losses.cal.numpy(), without.cal.numpy())
+    slope = jt.grad(losses.dice.sum(), variables["target"]).numpy()
+    step, pixel = 1e-5, (0, 3, 2)
+    for index, t in enumerate(T):
+        values = []
+        for sign in (1, -1):
+            sample = {name: value for name, value in row(given, index).items() if name in ("target", "mask", "x_t")}
+            sample["target"][pixel] += sign * step
+            values.append(soft_dice(options, **sample, t=t))
+        expected = (values[0] - values[1]) / (2 * step)
+        np.testing.assert_allclose(slope[(index, *pixel)], expected, rtol=1e-2, atol=1e-5)
+
+
+def test_the_dice_loss_of_channels_is_their_mean_and_that_of_an_empty_mask_goes_to_zero():
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100, predict_xstart=True)), dice_weight=1.0)
+    mask = np.zeros((1, 2, 4, 4), np.float32)
+    mask[0, 0, :2] = 1
+    for wrong, expected in ((0.0, 0.0), (1.0, (8 / 9 + 16 / 17) / 2)):
+        target = jt.array(np.concatenate([(1 - wrong) * mask[:, :1], mask[:, 1:] + np.float32(wrong)], 1))
+        prediction = SimpleNamespace(target=target, variance=None, cal=jt.array(mask))
+        losses = loss(prediction, jt.array(mask), jt.array(mask), jt.array(mask), np.array([5]))
+        assert losses.dice.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_dice_gradient_of_predicted_noise_is_bounded_where_there_is_little_signal():
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=1000)), dice_weight=1.0)
+    rng = np.random.default_rng(0)
+    mask = np.zeros((4, 1, 16, 16), np.float32)
+    mask[:, :, 4:10, 5:12] = 1
+    noise, t = rng.standard_normal(mask.shape, dtype=np.float32), np.array([10, 300, 700, 999])
+    target = jt.array(noise + np.float32(0.1) * rng.standard_normal(mask.shape, dtype=np.float32))
+    prediction = SimpleNamespace(target=target, variance=None, cal=jt.array(mask))
+    losses = loss(prediction, jt.array(mask), jt.array(noise), jt.array(loss.noisy(mask, noise, t)), t)
+    lengths = np.linalg.norm(jt.grad(losses.dice.sum(), target).numpy().reshape(4, -1), axis=1)
+    assert np.isfinite(lengths).all()
+    assert lengths.max() < 1
+    assert lengths[3] < lengths[2] < lengths[1]

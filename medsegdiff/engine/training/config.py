@@ -24,6 +24,7 @@ class TrainingConfig:
         precision: what convolutions, linear layers and attention compute in: "fp32", "bf16" or "fp16"; weights and
             everything else are float32
         fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
+        dice_weight: how much of a soft Dice loss of the predicted mask is added to the diffusion loss; 0: none
         lr: learning rate of AdamW
         lr_schedule: "constant", or the curve on which the learning rate falls to 0, "linear" or "cosine"; empty:
             linear if lr_anneal_steps is given, else constant
@@ -49,6 +50,7 @@ class TrainingConfig:
     use_checkpoint: bool = False
     precision: str = "fp32"
     fp16_scale_growth: float = 1e-3
+    dice_weight: float = 0.0
     lr: float = 1e-4
     lr_schedule: str = ""
     lr_anneal_steps: int = 0
@@ -67,7 +69,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "batch_size", "log_interval", "save_interval")
-        _at_least(self, 0, "lr", "weight_decay", "lr_anneal_steps", "warmup_steps", "clip_grad", "keep")
+        _at_least(self, 0, "lr", "weight_decay", "lr_anneal_steps", "warmup_steps", "clip_grad", "dice_weight", "keep")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)}")
         if not 0 <= self.fp16_scale_growth <= 1:

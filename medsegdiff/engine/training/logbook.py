@@ -14,15 +14,17 @@ from medsegdiff.engine.training.board import Board
 from medsegdiff.runtime.files import fsync, replacing, writing
 
 _LOSSES = ("loss", "loss_diff", "vb", "loss_cal")
+_PARTS = ("", "_q0", "_q1", "_q2", "_q3")
 COLUMNS = (
     "step",
     "samples",
-    *(f"{name}{suffix}" for name in _LOSSES for suffix in ("", "_q0", "_q1", "_q2", "_q3")),
+    *(f"{name}{part}" for name in _LOSSES for part in _PARTS),
     "grad_norm",
     "param_norm",
     "skipped",
 )
 VALIDATION_COLUMNS = ("val_dice",)
+DICE_COLUMNS = tuple(f"loss_dice{part}" for part in _PARTS)
 
 
 class Logbook:
@@ -30,11 +32,12 @@ class Logbook:
 
     `_q0` to `_q3` are means over the samples whose timestep fell into that quarter of the schedule;
     a quarter that no sample fell into is left empty. `skipped` counts steps left out of the means.
+    A training that is `validated`, or has a `dice` loss, has columns for these after the published ones.
     """
 
-    def __init__(self, out: Path, tensorboard: bool, validated: bool = False) -> None:
+    def __init__(self, out: Path, tensorboard: bool, validated: bool = False, dice: bool = False) -> None:
         self.path = out / "log.csv"
-        self.columns = [*COLUMNS, *(VALIDATION_COLUMNS if validated else ())]
+        self.columns = [*COLUMNS, *(VALIDATION_COLUMNS if validated else ()), *(DICE_COLUMNS if dice else ())]
         self.row = 0
         """The step of the last row."""
         self._sums: dict[str, list[float]] = {}
@@ -110,11 +113,12 @@ class Logbook:
 
         The validation of step `validated`, which may lie after that row, is not done again.
 
-        Columns that the file has and this run has not are kept.
+        Columns that the file or those sums have and this run has not are kept.
         """
         self._sums, self.row = {name: list(values) for name, values in pending.items()}, row
         if self._board is not None:
             self._board.first = max(row, validated) + 1
+        self.columns += [name for name in pending if name not in self.columns]
         if not self.path.exists():
             return
         # A line that a crash cut short lacks its end.

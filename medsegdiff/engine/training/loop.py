@@ -75,9 +75,10 @@ def _follow(config: RunConfig, dataset: Dataset) -> Path:
 
 
 def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
-    training = config.training
+    training, data = config.training, config.data
     rows = rows_of(processes.rank(), training.batch_size, training.microbatch)
-    return Batches(dataset, training.batch_size, training.seed, config.data.augment, rows.tolist())
+    augmentation = {"augmented": data.augment, "strength": data.augment_strength, "hair": data.augment_hair}
+    return Batches(dataset, training.batch_size, training.seed, rows=rows.tolist(), **augmentation)
 
 
 def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, saved: bool = False) -> bool:
@@ -101,7 +102,8 @@ class _Run:
         self.trainer = Trainer(config)
         self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
         self.progress = Progress()
-        self.logbook = Logbook(out, config.training.tensorboard, self.validator is not None)
+        training = config.training
+        self.logbook = Logbook(out, training.tensorboard, self.validator is not None, training.dice_weight > 0)
         self.journal = Journal(out)
         self.batches = _own_batches(config, dataset)
         self.saved = -1

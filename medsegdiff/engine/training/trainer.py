@@ -31,7 +31,7 @@ class StepResult(NamedTuple):
     """What one training step measured."""
 
     losses: dict[str, np.ndarray]
-    """(N,) each: loss_diff, vb (where the variance is learned), loss (their sum), loss_cal."""
+    """(N,) each: loss_diff, vb (where the variance is learned), loss (their sum), loss_cal; loss_dice if asked for."""
     t: np.ndarray
     """(N,) timesteps."""
     total: float
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
     """Losses of a batch, and which way is down."""
 
     losses: dict[str, np.ndarray]
-    """(N,) each: loss_diff, vb (where the variance is learned), loss, loss_cal."""
+    """(N,) each: as `StepResult.losses`."""
     total: float
     """The scalar that is descended."""
     gradients: dict[str, Any]
@@ -69,7 +69,7 @@ class Trainer:
         self.state = weights.state(self.network)
         self.parameters = weights.parameters(self.network)
         self.diffusion = Diffusion(config.diffusion)
-        self.loss = TrainingLoss(self.diffusion)
+        self.loss = TrainingLoss(self.diffusion, training.dice_weight)
         self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
         rates = training.ema_rates if processes.rank() == 0 else []
@@ -178,6 +178,8 @@ class Trainer:
         named = {"loss": losses.diffusion, "loss_diff": losses.diff, "loss_cal": losses.cal}
         if losses.vb is not None:
             named["vb"] = losses.vb
+        if losses.dice is not None:
+            named["loss_dice"] = losses.dice
         return named, losses.total(jt.array(importance))
 
     def smoothed(self) -> dict[str, Any]:

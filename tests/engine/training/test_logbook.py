@@ -112,3 +112,18 @@ def test_a_log_cut_short_before_its_first_row_begins_anew(tmp_path, torn):
     (row,) = rows(tmp_path)
     assert list(row) == list(COLUMNS)
     assert row["loss"] == "1"
+
+
+def test_a_dice_loss_has_columns_and_its_sums_outlive_a_training_without(tmp_path):
+    book = Logbook(tmp_path, tensorboard=False, dice=True)
+    book.add({"loss_dice": np.array([0.5, 0.25])}, np.array([0, 99]), 100, {})
+    saved = book.state()
+    book.write(1, 2)
+    (row,) = rows(tmp_path)
+    assert list(row) == [*COLUMNS, "loss_dice", *(f"loss_dice_q{q}" for q in range(4))]
+    assert (row["loss_dice"], row["loss_dice_q0"], row["loss_dice_q3"]) == ("0.375", "0.5", "0.25")
+    (tmp_path / "log.csv").unlink()
+    resumed = Logbook(tmp_path, tensorboard=False)
+    resumed.resume(0, saved)
+    resumed.write(1, 2)
+    assert rows(tmp_path)[0]["loss_dice"] == "0.375"

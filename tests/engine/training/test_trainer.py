@@ -305,3 +305,13 @@ def test_the_network_is_computed_in_the_precision_of_the_training(config, discs,
     assert set(precisions_seen) == {"bf16"}
     assert kinds == {"float32"}
     assert precision.current() == "fp32"
+
+
+def test_a_dice_weight_trains_and_is_told(config, discs):
+    trainer = Trainer(with_training(config, dice_weight=0.5))
+    losses = trainer.train_step(Batches(discs, 2, seed=0)[0]).losses
+    np.testing.assert_allclose(
+        losses["loss"], losses["loss_diff"] + losses["vb"] + 0.5 * losses["loss_dice"], rtol=1e-4
+    )
+    assert (losses["loss_dice"] > 0).all()
+    assert "loss_dice" not in Trainer(config).train_step(Batches(discs, 2, seed=0)[0]).losses
