@@ -6,6 +6,7 @@ from medsegdiff.kernels.convolution import Packed, conv2d, conv2d_reference
 from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
+from tests.processor import BF16, needs_bf16
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
@@ -93,6 +94,7 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
         assert_close(grad, other)
 
 
+@needs_bf16
 @pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES[2:], ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
 def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel):
     """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
@@ -115,7 +117,7 @@ def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel)
     assert abs(y.numpy() - wanted).max() > 1e-4  # it was bfloat16
 
 
-@pytest.mark.parametrize("inside", ["fp32", "bf16"])
+@pytest.mark.parametrize("inside", ["fp32", BF16])
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
 def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
     (x, weight, *_), _ = given((4, *shape[1:]), outputs, kernel)
@@ -127,6 +129,7 @@ def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
             np.testing.assert_array_equal(part.numpy(), whole[rows])
 
 
+@needs_bf16
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES[:2])
 def test_large_maps_stay_float32_in_bfloat16(shape, outputs, kernel):
     """There Winograd's transform is faster, and exact to float32's rounding."""
@@ -146,10 +149,9 @@ def test_no_gradient_is_computed_for_an_input_without_one():
     assert_close(grad.numpy(), numeric.conv2d_gradients(x.numpy(), weight.numpy(), dy, padding=1)[1])
 
 
+@needs_bf16
 @pytest.mark.parametrize("change", ["assign", "update"])
 def test_packed_weights_follow_the_weights(change):
-    if precision.unavailable("bf16"):
-        pytest.skip(precision.unavailable("bf16"))  # only bfloat16 weights are kept
     (x, first, *_), _ = given((1, 32, 9, 9), 32)
     x, weight, packed = jt.array(np.float32(x)), jt.array(np.float32(first)), Packed()
 
@@ -167,6 +169,7 @@ def test_packed_weights_follow_the_weights(change):
     assert packed._value is not kept
 
 
+@needs_bf16
 def test_packed_weights_follow_the_precision():
     (x, weight, *_), _ = given((1, 8, 9, 9), 16)
     x, weight, packed = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed()
@@ -176,9 +179,8 @@ def test_packed_weights_follow_the_precision():
             assert_close(conv2d(x, weight, padding=1, packed=packed).numpy(), exact, tolerance)
 
 
+@needs_bf16
 def test_weights_that_were_taken_live_on_packed():
-    if precision.unavailable("bf16"):
-        pytest.skip(precision.unavailable("bf16"))
     (x, weight, *_), _ = given((2, 32, 9, 9), 48)
     x, weight, whole, alone = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed(), Packed()
     alone.take(jt.array(weight.numpy()))

@@ -10,6 +10,7 @@ from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.backend import jt
 from tests.nn.filled import arrays_of, fill
+from tests.processor import needs_bf16
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 EVERYTHING = {
@@ -202,10 +203,9 @@ def test_names_and_shapes_are_the_published_ones(case, options):
         assert sum(np.prod(value.shape) for value in weights.parameters(network).values()) == 98_686_210
 
 
+@needs_bf16
 @pytest.mark.parametrize("kind", ["new", "v1-32", "everything"])
 def test_a_narrowed_network_says_the_same_in_bfloat16(networks, kind):
-    if precision.unavailable("bf16"):
-        pytest.skip(precision.unavailable("bf16"))
     network = networks(kind)
     network.eval()
     image, mask, t, label = inputs(network)
