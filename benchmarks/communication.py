@@ -68,7 +68,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         diffusion=DiffusionConfig(diffusion_steps=100),
         training=TrainingConfig(batch_size=options.batch_size),
     )
-    check_shares(config.training)
+    check_shares(config)
     trainer, batch = Trainer(config), noise_batch(config, 0)
     trainer.train_step(batch)
     sums = noted_sums(lambda: trainer.train_step(batch)) if processes.count() > 1 else []

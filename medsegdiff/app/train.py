@@ -39,7 +39,7 @@ def run(options: Any) -> int:
 
 def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, say what that takes."""
-    check_shares(config.training)
+    check_shares(config)
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
     for option, value, has in (

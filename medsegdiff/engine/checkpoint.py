@@ -1,4 +1,4 @@
-"""Checkpoints: whole folders `step-000123/`, checked when read.
+"""Checkpoints: whole folders `step-000123/` of finite numbers, checked when written and when read.
 
 `state.json` holds the checksums of the other files and, in its last line, one of itself.
 """
@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from medsegdiff import __version__
 from medsegdiff.engine.config import RunConfig
+from medsegdiff.engine.finite import REMEDY, broken
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing
 
@@ -61,9 +62,13 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
     Later ones stay: damaged ones, if training went on from before them, which count for nothing.
 
     Raises:
-        InputError: the disk is full or read-only; the checkpoints that were there stay whole.
+        InputError: the disk is full or read-only, or an array is not finite; the checkpoints that were there stay
+            whole.
     """
     path = out / f"step-{checkpoint.step:06d}"
+    for group, arrays in checkpoint.arrays.items():
+        if found := broken(arrays):
+            raise InputError(f"{path / group}.safetensors: not saved: {found}; {REMEDY}")
     with replacing(path) as beside:
         beside.mkdir()
         for group, arrays in checkpoint.arrays.items():
@@ -166,7 +171,7 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
     """Read the checkpoint folder `path`, all groups of arrays or only `groups`.
 
     Raises:
-        InputError: a file is missing or is not what was written.
+        InputError: a file is missing, is not what was written, or holds an array that is not finite.
     """
     state = read_state(path)
     checksums: Mapping[str, str] = state["checksums"]
@@ -183,11 +188,17 @@ def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarr
     try:
         if _digest(file) != checksums.get(file.name):
             raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
-        return load_file(file)
+        return _finite(load_file(file), file)
     except FileNotFoundError:
         raise InputError(f"{file}: missing; use another checkpoint") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); use another checkpoint") from None
+
+
+def _finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    if found := broken(arrays):
+        raise InputError(f"{file}: cannot be used: {found}; use another checkpoint")
+    return arrays
 
 
 def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
@@ -219,7 +230,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
         which: "ema" (the first average) or "model" (the raw weights)
 
     Raises:
-        InputError: nothing is there, it is damaged, or it is of another kind.
+        InputError: nothing is there, it is damaged, not finite, or of another kind.
     """
     if path.is_file():
         return _load_file(path)
@@ -252,4 +263,4 @@ def _load_file(path: Path) -> Weights:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
     except (SafetensorError, ValueError, OSError):
         raise InputError(f"{path}: damaged or not a .safetensors file") from None
-    return Weights(RunConfig.from_flat(options), arrays, str(path))
+    return Weights(RunConfig.from_flat(options), _finite(arrays, path), str(path))

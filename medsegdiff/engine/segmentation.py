@@ -43,15 +43,27 @@ class Segmentation(NamedTuple):
     """(K, M, S, S) float32 in [0, 1]: the members, where they were asked for; else K = 0."""
 
 
-def network_denoise(network: MedSegDiff, condition: Condition, inside: str = "fp32") -> samplers.Denoise:
-    """The denoise function, of NumPy arrays, that samplers see; the network computes in precision `inside`."""
+def network_denoise(
+    network: MedSegDiff, condition: Condition, inside: str = "fp32", names: Sequence[str] = ()
+) -> samplers.Denoise:
+    """The denoise function, of NumPy arrays, that samplers see; the network computes in precision `inside`.
+
+    It raises `InputError` where a prediction is not finite, with the name of the row's image if `names` are given.
+    """
 
     def denoise(mask_t: np.ndarray, t: float) -> Output:
         times = jt.array(np.full(len(mask_t), t, np.float32))
         with jt.no_grad(), precision.using(inside):
             prediction = network.denoise(jt.array(mask_t), times, condition)
             jt.sync([value for value in prediction if value is not None])
-        return Output(*(None if value is None else value.numpy() for value in prediction))
+        output = Output(*(None if value is None else value.numpy() for value in prediction))
+        broken = [~np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in output if value is not None]
+        rows = np.flatnonzero(np.any(broken, axis=0))
+        if len(rows):
+            image = f"{names[rows[0]]}: " if names else ""
+            remedy = "use another checkpoint" + ("" if inside == "fp32" else ", or --precision fp32")
+            raise InputError(f"{image}what the network predicts is not finite, which makes no mask; {remedy}")
+        return output
 
     return denoise
 
@@ -125,9 +137,15 @@ class Segmenter:
         return condition
 
     def states(
-        self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int]
+        self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int], names: Sequence[str] = ()
     ) -> Iterator[samplers.State]:
-        """Sample one mask for each row of `condition`; its noise is named by (seed, id, member) alone."""
+        """Sample one mask for each row of `condition`; its noise is named by (seed, id, member) alone.
+
+        `names` are the images', where they are others than `noise_ids`.
+
+        Raises:
+            InputError: the network predicts what is not finite.
+        """
         config, sampling = self.network.config, self.sampling
         shape = (config.mask_channels, config.image_size, config.image_size)
 
@@ -137,7 +155,7 @@ class Segmenter:
             streams = (generator(sampling.seed, "mask", i, m, draw) for i, m in zip(noise_ids, members))
             return np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
-        denoise = network_denoise(self.network, condition, sampling.precision)
+        denoise = network_denoise(self.network, condition, sampling.precision, names or noise_ids)
         if sampling.sampler == "ddpm":
             return samplers.ddpm(denoise, self.diffusion, noise)
         if sampling.sampler == "ddim":
@@ -172,7 +190,7 @@ class Segmenter:
             chosen: the images to segment, by their place among `ids`; None: all
 
         Raises:
-            InputError: noise is to be shuffled and there is one image only.
+            InputError: noise is to be shuffled and there is one image only, or the network predicts what is not finite.
         """
         noise_of = self._noise_names(ids)
         waiting = iter([(index, ids[index]) for index in (range(len(ids)) if chosen is None else chosen)])
@@ -225,7 +243,7 @@ class Segmenter:
         with jt.no_grad():
             condition = Condition.join([one.condition for one in chosen]).take([index[id(one)] for one, _ in rows])
         names, members = [one.id for one, _ in rows], [member for _, member in rows]
-        states = self.states(condition, [noise_of[name] for name in names], members)
+        states = self.states(condition, [noise_of[name] for name in names], members, names)
         last = samplers.final(states, on_step and (lambda state: on_step(names, members, state)))
         for row, (one, _) in enumerate(rows):
             x, cal = last.x[row : row + 1], last.cal[row : row + 1]

@@ -91,6 +91,11 @@ class NetworkConfig:
         return self.num_classes - 1
 
     @property
+    def deepest_size(self) -> int:
+        """Height and width of the conditioning network's deepest maps, in pixels."""
+        return self.image_size // 32
+
+    @property
     def in_channels(self) -> int:
         """Input channels of the denoiser: the image's and the noisy mask's."""
         return self.image_channels + self.mask_channels

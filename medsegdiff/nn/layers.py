@@ -170,11 +170,18 @@ class BatchNorm2d(nn.Module):
         self.running_var = jt.ones((width,)).stop_grad()
 
     def execute(self, x: Var) -> Var:
-        """(N, width, H, W), same shape out; in training mode the running statistics move."""
+        """(N, width, H, W), same shape out; in training mode the running statistics move.
+
+        Raises:
+            ValueError: in training mode, there is one value a channel, over all processes: its norm is always 0.
+        """
         if not self.is_training():
             scale = self.weight / jt.sqrt(self.running_var + EPS)
             shift = self.bias - self.running_mean * scale
             return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+        count = x.numel() // x.shape[1] * processes.count()
+        if count < 2:
+            raise ValueError(f"batch norm cannot train on one value a channel, shape {tuple(x.shape)}")
         if processes.count() > 1:
             mean, variance = joint_moments(x)
             y = joint_batch_norm(x, self.weight, self.bias, mean, variance)
@@ -182,8 +189,7 @@ class BatchNorm2d(nn.Module):
         else:
             y, mean, variance = batch_norm(x, self.weight, self.bias)
         if self.tracking:
-            count = x.numel() // x.shape[1] * processes.count()
-            self._track(mean, variance * (count / max(count - 1, 1)))
+            self._track(mean, variance * (count / (count - 1)))
         return y
 
     def _track(self, mean: Var, variance: Var) -> None:

@@ -85,6 +85,21 @@ class Unreadable(Discs):
         return super().image(index)
 
 
+def break_a_weight(out):
+    """Process 1 alone finds a weight that is not finite, as a faulty machine makes it."""
+    descend = Trainer.descend
+
+    def broken(trainer, *given):
+        norms = descend(trainer, *given)
+        if processes.rank() == 1 and trainer.step == DEATH:
+            bias = trainer.state["out.2.bias"]
+            bias.assign(bias + float("nan"))
+            norms["param_norm"] = float("nan")
+        return norms
+
+    Trainer.descend = broken
+
+
 def die_in_a_step(out):
     """Process 1 is killed within a step; the others then wait for it."""
     step = Trainer.measure
@@ -101,6 +116,7 @@ def die_in_a_step(out):
 KINDS = {
     "rich": (rich, Discs),
     "killed": (rich, Discs),
+    "broken": (rich, Discs),
     "parts": (in_parts, Discs),
     "spoilt": (lambda out: with_training(rich(out), steps=6), Spoilt),
     "unreadable": (rich, Unreadable),
@@ -121,6 +137,8 @@ def train(kind, out):
     try:
         if kind == "killed":
             die_in_a_step(out)
+        if kind == "broken":
+            break_a_weight(out)
         data = dataset()
         loop.train(configure(out), data, data)
     finally:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.data.phantom import write_isic
+from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.runtime import machine
 from medsegdiff.runtime.backend import jt
 
@@ -133,6 +134,10 @@ def test_a_bad_dataset_is_named_and_nothing_is_left_behind(spoil, isic, tmp_path
         (["--class-cond", "True"], "--class-cond True"),
         (["--image-channels", "4"], "--image-channels 4"),
         (["--precision", "half"], "--precision half: must be one of fp32, bf16, fp16"),
+        (["--batch-size", "1"], "--batch-size 1: batch norm cannot train on one image of 32 x 32 pixels"),
+        (["--microbatch", "7"], "--batch-size 8, --microbatch 7: the last part is one image"),
+        (["--microbatch", "1", "--dry-run"], "--microbatch 1: batch norm"),
+        (["--lr", ".inf"], "--lr inf: must be finite"),
     ],
 )
 def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):
@@ -185,6 +190,25 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_named(trained, pha
     assert train(phantoms, trained, "--num-res-blocks", "2", "--steps", "2") == 2
     assert "--num-res-blocks 1, not 2" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.e2e
+def test_weights_that_break_are_an_error_in_training_and_in_sampling(trained, phantoms, tmp_path, capsys, monkeypatch):
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    assert train(phantoms, out, "--lr", "1e38") == 2
+    (complaint,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert complaint.startswith("error: step 1: training has broken the weights: ")
+    assert checkpoints.list_checkpoints(out) == []
+
+    spoilt = checkpoints.load(trained / "step-000001")
+    next(iter(spoilt.arrays["ema-0.9999"].values())).flat[0] = float("nan")
+    monkeypatch.setattr(checkpoints, "broken", lambda arrays: "")
+    checkpoints.save(out, spoilt)
+    monkeypatch.undo()
+    assert main(["sample", "--model-path", str(out), "--data-dir", str(phantoms), "--out-dir", str(masks)]) == 2
+    (complaint,) = capsys.readouterr().err.splitlines()
+    assert complaint.startswith(f"error: {out / 'step-000001' / 'ema-0.9999.safetensors'}: cannot be used: ")
+    assert not masks.exists()
 
 
 @contextlib.contextmanager

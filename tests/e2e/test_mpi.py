@@ -150,6 +150,15 @@ def test_an_error_of_one_process_ends_the_job_with_one_line(folder):
     assert "Traceback" not in done.stderr
 
 
+def test_a_weight_that_breaks_in_one_process_ends_the_job_with_one_line(folder):
+    out = folder / "broken"
+    done = run([*MPIRUN, *sharing(f"broken={out}")], expect=2)
+    (complaint,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert f"error: step {DEATH}: training has broken the weights: out.2.bias is not finite" in complaint
+    assert "Traceback" not in done.stderr
+    assert [int(path.name[5:]) for path in checkpoints.list_checkpoints(out)] == [DEATH // 5 * 5]
+
+
 @pytest.fixture(scope="module")
 def isic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("isic")

@@ -124,6 +124,49 @@ def test_what_is_no_checkpoint_is_named(tmp_path, spaces):
         assert str(path) in str(caught.value)
 
 
+def spoilt(arrays, value=np.nan):
+    return {**arrays, "a.bias": np.float32([1, value])}
+
+
+@pytest.mark.parametrize("group", ["model", "ema-0.9999", "optimizer"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_neither_saved_nor_a_reason_to_remove_what_is(run, spaces, group, value):
+    arrays = {"model": spaces.model, "ema-0.9999": spaces.other, "optimizer": {}}
+    arrays[group] = spoilt(spaces.model, value)
+    with pytest.raises(InputError, match=rf"step-000012/{group}.safetensors: not saved: a.bias is not finite; lower"):
+        checkpoints.save(run, Checkpoint(12, CONFIG, arrays, {}), keep=1)
+    assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+@pytest.fixture
+def from_before(run, spaces, monkeypatch):
+    """A run whose newest checkpoint was written when nothing was checked."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "broken", lambda arrays: "")
+        arrays = {"model": spoilt(spaces.model), "ema-0.9999": spaces.other, "optimizer": {}}
+        checkpoints.save(run, Checkpoint(12, CONFIG, arrays, {}))
+    return run
+
+
+def test_a_checkpoint_that_is_not_finite_counts_as_damaged(from_before, spaces):
+    found, complaints = checkpoints.load_newest(from_before)
+    assert found.step == 10
+    (complaint,) = complaints
+    assert complaint.endswith(
+        "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint"
+    )
+    with pytest.raises(InputError, match=r"a\.bias is not finite"):
+        checkpoints.load_weights(from_before, "model")
+    np.testing.assert_array_equal(checkpoints.load_weights(from_before).arrays["a.bias"], spaces.other["a.bias"])
+
+
+def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path, spaces):
+    path = tmp_path / "weights.safetensors"
+    save_file(spoilt(spaces.model), path, metadata={"config": json.dumps(CONFIG.flat())})
+    with pytest.raises(InputError, match=r"weights\.safetensors: cannot be used: a\.bias is not finite"):
+        checkpoints.load_weights(path)
+
+
 def test_a_failed_write_leaves_the_older_checkpoint_and_no_trace(run, spaces, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

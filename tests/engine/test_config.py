@@ -126,3 +126,11 @@ def test_members_are_a_number_or_a_range(members, ends):
 def test_other_members_are_refused(members):
     with pytest.raises(InputError, match="--members"):
         SamplingConfig(members=members)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_grad"])
+def test_an_infinite_number_is_refused(name):
+    with pytest.raises(InputError, match=rf"^--{name.replace('_', '-')} inf: must be finite$"):
+        TrainingConfig(**{name: float("inf")})
+    with pytest.raises(InputError, match="-1: must not be negative"):
+        TrainingConfig(**{name: -1})

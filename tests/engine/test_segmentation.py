@@ -6,6 +6,7 @@ import pytest
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.kernels.precision import unavailable
+from medsegdiff.nn import weights
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.errors import InputError
@@ -201,3 +202,25 @@ def test_chosen_images_are_segmented_as_among_all(network, discs, config):
         assert [result.id for result in part] == [discs.ids[1], discs.ids[3]]
         for result in part:
             np.testing.assert_array_equal(result.members, whole[result.id].members)
+
+
+@pytest.mark.parametrize("version", ["new", "v1"])
+@pytest.mark.parametrize(
+    "part", ["out.2.bias", "hwm.conv_blocks_context.0.blocks.0.conv.weight", "input_blocks.0.0.weight"]
+)
+def test_a_prediction_that_is_not_finite_is_no_mask_and_its_image_is_named(discs, config, version, part):
+    network = active(dataclasses.replace(config.network, version=version))
+    weight = weights.state(network)[part]
+    weight.assign(weight + float("nan"))
+    for control in ("", "shuffle-noise"):
+        with pytest.raises(InputError, match=r"^disc-0: what the network predicts is not finite.*another checkpoint$"):
+            run(network, discs, config, control=control)
+
+
+def test_one_image_among_several_is_the_one_that_is_named(network, discs, config):
+    def image(index):
+        return discs.image(index) * np.float32(np.nan if index == 2 else 1)
+
+    segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, members=1, batch_size=4))
+    with pytest.raises(InputError, match=r"^disc-2: "):
+        list(segmenter.segment(discs.ids[:4], image))

@@ -78,6 +78,15 @@ def test_batch_norm_in_training_moves_its_statistics_with_the_unbiased_variance(
         np.testing.assert_allclose(arrays_of(layer)["running_var"], variance, rtol=1e-5)
 
 
+def test_batch_norm_does_not_train_on_one_value_a_channel():
+    layer = BatchNorm2d(3)
+    layer.train()
+    with pytest.raises(ValueError, match=r"one value a channel, shape \(1, 3, 1, 1\)"):
+        layer(jt.ones((1, 3, 1, 1)))
+    layer.eval()
+    assert layer(jt.ones((1, 3, 1, 1))).shape == [1, 3, 1, 1]
+
+
 def test_batch_norm_in_evaluation_uses_its_statistics_and_leaves_them():
     layer, x = fill(BatchNorm2d(3)), maps(2, 3, 4, 5)
     before = arrays_of(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from medsegdiff.kernels.precision import PRECISIONS
@@ -140,5 +141,6 @@ class ValidationConfig:
 def _at_least(config: object, least: int, *names: str) -> None:
     wanted = "must not be negative" if not least else f"must be at least {least}"
     for name in names:
-        if not getattr(config, name) >= least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: {wanted}")
+        value = getattr(config, name)
+        if not least <= value < math.inf:
+            raise InputError(f"--{name.replace('_', '-')} {value}: {wanted if value < least else 'must be finite'}")

@@ -22,7 +22,7 @@ from medsegdiff.engine.training.interruption import Interrupted, held_back, stop
 from medsegdiff.engine.training.journal import Journal
 from medsegdiff.engine.training.logbook import Logbook
 from medsegdiff.engine.training.provenance import provenance
-from medsegdiff.engine.training.shares import rows_of
+from medsegdiff.engine.training.shares import check_shares, rows_of
 from medsegdiff.engine.training.trainer import StepResult, Trainer
 from medsegdiff.engine.training.validation import SAMPLES, Abandoned, Progress, Validator, write_picture
 from medsegdiff.kernels import precision
@@ -48,9 +48,11 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
 
     Raises:
         InputError: the output folder cannot be used or holds another configuration's checkpoints, this machine lacks
-            the precision, or the losses or gradients of many steps in a row were not finite.
-        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written.
+            the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
+            gradients of all steps, or of many in a row, were not.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written, if anything was learnt.
     """
+    check_shares(config)
     precision.check(config.training.precision)
     if processes.rank():
         return _follow(config, dataset)
@@ -190,6 +192,11 @@ class _Run:
         """Whether validation has not improved for too long."""
         return 0 < self.config.validation.patience <= self.progress.stale
 
+    @property
+    def learnt(self) -> bool:
+        """Whether any step was not skipped."""
+        return self.trainer.optimiser.count > 0
+
     def steps(self, requests: list[int]) -> None:
         """Train until the last step, a stop request or the end of patience.
 
@@ -210,7 +217,13 @@ class _Run:
                 self._note(result)
                 bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
                 bar.update()
-        if self.saved != trainer.step:
+        if not requests and not self.learnt:
+            remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
+            raise InputError(
+                f"step {trainer.step}: nothing is learnt, and nothing saved: the loss or its gradient was not a finite "
+                f"number in any step, at last with the images {', '.join(self._images())}; {remedy}"
+            )
+        if self.learnt and self.saved != trainer.step:
             self._save()
         if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
             self.logbook.write(trainer.step, trainer.step * training.batch_size)
@@ -218,13 +231,17 @@ class _Run:
         if requests:
             raise Interrupted(requests[0])
 
+    def _images(self) -> list[str]:
+        """Those of the last step."""
+        return self.batches.ids(self.trainer.step - 1)
+
     def _note(self, result: StepResult) -> None:
         trainer = self.trainer
         if not result.skipped:
             self.logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
             return
         self.logbook.skip()
-        ids = self.batches.ids(trainer.step - 1)
+        ids = self._images()
         numbers = {"loss": str(result.total), "grad_norm": str(result.norms["grad_norm"])}
         self.journal.note("skip", trainer.step, images=ids, **numbers, loss_scale=trainer.loss_scale.value)
         if trainer.skipped_in_a_row >= MOST_SKIPS:
@@ -234,10 +251,10 @@ class _Run:
             )
 
     def _between(self, requests: list[int]) -> None:
-        """Validation, row and checkpoint, where they are due and not done yet."""
-        training, step = self.config.training, self.trainer.step
+        """Validation, row and checkpoint, where they are due and not done yet; the row alone if nothing is learnt."""
+        training, step, interval = self.config.training, self.trainer.step, self.config.validation.val_interval
         improved = False
-        if self.validator and step % self.config.validation.val_interval == 0 and self.progress.last != step:
+        if self.validator and self.learnt and step % interval == 0 and self.progress.last != step:
             if requests:
                 return
             try:
@@ -248,7 +265,7 @@ class _Run:
             self.logbook.write(step, step * training.batch_size)
         if improved:
             self._keep_best(self._save())
-        elif step % training.save_interval == 0 and self.saved != step:
+        elif self.learnt and step % training.save_interval == 0 and self.saved != step:
             self._save()
 
     def _validate(self, validator: Validator, requests: list[int]) -> bool:

@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.engine.config import RunConfig
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
 
 
-def check_shares(training: TrainingConfig) -> None:
-    """Refuse batches that cannot be cut into equal parts.
+def check_shares(config: RunConfig) -> None:
+    """Refuse batches that cannot be cut into equal parts, or parts that batch norm cannot train on.
 
     Raises:
-        InputError: the batch or the micro-batch is no multiple of the number of processes.
+        InputError: the batch or the micro-batch is no multiple of the number of processes, or what is computed at
+            once, by all processes together, is one value a channel in the deepest map.
     """
-    count = processes.count()
+    training, count = config.training, processes.count()
     for option, value in (("batch-size", training.batch_size), ("microbatch", training.microbatch)):
         if value > 0 and value % count:
             raise InputError(f"--{option} {value}: must be a multiple of the {count} processes that share it")
+    batch, size = training.batch_size, config.network.image_size
+    micro = min(training.microbatch, batch) if training.microbatch > 0 else batch
+    smallest = batch % micro or micro
+    if smallest * config.network.deepest_size**2 > 1:
+        return
+    if micro == batch:
+        cause, remedy = "--batch-size 1", "use at least 2"
+    elif micro == 1:
+        cause, remedy = "--microbatch 1", "use at least 2"
+    else:
+        cause, remedy = f"--batch-size {batch}, --microbatch {micro}: the last part is one image", "use a multiple"
+    raise InputError(
+        f"{cause}: batch norm cannot train on one image of {size} x {size} pixels alone; {remedy}, or --image-size 64"
+    )
 
 
 def rows_of(process: int, batch: int, microbatch: int) -> np.ndarray:

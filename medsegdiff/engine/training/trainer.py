@@ -14,6 +14,7 @@ from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.diffusion.timesteps import make_timesteps
 from medsegdiff.engine.checkpoint import Checkpoint
 from medsegdiff.engine.config import RunConfig
+from medsegdiff.engine.finite import REMEDY, broken
 from medsegdiff.engine.training.learning_rate import learning_rate
 from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.optimiser import AdamW, Average, global_norm
@@ -24,7 +25,11 @@ from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.recompute import set_recomputed
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.randomness import generator
+
+LONGEST = 1e19
+"""The norm of a gradient that can be learnt from: the square of a longer one, a second moment, may be infinite."""
 
 
 class StepResult(NamedTuple):
@@ -39,7 +44,7 @@ class StepResult(NamedTuple):
     norms: dict[str, float]
     """grad_norm before, param_norm after the step."""
     skipped: bool = False
-    """Whether nothing was learnt, as the losses or the gradient are not finite."""
+    """Whether nothing was learnt, as the losses or the gradient are not finite, or it is too long."""
 
 
 class Measured(NamedTuple):
@@ -95,8 +100,12 @@ class Trainer:
     def train_step(self, batch: Batch) -> StepResult:
         """Draw timesteps and noise for `batch`, this process's rows, and descend; the result is that of all rows.
 
-        Where a loss or the gradient is not finite, the step counts but leaves everything that is learnt as it was.
-        Where that may be the loss scale's fault, which is then lowered, it is not counted as skipped in a row.
+        Where a loss or the gradient is not finite, or that is longer than `LONGEST`, the step counts but leaves
+        everything that is learnt as it was. Where that may be the loss scale's fault, which is then lowered, it is not
+        counted as skipped in a row.
+
+        Raises:
+            InputError: a parameter or a running statistic is not finite after the step.
         """
         shape = batch.masks.shape
         rows = self._rows(shape[0])
@@ -107,8 +116,9 @@ class Trainer:
         norm = float(global_norm(measured.gradients).item())
         losses = measured.losses
         healthy = math.isfinite(measured.total) and all(np.isfinite(loss).all() for loss in losses.values())
-        rescaled = healthy and self.loss_scale.update(math.isfinite(norm))
-        if not (healthy and math.isfinite(norm)):
+        usable = norm <= LONGEST
+        rescaled = healthy and self.loss_scale.update(usable)
+        if not (healthy and usable):
             for name, value in buffers.items():
                 self.state[name].update(value)
             jt.sync_all(True)
@@ -117,7 +127,17 @@ class Trainer:
             return StepResult(losses, t, measured.total, {"grad_norm": norm}, skipped=True)
         self.skipped_in_a_row = 0
         self.timesteps.update(t, losses["loss"])
-        return StepResult(losses, t, measured.total, self.descend(measured.gradients, norm))
+        norms = self.descend(measured.gradients, norm)
+        self._check(norms["param_norm"])
+        return StepResult(losses, t, measured.total, norms)
+
+    def _check(self, length: float) -> None:
+        """Refuse weights that are not finite: `length`, the norm of the parameters, tells of them all."""
+        buffers = [value.reshape(-1) for name, value in self.state.items() if weights.is_buffer(name)]
+        if math.isfinite(length) and np.isfinite(jt.concat(buffers).numpy()).all():
+            return
+        if found := broken(weights.to_arrays(self.state)):
+            raise InputError(f"step {self.step}: training has broken the weights: {found}; {REMEDY}")
 
     def measure(
         self, images: np.ndarray, masks: np.ndarray, noise: np.ndarray, t: np.ndarray, importance: np.ndarray

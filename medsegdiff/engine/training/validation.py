@@ -45,7 +45,7 @@ class Progress:
     def take(self, step: int, dice: float) -> bool:
         """Note a validation; whether it is the best so far."""
         self.last, self.stale = step, self.stale + 1
-        if dice <= self.best:
+        if not dice > self.best:
             return False
         self.best, self.best_step, self.stale = dice, step, 0
         return True

@@ -187,6 +187,77 @@ def test_many_skipped_steps_in_a_row_end_training_and_name_the_images(config, di
     assert checkpoints.load_newest(out)[1] == []
 
 
+def contents(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "step-" in str(path)}
+
+
+def test_weights_that_break_stop_the_run_at_once_and_what_was_saved_before_is_left(config, discs):
+    config = with_validation(with_training(config, keep=1, save_interval=1), val_interval=1, val_steps=2)
+    out = Path(config.training.out_dir)
+    train(with_training(config, steps=2), discs, discs)
+    good = contents(out)
+    with pytest.raises(InputError, match=r"^step 3: training has broken the weights: \S+ .*is not finite; lower --lr"):
+        train(with_training(config, lr=1e38), discs, discs)
+    assert contents(out) == good
+    assert events(out)[-1]["reason"].startswith("InputError: step 3: training has broken the weights")
+    train(config, discs, discs)
+    assert final(out).step == 4
+
+
+def test_moments_that_break_are_not_saved(config, discs, monkeypatch):
+    config = with_training(config, keep=1, save_interval=10)
+    out = Path(config.training.out_dir)
+    train(with_training(config, steps=2), discs)
+    good, step = contents(out), Trainer.train_step
+
+    def train_step(trainer, batch):
+        result = step(trainer, batch)
+        name = next(iter(trainer.optimiser.square))
+        trainer.optimiser.square[name].assign(trainer.optimiser.square[name] + float("inf"))
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"not saved: square:.* is not finite"):
+        patch.setattr(Trainer, "train_step", train_step)
+        train(config, discs)
+    assert contents(out) == good
+
+
+def test_a_run_goes_on_from_the_last_checkpoint_that_is_finite(config, discs, monkeypatch, capsys, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(at(config, whole), discs)
+    train(with_training(at(config, broken), steps=2), discs)
+    spoilt = checkpoints.load(broken / "step-000002")
+    spoilt.step, spoilt.arrays["optimizer"]["mean:out.2.bias"][0] = 3, np.nan
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "broken", lambda arrays: "")
+        checkpoints.save(broken, spoilt)
+    capsys.readouterr()
+    train(at(config, broken), discs)
+    said = capsys.readouterr().err
+    assert "step-000003/optimizer.safetensors: cannot be used: mean:out.2.bias is not finite" in said
+    assert "step-000002" in said.partition("continuing from")[2]
+    checkpoints.remove(broken / "step-000003")
+    assert_same_end(broken, whole)
+
+
+def test_a_run_whose_every_step_was_skipped_is_an_error_and_leaves_no_checkpoint(config, discs):
+    config = with_validation(with_training(config, steps=4, save_interval=2), val_interval=2, val_steps=2)
+    out = Path(config.training.out_dir)
+    with pytest.raises(InputError, match=r"^step 4: nothing is learnt, and nothing saved: .*disc-.*; look at them$"):
+        train(config, Spoilt(discs, set(range(6))), discs)
+    assert checkpoints.list_checkpoints(out) == []
+    assert not (out / "best").exists()
+    assert steps_of(out) == [2, 4]
+    train(config, discs)
+    assert final(out).step == 4
+
+
+def test_one_image_at_a_time_is_refused_before_anything_is_written(config, discs):
+    with pytest.raises(InputError, match="--microbatch 1: batch norm cannot train on one image of 32 x 32 pixels"):
+        train(with_training(config, microbatch=1), discs)
+    assert not Path(config.training.out_dir).exists()
+
+
 def test_twenty_are_many():
     assert loop.MOST_SKIPS == 20
 

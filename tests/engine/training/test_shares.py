@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.engine.training.shares import check_shares, rows_of, whole
+from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.errors import InputError
 
@@ -10,6 +11,10 @@ from medsegdiff.runtime.errors import InputError
 @pytest.fixture
 def two(monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
+
+
+def run(size=256, **training):
+    return RunConfig(NetworkConfig(image_size=size), training=TrainingConfig(**training))
 
 
 def test_one_process_has_all_rows_in_order():
@@ -35,8 +40,30 @@ def test_values_come_back_in_the_order_of_the_batch(two, monkeypatch, microbatch
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(two):
-    check_shares(TrainingConfig(batch_size=6, microbatch=4))
+    check_shares(run(batch_size=6, microbatch=4))
     with pytest.raises(InputError, match="--batch-size 3: must be a multiple of the 2 processes"):
-        check_shares(TrainingConfig(batch_size=3))
+        check_shares(run(batch_size=3))
     with pytest.raises(InputError, match="--microbatch 3: must be a multiple of the 2 processes"):
-        check_shares(TrainingConfig(batch_size=6, microbatch=3))
+        check_shares(run(batch_size=6, microbatch=3))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_size": 1}, "--batch-size 1: batch norm"),
+        ({"batch_size": 1, "microbatch": 4}, "--batch-size 1: batch norm"),
+        ({"batch_size": 8, "microbatch": 1}, "--microbatch 1: batch norm"),
+        ({"batch_size": 5, "microbatch": 2}, "--batch-size 5, --microbatch 2: the last part is one image: batch norm"),
+    ],
+)
+def test_one_image_at_a_time_is_refused_where_a_map_is_one_pixel(options, complaint):
+    with pytest.raises(InputError, match=rf"^{complaint} cannot train on one image of 32 x 32 pixels .* or --image-"):
+        check_shares(run(32, **options))
+    check_shares(run(64, **options))
+
+
+def test_images_of_all_processes_make_up_a_batch_norm(two):
+    check_shares(run(32, batch_size=2))
+    check_shares(run(32, batch_size=6, microbatch=4))
+    with pytest.raises(InputError, match="--batch-size 1: must be a multiple of the 2 processes"):
+        check_shares(run(32, batch_size=1))

@@ -6,11 +6,13 @@ import pytest
 
 from medsegdiff.data.loader import Batch, Batches
 from medsegdiff.engine.training.loss_scale import LossScale
+from medsegdiff.engine.training.optimiser import global_norm
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.errors import InputError
 from tests.engine.training.variants import with_network, with_training
 
 
@@ -119,10 +121,10 @@ def spoilt(batch, value):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("microbatch", [-1, 1])
+@pytest.mark.parametrize("microbatch", [-1, 2])
 def test_a_step_that_is_not_finite_leaves_everything_as_it_was(config, discs, value, microbatch):
-    trainer = Trainer(with_training(config, microbatch=microbatch, ema_rate="0.9999,0.9"))
-    batches = Batches(discs, 2, seed=0)
+    trainer = Trainer(with_training(config, batch_size=4, microbatch=microbatch, ema_rate="0.9999,0.9"))
+    batches = Batches(discs, 4, seed=0)
     trainer.train_step(batches[0])
     before, updates = everything(trainer), trainer.optimiser.count
     result = trainer.train_step(spoilt(batches[1], value))
@@ -138,14 +140,15 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(config, discs, va
     assert all(np.isfinite(array).all() for array in everything(trainer).values())
 
 
-def test_a_gradient_that_is_not_finite_is_noticed_where_the_loss_is_fine(config, discs, monkeypatch):
+@pytest.mark.parametrize("value", [3e38, 1e20])
+def test_a_gradient_with_an_infinite_square_is_noticed_where_the_loss_is_fine(config, discs, monkeypatch, value):
     trainer = Trainer(config)
     measure = trainer.measure
 
     def overflown(*samples):
         measured = measure(*samples)
         name = next(iter(measured.gradients))
-        measured.gradients[name] = measured.gradients[name] + jt.array(np.float32(3e38))
+        measured.gradients[name] = measured.gradients[name] + jt.array(np.float32(value))
         return measured
 
     monkeypatch.setattr(trainer, "measure", overflown)
@@ -154,6 +157,26 @@ def test_a_gradient_that_is_not_finite_is_noticed_where_the_loss_is_fine(config,
     after = everything(trainer)
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("out.2.bias", np.nan), ("input_blocks.0.0.weight", -np.inf), ("running_var", np.inf)]
+)
+def test_weights_that_are_not_finite_after_a_step_are_named(config, discs, monkeypatch, name, value):
+    trainer = Trainer(config)
+    descend = trainer.descend
+    name = next(own for own in trainer.state if own.endswith(name))
+
+    def broken(*given):
+        descend(*given)
+        spoilt = trainer.state[name].numpy().copy()
+        spoilt.flat[-1] = value
+        trainer.state[name].assign(jt.array(spoilt))
+        return {"grad_norm": 1.0, "param_norm": float(global_norm(trainer.parameters).item())}
+
+    monkeypatch.setattr(trainer, "descend", broken)
+    with pytest.raises(InputError, match=rf"^step 1: training has broken the weights: {name} is not .*lower --lr"):
+        trainer.train_step(Batches(discs, 2, seed=0)[0])
 
 
 def test_a_run_goes_on_after_a_skipped_step_as_when_it_is_restored_there(config, discs):
@@ -226,8 +249,8 @@ def scaled(config, start, growth=0.0):
 
 
 def test_scaling_the_loss_changes_no_bit(config, discs):
-    config = with_training(config, batch_size=3, microbatch=2, clip_grad=0.5, weight_decay=0.01)
-    batches = Batches(discs, 3, seed=0)
+    config = with_training(config, batch_size=5, microbatch=3, clip_grad=0.5, weight_decay=0.01)
+    batches = Batches(discs, 5, seed=0)
     plain, constant, growing = Trainer(config), scaled(config, 2.0**16), scaled(config, 2.0**10, growth=0.5)
     for step in range(4):
         results = [trainer.train_step(batches[step]) for trainer in (plain, constant, growing)]

@@ -13,6 +13,7 @@ from medsegdiff.engine.training.validation import (
     dice,
     write_picture,
 )
+from medsegdiff.runtime.errors import InputError
 from tests.engine.training.variants import with_training, with_validation
 
 
@@ -28,6 +29,8 @@ def test_progress_counts_validations_since_the_best():
     assert progress == Progress(last=5, best=0.6, best_step=5, stale=0)
     progress.take(6, 0.1)
     assert (progress.last, progress.stale) == (6, 1)
+    assert not progress.take(7, float("nan"))
+    assert (progress.best, progress.stale) == (0.6, 2)
 
 
 def test_dice_is_that_of_the_decided_mask_and_the_mean_over_classes():
@@ -113,6 +116,13 @@ def test_panels_are_laid_out_about_square_and_none_is_lost(count):
 def test_the_picture_is_written_under_its_step(tmp_path):
     write_picture(tmp_path, 12, np.zeros((4, 6, 3), np.uint8))
     assert Image.open(tmp_path / "samples" / "step-000012.png").size == (6, 4)
+
+
+def test_weights_that_predict_what_is_not_finite_have_no_dice(validated, discs):
+    state = Trainer(validated).state
+    broken = {**state, "out.2.bias": state["out.2.bias"] + float("nan")}
+    with pytest.raises(InputError, match=r"^disc-0: what the network predicts is not finite"):
+        Validator(validated, discs)(broken)
 
 
 def test_it_is_computed_in_the_precision_of_the_training(validated, discs, precisions_seen):
