@@ -60,6 +60,8 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (SamplingConfig, {"members": "3..25", "tta": True}, "--members is 3..25; give at least 4"),
         (SamplingConfig, {"eta": 2.0}, "--eta 2.0"),
         (DiffusionConfig, {"diffusion_steps": 10}, "--diffusion-steps 10"),
+        (DiffusionConfig, {"mask_scale": 0.0}, "--mask-scale 0.0: must be from 0.01 to 100"),
+        (DiffusionConfig, {"mask_scale": float("nan")}, "--mask-scale nan"),
     ],
 )
 def test_a_bad_option_is_named(section, options, word):
