@@ -76,7 +76,7 @@ class SamplingConfig:
         fusion: how members become one mask: "mean", "vote", "staple" or "published" (the mean squared)
         blend: blend each sampled mask with the conditioning network's, as published
         tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
-            top-bottom and both, and mirrored back; best with members a multiple of 4, which cost no more than others
+            top-bottom and both, and mirrored back; best with members a multiple of 4
         postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
             stays as it is
         control: sample with "shuffle-noise" (every image gets another's noise) or "no-noise"; "": as usual
