@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.masks.protocols import make_protocol
 from medsegdiff.runtime.errors import InputError
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
@@ -17,7 +18,19 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--gt-path", type=str, default="", help="folder of the ground-truth masks")
     parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
     parser.add_argument("--out-dir", type=str, default="", help="where metrics.csv and .json go; default: --pred-path")
-    parser.add_argument("--protocol-size", type=int, default=256, help="side of the published protocol's comparison")
+    parser.add_argument(
+        "--protocol",
+        type=str,
+        default="ours",
+        help='how probabilities are compared at thresholds: "ours" as they are; as the PyTorch "original" does, each '
+        'divided by its maximum; or as the published "jittor" project does, each stretched from 0 to 1',
+    )
+    parser.add_argument(
+        "--protocol-size",
+        type=Optional[int],
+        default=None,
+        help="side of the square where they are compared; default: the protocol's own, 256, of jittor 64",
+    )
     parser.add_argument(
         "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
     )
@@ -30,8 +43,7 @@ def run(options: Any) -> int:
         raise InputError("--pred-path: missing; give the folder of the predictions")
     if bool(options.gt_path) == bool(options.data_dir):
         raise InputError("--gt-path, --data-dir: give one of them")
-    if options.protocol_size < 1:
-        raise InputError(f"--protocol-size {options.protocol_size}: must be at least 1")
+    make_protocol(options.protocol, options.protocol_size)
     if not 2 <= options.num_classes <= 256:
         raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
     from medsegdiff.engine.evaluation.truth import truth_from_folder
@@ -42,7 +54,8 @@ def run(options: Any) -> int:
         from medsegdiff.data.isic import find_cases
 
         truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
-    evaluate(options.pred_path, truth, options.out_dir, options.protocol_size, options.seed, options.num_classes)
+    names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol")
+    evaluate(options.pred_path, truth, **{name: getattr(options, name) for name in names})
     return 0
 
 
@@ -50,9 +63,10 @@ def evaluate(
     pred_path: str,
     truth: dict[str, Path],
     out_dir: str = "",
-    protocol_size: int = 256,
+    protocol_size: Optional[int] = None,
     seed: int = 0,
     num_classes: int = 2,
+    protocol: str = "ours",
 ) -> Any:
     """Score, print the tables, write the files; returns the report."""
     from rich.console import Console
@@ -61,7 +75,7 @@ def evaluate(
     from medsegdiff.engine.evaluation.report import RETENTION
     from medsegdiff.engine.evaluation.screen import tables
 
-    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed, num_classes)
+    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed, num_classes, protocol)
     Console(soft_wrap=True).print(tables(report))
     out = Path(out_dir or pred_path)
     report.write(out)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
+from medsegdiff.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class DiffusionConfig:
     Args:
         diffusion_steps: steps T of the full schedule
         noise_schedule: "linear" or "cosine"
+        mask_scale: what the mask is multiplied by before noise is added, from 0.01 to 100; below 1 more of the steps
+            are noisy ones
         predict_xstart: the network predicts the clean mask, not the noise
         sigma_small: variance, when it is not learned: the posterior's, not beta
         rescale_timesteps: the network sees t * 1000 / T
@@ -26,6 +29,7 @@ class DiffusionConfig:
 
     diffusion_steps: int = 1000
     noise_schedule: str = "linear"
+    mask_scale: float = 1.0
     predict_xstart: bool = False
     sigma_small: bool = False
     rescale_timesteps: bool = False
@@ -33,7 +37,18 @@ class DiffusionConfig:
     rescale_learned_sigmas: bool = False
 
     def __post_init__(self) -> None:
-        make_schedule(self.noise_schedule, self.diffusion_steps)
+        _ = self.schedule
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule with all its steps.
+
+        Raises:
+            InputError: there is none with these options.
+        """
+        if not 0.01 <= self.mask_scale <= 100:
+            raise InputError(f"--mask-scale {self.mask_scale}: must be from 0.01 to 100")
+        return make_schedule(self.noise_schedule, self.diffusion_steps).scaled(self.mask_scale)
 
 
 class Output(NamedTuple):
@@ -57,8 +72,7 @@ class Diffusion:
 
     def __init__(self, config: DiffusionConfig, respacing: str = "", clip_variance: bool = True) -> None:
         self.config, self.clip_variance = config, clip_variance
-        schedule = make_schedule(config.noise_schedule, config.diffusion_steps)
-        self.schedule: Schedule = schedule.respaced(respacing)
+        self.schedule: Schedule = config.schedule.respaced(respacing)
 
     def __len__(self) -> int:
         return len(self.schedule)

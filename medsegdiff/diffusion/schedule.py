@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +63,18 @@ class Schedule:
         """(T,) weight of x_t in the mean of q(x_{t-1} | x_t, x_0)."""
         return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
 
+    def scaled(self, factor: float) -> Schedule:
+        """The schedule of masks multiplied by `factor` before noise is added, their sum brought to variance 1 again.
+
+        With k the share of the signal, the ratio k / (1 - k) of signal and noise becomes `factor`^2 times as much
+        at each step (Chen 2023, arXiv 2301.10972, section 2.3; of masks: arXiv 2504.05977).
+        """
+        if factor == 1:
+            return self
+        signal = factor**2 * self.alphas_cumprod
+        cumulative = signal / (signal + 1 - self.alphas_cumprod)
+        return dataclasses.replace(self, betas=_betas(cumulative))
+
     def respaced(self, spec: str) -> Schedule:
         """The schedule that visits only the timesteps that `spec` names (all where it is empty).
 
@@ -72,8 +85,12 @@ class Schedule:
             return self
         kept = respace(len(self), spec)
         cumulative = self.alphas_cumprod[kept]
-        betas = 1 - cumulative / np.append(1.0, cumulative[:-1])
-        return Schedule(betas, self.timesteps[kept], self.original_steps)
+        return Schedule(_betas(cumulative), self.timesteps[kept], self.original_steps)
+
+
+def _betas(cumulative: np.ndarray) -> np.ndarray:
+    """(T,) the betas whose `alphas_cumprod` is `cumulative`."""
+    return 1 - cumulative / np.append(1.0, cumulative[:-1])
 
 
 def make_schedule(name: str, steps: int) -> Schedule:

@@ -17,6 +17,8 @@ from medsegdiff.runtime.errors import InputError
 
 SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")
+# Axes of (C, S, S) that are mirrored for each member in turn, where --tta is given.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 _MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask, or the noise
 
 
@@ -73,6 +75,10 @@ class SamplingConfig:
         until: the mean mask has settled when its standard error, relative to its area, is at most this
         fusion: how members become one mask: "mean", "vote", "staple" or "published" (the mean squared)
         blend: blend each sampled mask with the conditioning network's, as published
+        tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
+            top-bottom and both, and mirrored back; best with members a multiple of 4
+        postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
+            stays as it is
         control: sample with "shuffle-noise" (every image gets another's noise) or "no-noise"; "": as usual
         batch_size: masks sampled at once, over images and members
         seed: what all noise is drawn from
@@ -88,6 +94,8 @@ class SamplingConfig:
     until: float = 0.05
     fusion: str = "mean"
     blend: bool = False
+    tta: bool = False
+    postprocess: bool = False
     control: str = ""
     batch_size: int = 15
     seed: int = 0
@@ -101,7 +109,12 @@ class SamplingConfig:
         for name, least in (("steps", 0), ("batch_size", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
-        _ = self.member_range
+        least, _ = self.member_range
+        if self.tta and least < len(FLIPS):
+            raise InputError(
+                f"--tta: needs a member for each of the {len(FLIPS)} flips of an image, but --members is "
+                f"{self.members}; give at least {len(FLIPS)}, or ranges from there"
+            )
         if not self.until > 0:
             raise InputError(f"--until {self.until}: must be above 0")
         if self.continuous and self.timestep_respacing:

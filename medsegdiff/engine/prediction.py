@@ -27,6 +27,7 @@ from medsegdiff.masks.animation import Frame, write_trace
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.files import Maps, write_prediction
 from medsegdiff.masks.pictures import overlay
+from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime import processes
@@ -103,7 +104,7 @@ def predict(
         for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
             progress.settled(result.id)
             case, size = by_id[result.id]
-            _write(result, case, size, out, extras)
+            _write(result, case, size, out, extras, segmenter.sampling.postprocess)
             ensembles[result.id] = Ensemble(result.count, result.empty, result.agreement)
             if result.id in tracer.frames:
                 write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
@@ -126,20 +127,28 @@ class _Tracer:
                 self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
 
 
-def _write(result: Segmentation, case: Case, size: tuple[int, int], out: Path, extras: Extras) -> None:
+def _write(
+    result: Segmentation, case: Case, size: tuple[int, int], out: Path, extras: Extras, postprocess: bool
+) -> None:
     maps = Maps(result.probability, result.std, result.cal if extras.members else None, result.members).resized(size)
-    write_prediction(out, result.id, maps)
+    mask = one_region_each(decide(maps.probability)) if postprocess else None
+    write_prediction(out, result.id, maps, mask)
     if extras.overlays:
-        picture = overlay(read_image(case.image), *_foreground(maps, case), maps.std.max(axis=0))
+        picture = overlay(read_image(case.image), *_foreground(maps, mask, case), maps.std.max(axis=0))
         with replacing(out / f"{result.id}_overlay.png") as beside:
             Image.fromarray(picture).save(beside, format="PNG")
 
 
-def _foreground(maps: Maps, case: Case) -> tuple[np.ndarray, Optional[np.ndarray]]:
-    """What is outlined: the mask (H, W), as a probability, and the truth; of several classes all together."""
-    if len(maps.probability) == 1:
-        return maps.probability[0], None if case.mask is None else read_mask(case.mask) > 127
-    return (decide(maps.probability) > 0).astype(np.float32), None if case.mask is None else read_labels(case.mask) > 0
+def _foreground(maps: Maps, mask: Optional[np.ndarray], case: Case) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    """What is outlined: the mask (H, W), as a probability, and the ground truth; of several classes all together."""
+    single = len(maps.probability) == 1
+    if single and mask is None:
+        outlined = maps.probability[0]
+    else:
+        outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
+    if case.mask is None:
+        return outlined, None
+    return outlined, read_mask(case.mask) > 127 if single else read_labels(case.mask) > 0
 
 
 def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, seconds: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.engine.config import FLIPS, SamplingConfig
 from medsegdiff.kernels import precision
 from medsegdiff.masks.fusion import Ensemble, published_blend
 from medsegdiff.nn.network import Condition, MedSegDiff
@@ -32,7 +32,7 @@ class Segmentation(NamedTuple):
     """(M, S, S) float32: standard deviation over the members."""
     cal: np.ndarray
     """(M, S, S) float32 in [0, 1]: the conditioning network's own mask, the mean over members where it depends on
-    them (version "v1")."""
+    them (version "v1", or `tta`)."""
     count: int
     """How many members there are."""
     empty: int
@@ -128,6 +128,7 @@ class Segmenter:
         self.diffusion = Diffusion(diffusion, sampling.spacing(diffusion))
         self.evaluations: int = sampling.steps
         """Of the network, for each mask."""
+        self.flips = FLIPS if sampling.tta else FLIPS[:1]
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""
@@ -135,6 +136,12 @@ class Segmenter:
             condition = self.network.encode(jt.array(images))
             jt.sync([value for value in vars(condition).values() if value is not None])
         return condition
+
+    def _encode_flips(self, image: np.ndarray) -> Condition:
+        """A row for each flip of `image` (C, S, S)."""
+        # One at a time: the features are then the same whatever they are batched with later.
+        flipped = [np.ascontiguousarray(np.flip(image, axes)) for axes in self.flips]
+        return Condition.join([self.encode(one[None]) for one in flipped])
 
     def states(
         self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int], names: Sequence[str] = ()
@@ -177,7 +184,7 @@ class Segmenter:
         on_step: Optional[OnStep] = None,
         chosen: Optional[Sequence[int]] = None,
     ) -> Iterator[Segmentation]:
-        """Segment images in batches of masks; each image is encoded once.
+        """Segment images in batches of masks; each image is encoded once, or with `tta` once for each of its flips.
 
         A batch takes the members that the images at hand want, then opens the next image. An image's result
         depends on its own members alone; an image that has settled early comes early.
@@ -232,20 +239,20 @@ class Segmenter:
             index, name = next(waiting, (-1, ""))
             if index < 0:
                 break
-            # One at a time: its features are then the same whatever it is batched with later.
-            images.append(_Image(name, self.encode(image(index)[None]), self.sampling, keep_members))
+            images.append(_Image(name, self._encode_flips(image(index)), self.sampling, keep_members))
             hand_out(images[-1])
         return rows
 
     def _sample(self, rows: list[tuple[_Image, int]], noise_of: dict[str, str], on_step: Optional[OnStep]) -> None:
-        chosen = list({id(one): one for one, _ in rows}.values())
-        index = {id(one): position for position, one in enumerate(chosen)}
+        chosen, flips = list({id(one): one for one, _ in rows}.values()), len(self.flips)
+        first = {id(one): position * flips for position, one in enumerate(chosen)}
         with jt.no_grad():
-            condition = Condition.join([one.condition for one in chosen]).take([index[id(one)] for one, _ in rows])
+            conditions = Condition.join([one.condition for one in chosen])
+            condition = conditions.take([first[id(one)] + member % flips for one, member in rows])
         names, members = [one.id for one, _ in rows], [member for _, member in rows]
         states = self.states(condition, [noise_of[name] for name in names], members, names)
         last = samplers.final(states, on_step and (lambda state: on_step(names, members, state)))
-        for row, (one, _) in enumerate(rows):
-            x, cal = last.x[row : row + 1], last.cal[row : row + 1]
+        for row, (one, member) in enumerate(rows):
+            x, cal = (np.flip(array[row], self.flips[member % flips])[None] for array in (last.x, last.cal))
             mask = published_blend(cal, x) if self.sampling.blend else np.clip(x, 0, 1)
             one.take(mask[0], cal[0])

@@ -78,7 +78,7 @@ class Maps:
         )
 
 
-def write_prediction(out: Path, id: str, maps: Maps) -> Path:
+def write_prediction(out: Path, id: str, maps: Maps, mask: np.ndarray | None = None) -> Path:
     """Write the files of one image into the existing folder `out`; return the path of `ID.png`.
 
     All that an earlier run wrote of this image is removed before. `ID.png` comes last, so that where it exists
@@ -88,6 +88,7 @@ def write_prediction(out: Path, id: str, maps: Maps) -> Path:
         out: the folder.
         id: the image's id; dots and underscores are welcome.
         maps: what to write, at the image's resolution.
+        mask: class indices, uint8 (H, W), where they are not those that the probability decides.
 
     Raises:
         InputError: the id cannot name a file or reads as a companion file, a value is outside [0, 1]
@@ -111,15 +112,15 @@ def write_prediction(out: Path, id: str, maps: Maps) -> Path:
         for channel, values in enumerate(layer):
             _write_grey(out / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
     _write_grey(out / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
-    mask = out / f"{id}.png"
-    classes = decide(maps.probability)
+    path = out / f"{id}.png"
+    classes = decide(maps.probability) if mask is None else mask
     if len(maps.probability) == 1:
-        _write_png(mask, Image.fromarray(classes * np.uint8(255)))
+        _write_png(path, Image.fromarray(classes * np.uint8(255)))
     else:
         indexed = Image.fromarray(classes)
         indexed.putpalette(class_palette(len(maps.probability) + 1))
-        _write_png(mask, indexed)
-    return mask
+        _write_png(path, indexed)
+    return path
 
 
 def _remove_earlier(out: Path, id: str) -> None:

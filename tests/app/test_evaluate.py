@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +43,31 @@ def test_several_classes_from_the_command_line(folders, tmp_path, capsys):
     ],
 )
 def test_wrong_classes_are_one_line(folders, options, complaint, capsys):
+    assert main(["evaluate", *folders, *options]) == 2
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "size"),
+    [([], "ours", 256), (["--protocol", "jittor"], "jittor", 64), (["--protocol-size", "32"], "ours", 32)],
+)
+def test_the_protocol_is_chosen_and_written(folders, tmp_path, options, name, size):
+    assert main(["evaluate", *folders, "--num-classes", "3", "--out-dir", str(tmp_path), *options]) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert (content["protocol"], content["protocol_size"]) == (name, size)
+    assert f"{size} x {size}" in content["conventions"]["published protocol"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--protocol", "theirs"], "--protocol theirs: must be one of ours, original, jittor"),
+        (["--protocol-size", "0"], "--protocol-size 0: must be at least 1"),
+    ],
+)
+def test_a_wrong_protocol_is_one_line(folders, options, complaint, capsys):
     assert main(["evaluate", *folders, *options]) == 2
     err = capsys.readouterr().err
     assert complaint in err

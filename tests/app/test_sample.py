@@ -62,8 +62,8 @@ def complaint(capsys):
 def test_every_option_arrives(sampled, tmp_path):
     words = (
         "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --overlay "
-        "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 3..25 --until 0.1 --fusion staple "
-        "--blend --batch-size 4 --seed 9"
+        "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
+        "--blend --tta --postprocess --batch-size 4 --seed 9"
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
@@ -72,10 +72,12 @@ def test_every_option_arrives(sampled, tmp_path):
             sampler="ddim",
             steps=7,
             eta=0.5,
-            members="3..25",
+            members="4..25",
             until=0.1,
             fusion="staple",
             blend=True,
+            tta=True,
+            postprocess=True,
             batch_size=4,
             seed=9,
         ),

@@ -64,6 +64,8 @@ OPTIONS = [
     {"noise_schedule": "cosine"},
     {"rescale_timesteps": True},
     {"sigma_small": True},
+    {"mask_scale": 0.3, "predict_xstart": True},
+    {"mask_scale": 2.0},
 ]
 
 

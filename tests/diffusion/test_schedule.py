@@ -96,3 +96,21 @@ def test_unknown_names_and_lengths_are_refused():
         make_schedule("sqrt", 100)
     with pytest.raises(InputError, match="--diffusion-steps 0: must be at least 1"):
         make_schedule("cosine", 0)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("factor", [0.01, 0.3, 2.0, 100.0])
+def test_a_scaled_mask_with_noise_has_that_signal_at_variance_one(name, factor):
+    plain = make_schedule(name, 100)
+    scaled = plain.scaled(factor)
+    kept = plain.alphas_cumprod
+    norm = np.sqrt(factor**2 * kept + 1 - kept)
+    np.testing.assert_allclose(np.sqrt(scaled.alphas_cumprod), factor * np.sqrt(kept) / norm, rtol=1e-9)
+    np.testing.assert_allclose(np.sqrt(1 - scaled.alphas_cumprod), np.sqrt(1 - kept) / norm, rtol=1e-9)
+    assert ((scaled.betas > 0) & (scaled.betas < 1)).all()
+    np.testing.assert_array_equal(scaled.timesteps, plain.timesteps)
+
+
+def test_a_mask_scaled_by_one_is_the_same_schedule():
+    plain = make_schedule("linear", 100)
+    assert plain.scaled(1.0) is plain

@@ -56,8 +56,12 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (TrainingConfig, {"dice_weight": -1.0}, "--dice-weight -1.0"),
         (SamplingConfig, {"sampler": "euler"}, "--sampler euler"),
         (SamplingConfig, {"members": 0}, "--members 0"),
+        (SamplingConfig, {"members": 3, "tta": True}, "--tta: needs a member for each of the 4 flips"),
+        (SamplingConfig, {"members": "3..25", "tta": True}, "--members is 3..25; give at least 4"),
         (SamplingConfig, {"eta": 2.0}, "--eta 2.0"),
         (DiffusionConfig, {"diffusion_steps": 10}, "--diffusion-steps 10"),
+        (DiffusionConfig, {"mask_scale": 0.0}, "--mask-scale 0.0: must be from 0.01 to 100"),
+        (DiffusionConfig, {"mask_scale": float("nan")}, "--mask-scale nan"),
     ],
 )
 def test_a_bad_option_is_named(section, options, word):

@@ -11,7 +11,8 @@ from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.evaluation.predictions import read_ensembles
 from medsegdiff.engine.prediction import Extras, predict
 from medsegdiff.engine.segmentation import Segmenter
-from medsegdiff.masks.files import read_probability
+from medsegdiff.masks.files import read_mask_png, read_probability
+from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.errors import InputError
 
@@ -118,3 +119,27 @@ def test_extras_are_written_where_they_are_asked_for(write):
 def test_an_image_to_trace_that_is_not_there_is_named(write):
     with pytest.raises(InputError, match=r"--trace nothing: no such image; the first is a\.1"):
         write("none", extras=Extras(traces=["nothing"]))
+
+
+def test_the_mask_is_cleaned_up_on_demand_and_the_rest_stays(write):
+    extras = Extras(overlays=True)
+    plain, cleaned = write("plain", extras=extras), write("cleaned", extras=extras, postprocess=True)
+    changed = []
+    for name in SIZES:
+        before, after = (read_mask_png(folder / f"{name}.png") for folder in (plain, cleaned))
+        np.testing.assert_array_equal(after, one_region_each(before.astype(np.uint8)) > 0)
+        if (before != after).any():
+            changed.append(f"{name}_overlay.png")
+        for companion in ("prob", "std", "entropy"):
+            file = f"{name}_{companion}.png"
+            assert (plain / file).read_bytes() == (cleaned / file).read_bytes()
+    assert changed
+    assert any((plain / file).read_bytes() != (cleaned / file).read_bytes() for file in changed)
+    assert (plain / "images.csv").read_bytes() == (cleaned / "images.csv").read_bytes()
+    assert json.loads((cleaned / "run.json").read_text())["sampling"]["postprocess"] is True
+
+
+def test_the_files_of_flipped_images_are_the_same_bytes_for_any_batch_size(write):
+    whole = write("whole", extras=Extras(members=True), tta=True, members=4)
+    assert json.loads((whole / "run.json").read_text())["sampling"]["tta"] is True
+    assert contents(write("alone", extras=Extras(members=True), tta=True, members=4, batch_size=1)) == contents(whole)

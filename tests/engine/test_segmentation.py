@@ -224,3 +224,30 @@ def test_one_image_among_several_is_the_one_that_is_named(network, discs, config
     segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, members=1, batch_size=4))
     with pytest.raises(InputError, match=r"^disc-2: "):
         list(segmenter.segment(discs.ids[:4], image))
+
+
+@pytest.mark.parametrize("blend", [False, True])
+def test_members_of_flipped_images_are_flipped_back(network, discs, config, blend):
+    name, pixels = discs.ids[1], discs.image(1)
+    turned = run(network, discs, config, ids=[name], tta=True, members=6, blend=blend)[name]
+    sampling = dataclasses.replace(SAMPLING, members=6, blend=blend)
+    cals = []
+    for member in range(6):
+        axes = ((), (2,), (1,), (1, 2))[member % 4]
+        segmenter = Segmenter(network, config.diffusion, sampling)
+        (one,) = segmenter.segment([name], [np.flip(pixels, axes).copy()].__getitem__, keep_members=True)
+        np.testing.assert_array_equal(turned.members[member], np.flip(one.members[member], axes))
+        cals.append(np.flip(one.cal, axes))
+    np.testing.assert_allclose(turned.cal, np.mean(cals, axis=0), atol=1e-6)
+    np.testing.assert_allclose(turned.probability, turned.members.mean(axis=0), atol=1e-6)
+    assert turned.count == 6
+
+
+def test_flips_depend_neither_on_the_batch_nor_on_the_order(network, discs, config):
+    whole = run(network, discs, config, tta=True, members=5)
+    for other in (
+        run(network, discs, config, tta=True, members=5, batch_size=1),
+        run(network, discs, config, ids=discs.ids[:4][::-1], tta=True, members=5, batch_size=7),
+    ):
+        for name, result in other.items():
+            np.testing.assert_array_equal(result.members, whole[name].members)

@@ -192,3 +192,14 @@ def test_several_classes_do_not_pass_for_a_binary_mask(tmp_path):
     path = write_prediction(tmp_path, "x", Maps(probability))
     with pytest.raises(InputError, match=r"x\.png: holds several classes; give --num-classes"):
         read_mask_png(path)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_mask_may_be_given_and_the_probability_stays(tmp_path, channels):
+    probability = np.random.default_rng(0).random((channels, 7, 5), np.float32) / channels
+    mask = np.random.default_rng(1).integers(0, channels + 1, (7, 5), np.uint8)
+    path = write_prediction(tmp_path, "x", Maps(probability), mask)
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), mask * np.uint8(255 if channels == 1 else 1))
+    first = read_probability(tmp_path / ("x_prob.png" if channels == 1 else "x_prob1.png"))
+    np.testing.assert_allclose(first, probability[0], atol=1e-5)

@@ -13,6 +13,7 @@ from medsegdiff.engine.evaluation.measure import measure
 from medsegdiff.engine.evaluation.predictions import find, read_ensembles
 from medsegdiff.engine.evaluation.report import EXTRAS, METRICS, Report, class_metrics
 from medsegdiff.engine.evaluation.truth import read_truth
+from medsegdiff.masks.protocols import make_protocol
 from medsegdiff.runtime.errors import InputError
 
 
@@ -20,15 +21,16 @@ def evaluate(
     pred_dir: Path,
     truth: dict[str, Path],
     out: Optional[Path] = None,
-    protocol_size: int = 256,
+    protocol_size: Optional[int] = None,
     note: str = "",
     seed: int = 0,
     num_classes: int = 2,
+    protocol: str = "ours",
 ) -> Report:
     """Measure the predictions in `pred_dir` against the ground truth.
 
-    Per image, the published protocol (`published_iou_dice` on the probability, or on the mask where there
-    is no probability, at `protocol_size`) and the overlap of the masks at the original resolution; where
+    Per image, the published protocol (see `protocols.make_protocol`; of the probability, or of the mask where there
+    is no probability) and the overlap of the masks at the original resolution; where
     their files exist also what `measure.Score` lists.
     A file of the published sampler, `<digits>_output_ens.jpg` or `.png` for the id `ISIC_<digits>`, has the
     network's resolution: for the overlap it is resized to the truth's and cut at one half.
@@ -38,15 +40,17 @@ def evaluate(
         truth: ground truth mask of every image to evaluate, by id; grey levels 0 and 255, or 0 and 1, and
             class indices where there are more than two classes.
         out: where to write the report, if anywhere.
-        protocol_size: side of the square, in pixels, that the published protocol compares at.
+        protocol_size: side of the square, in pixels, that the protocol compares at; None: its own.
         note: a line about the dataset, repeated in the report.
         seed: of the bootstrap.
         num_classes: how many classes there are, background included.
+        protocol: "ours", "original" or "jittor".
 
     Raises:
         InputError: there is no truth or no prediction for any of it, a file cannot be read, or a prediction
             differs in size from its truth.
     """
+    compared_by = make_protocol(protocol, protocol_size)
     if not truth:
         raise InputError(f"{pred_dir}: there is no ground truth to compare with; give at least one mask")
     found = find(pred_dir, truth, num_classes)
@@ -58,7 +62,7 @@ def evaluate(
     ensembles = read_ensembles(pred_dir)
     console = Console(stderr=True)
     scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes), protocol_size, ensembles.get(id))
+        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
         for id, prediction in track(
             found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
         )
@@ -67,7 +71,7 @@ def evaluate(
         scores=scores,
         summaries=summary.summaries(scores, [*METRICS, *EXTRAS, *class_metrics(num_classes)], seed),
         missing=[id for id in truth if id not in found],
-        protocol_size=protocol_size,
+        protocol=compared_by,
         num_classes=num_classes,
         calibration=summary.calibration(scores),
         comparison=summary.comparison(scores, seed),

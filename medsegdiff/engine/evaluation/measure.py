@@ -13,7 +13,8 @@ from medsegdiff.engine.evaluation.predictions import IMAGES, Ensemble, Predictio
 from medsegdiff.engine.evaluation.truth import Truth, read_classes
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.files import read_mask_png, read_probability, resize_probability
-from medsegdiff.masks.metrics import Overlap, overlap, published_iou_dice
+from medsegdiff.masks.metrics import Overlap, overlap
+from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.uncertainty import PackedMasks, brier, calibration_histogram, generalised_energy_distance
 from medsegdiff.runtime.errors import InputError
 
@@ -42,11 +43,11 @@ class _Target(NamedTuple):
     """What predictions of one foreground class are compared with."""
 
     mask: np.ndarray  # bool (H, W)
-    square: np.ndarray  # float32 (protocol size, protocol size)
+    square: np.ndarray  # float32, see `Protocol.target`
 
 
 def measure(
-    id: str, prediction: Prediction, truth: Truth, protocol_size: int, ensemble: Optional[Ensemble] = None
+    id: str, prediction: Prediction, truth: Truth, protocol: Protocol, ensemble: Optional[Ensemble] = None
 ) -> Score:
     """Compare all files of an image's prediction with its truth, one member after another.
 
@@ -57,22 +58,20 @@ def measure(
         id: the image's.
         prediction: its files.
         truth: its mask.
-        protocol_size: side of the square that the published protocol compares at.
+        protocol: how the probability is compared.
         ensemble: what the sampler says of the members, if it does.
 
     Raises:
         InputError: a file cannot be read, differs from the truth in size, or a member is missing.
     """
-    square = (protocol_size, protocol_size)
     targets = {
-        label: _Target(truth.mask(label), resize_probability(truth.soft(label), square))
-        for label in range(1, truth.num_classes)
+        label: _Target(truth.mask(label), protocol.target(truth.soft(label))) for label in range(1, truth.num_classes)
     }
-    metrics, calibration = _fused(prediction, truth, targets)
+    metrics, calibration = _fused(prediction, truth, targets, protocol)
     if prediction.cal:
         layers = _read(prediction.cal, truth)
-        metrics.update(_named("cal", _compared(layers, targets)))
-    metrics.update(_members(prediction, truth, targets, ensemble))
+        metrics.update(_named("cal", _compared(layers, targets, protocol)))
+    metrics.update(_members(prediction, truth, targets, protocol, ensemble))
     if ensemble and ensemble.agreement is not None:
         metrics["agreement"] = ensemble.agreement
         metrics["empty_members"] = ensemble.empty / ensemble.members
@@ -80,14 +79,14 @@ def measure(
 
 
 def _fused(
-    prediction: Prediction, truth: Truth, targets: dict[int, _Target]
+    prediction: Prediction, truth: Truth, targets: dict[int, _Target], protocol: Protocol
 ) -> tuple[dict[str, float], Optional[np.ndarray]]:
     """The metrics of the mask and of its probability, and the histograms where there is a probability."""
     labels = _read_labels(prediction, truth)
     overlaps = {label: overlap(labels == label, target.mask) for label, target in targets.items()}
     published, briers, histograms = [], [], []
     for target, layer in zip(targets.values(), _fused_layers(prediction, truth, labels)):
-        published.append(published_iou_dice(resize_probability(layer, target.square.shape), target.square))
+        published.append(protocol.iou_dice(layer, target.square))
         if prediction.probability or prediction.is_published:
             probability = layer if layer.shape == truth.shape else resize_probability(layer, truth.shape)
             briers.append(brier(probability, target.mask))
@@ -125,7 +124,11 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
 
 
 def _members(
-    prediction: Prediction, truth: Truth, targets: dict[int, _Target], ensemble: Optional[Ensemble]
+    prediction: Prediction,
+    truth: Truth,
+    targets: dict[int, _Target],
+    protocol: Protocol,
+    ensemble: Optional[Ensemble],
 ) -> dict[str, float]:
     files = prediction.members
     if not files:
@@ -136,14 +139,17 @@ def _members(
             "sample again into an empty folder"
         )
     masks = {label: PackedMasks() for label in targets}
-    scores = [_compared(_read(paths, truth), targets, masks) for paths in files]
+    scores = [_compared(_read(paths, truth), targets, protocol, masks) for paths in files]
     distances = [generalised_energy_distance(masks[label], target.mask) for label, target in targets.items()]
     mean = {key: float(np.mean([score[key] for score in scores])) for key in COMPARED}
     return {"ged": float(np.mean(distances)), **_named("member", mean)}
 
 
 def _compared(
-    layers: Iterable[np.ndarray], targets: dict[int, _Target], masks: Optional[dict[int, PackedMasks]] = None
+    layers: Iterable[np.ndarray],
+    targets: dict[int, _Target],
+    protocol: Protocol,
+    masks: Optional[dict[int, PackedMasks]] = None,
 ) -> dict[str, float]:
     """The metrics of `COMPARED` for the probability of each foreground class, (H, W) each.
 
@@ -151,10 +157,7 @@ def _compared(
     """
     probability = np.stack(list(layers))
     labels = decide(probability)
-    published = [
-        published_iou_dice(resize_probability(layer, target.square.shape), target.square)
-        for layer, target in zip(probability, targets.values())
-    ]
+    published = [protocol.iou_dice(layer, target.square) for layer, target in zip(probability, targets.values())]
     overlaps = []
     for label, target in targets.items():
         mask = labels == label

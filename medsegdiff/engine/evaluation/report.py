@@ -18,6 +18,7 @@ from medsegdiff.engine.evaluation.measure import COMPARED, Score
 from medsegdiff.engine.evaluation.summary import Calibration, Comparison, Selection
 from medsegdiff.masks.curves import draw_retention
 from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
+from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.statistics import Summary
 from medsegdiff.masks.uncertainty import CALIBRATION_BINS
 from medsegdiff.runtime.files import make_folder, replacing
@@ -51,7 +52,7 @@ class Report:
     summaries: dict[str, Summary]
     """By the keys of `METRICS`, `EXTRAS` and, of more than two classes, `class_metrics`."""
     missing: list[str]
-    protocol_size: int
+    protocol: Protocol
     num_classes: int = 2
     calibration: Optional[Calibration] = None
     comparison: Optional[Comparison] = None
@@ -68,10 +69,8 @@ class Report:
     @property
     def conventions(self) -> dict[str, str]:
         """What the numbers mean, in words."""
-        size = f"{self.protocol_size} x {self.protocol_size}"
         words = {
-            "published protocol": f"probability and truth bilinear to {size}, both cut at "
-            "0.1, 0.3, 0.5, 0.7, 0.9, scores averaged over the cuts",
+            "published protocol": self.protocol.convention,
             "at 0.5": "the mask file (*_output_ens: resized to the truth first) against truth > 127 of 255, "
             "at the truth's own resolution",
             "empty masks (at 0.5)": EMPTY_CONVENTION,
@@ -147,7 +146,8 @@ class Report:
             },
             "missing": self.missing,
             "note": self.note,
-            "protocol_size": self.protocol_size,
+            "protocol": self.protocol.name,
+            "protocol_size": self.protocol.size,
             "num_classes": self.num_classes,
             "conventions": self.conventions,
             "versions": {

@@ -7,6 +7,7 @@ from medsegdiff.engine.evaluation.truth import read_truth
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import overlap, published_iou_dice
+from medsegdiff.masks.protocols import make_protocol
 from medsegdiff.masks.uncertainty import (
     brier,
     calibration_histogram,
@@ -39,7 +40,8 @@ def published(probability, truth):
 
 
 def score(folders, truth, path, num_classes=2, ensemble=None):
-    return measure("x", Prediction(path, num_classes), read_truth(truth, num_classes), SIZE, ensemble)
+    protocol = make_protocol(size=SIZE)
+    return measure("x", Prediction(path, num_classes), read_truth(truth, num_classes), protocol, ensemble)
 
 
 def test_one_class_with_all_files(folders, mask, shifted):

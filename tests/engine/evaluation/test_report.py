@@ -8,6 +8,7 @@ import pytest
 from medsegdiff.engine.evaluation.measure import COMPARED, Score
 from medsegdiff.engine.evaluation.report import EXTRAS, METRICS, Report, class_metrics
 from medsegdiff.engine.evaluation.summary import Calibration, comparison, selection, summaries
+from medsegdiff.masks.protocols import make_protocol
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def scores():
 
 
 def build(scores, **more):
-    return Report(scores, summaries(scores, [*METRICS, *EXTRAS], 0), ["c"], 64, **more)
+    return Report(scores, summaries(scores, [*METRICS, *EXTRAS], 0), ["c"], make_protocol(size=64), **more)
 
 
 def full(scores):

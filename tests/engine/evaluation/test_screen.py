@@ -10,6 +10,7 @@ from medsegdiff.engine.evaluation.report import EXTRAS, METRICS, Report, class_m
 from medsegdiff.engine.evaluation.screen import tables
 from medsegdiff.engine.evaluation.summary import Calibration, comparison, selection, summaries
 from medsegdiff.masks.metrics import EMPTY_CONVENTION
+from medsegdiff.masks.protocols import make_protocol
 
 
 def printed(report, width=200):
@@ -32,7 +33,7 @@ def images(num_classes, *values):
 
 def build(scores, num_classes=2, **more):
     keys = [*METRICS, *EXTRAS, *class_metrics(num_classes)]
-    report = {"missing": [], "protocol_size": 64, "num_classes": num_classes, **more}
+    report = {"missing": [], "protocol": make_protocol(size=64), "num_classes": num_classes, **more}
     return Report(scores, summaries(scores, keys, 0), **report)
 
 
