@@ -1,39 +1,26 @@
 """Every kernel at the ends of float32, against float64: with subnormal numbers kept and with subnormal numbers zero."""
 
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from medsegdiff.kernels import attention, convolution, linear, normalisation, update
 from medsegdiff.kernels.update import Step
-from medsegdiff.runtime.backend import jt, subnormals_are_zero
+from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import run
+from tests.processor import SUBNORMALS, with_subnormals
 
 MANY = 20_001  # of more than 16,384 numbers, updates are threaded and vectorised; odd, so that a rest remains
 SMALLEST, LARGEST = 1.2e-38, 3.4e38
 SCALES = [0.0, 1e-44, 1e-39, 1e-30, 1e-20, 1e-10, 1.0, 88.0, 104.0, 1e4, 1e10, 1e19, 1e20, 1e30]
 
 
-@pytest.fixture(params=[True, False], ids=["subnormals-zero", "subnormals-kept"])
-def compute(request):
-    """Call a function in a thread of its own, whose helpers treat subnormal numbers as it does."""
-
-    def call(function, *arguments):
-        results = []
-
-        def work():
-            subnormals_are_zero(request.param)
-            results.append(function(*arguments))
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        (result,) = results
-        return result
-
-    return call
+@pytest.fixture
+def compute(flush):
+    """Call a function with its arguments while subnormal numbers are zero, or are kept."""
+    return partial(with_subnormals, flush)
 
 
 def within(actual, expected, tolerance):
@@ -50,6 +37,7 @@ def updated(function, arrays, step):
     return [value.numpy() for value in found or (values[0], *values[2:])]
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("function", [update.adamw, update.adamw_reference])
 @pytest.mark.parametrize("size", [7, MANY])
 @pytest.mark.parametrize("scale", [s for s in SCALES if s < 1e19])
@@ -72,19 +60,12 @@ def test_adamw_does_not_depend_on_what_threads_take_for_zero():
     rng = np.random.default_rng(0)
     arrays = [np.float32(10.0 ** rng.uniform(-45, 0, MANY)) for _ in range(4)]
     step = Step(scale=1.0, keep=1.0, rate=1e-3, correction=1.0, beta1=0.9, beta2=0.999, eps=1e-8)
-    found = []
-    for flush in (True, False):
-
-        def work(flush=flush):
-            subnormals_are_zero(flush)
-            found.append([value.tobytes() for value in updated(update.adamw, arrays, step)])
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-    assert found[0] == found[1]
+    found = [with_subnormals(flush, updated, update.adamw, arrays, step) for flush in (True, False)]
+    for one, other in zip(*found):
+        assert one.tobytes() == other.tobytes()
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("scale", [*SCALES, 1e38])
 @pytest.mark.parametrize("size", [1, 33, MANY])
 def test_sum_of_squares(compute, scale, size):
@@ -98,6 +79,7 @@ def test_sum_of_squares(compute, scale, size):
 
 
 # The plain expression, which is for GPUs, squares in float32.
+@SUBNORMALS
 @pytest.mark.parametrize(
     ("function", "scale"),
     [(normalisation.group_norm, scale) for scale in SCALES]
@@ -117,6 +99,7 @@ def test_group_norm(compute, function, silu, size, scale):
 
 
 # What a norm gives is at most the root of its group's size: only its weight and bias make it large.
+@SUBNORMALS
 @pytest.mark.parametrize("scale", [50.0, 88.0, 89.0, 104.0, 200.0, 1e4, 1e20, 1e30])
 @pytest.mark.parametrize("size", [5, 64])
 def test_silu_of_large_numbers(compute, scale, size):
@@ -129,6 +112,7 @@ def test_silu_of_large_numbers(compute, scale, size):
     within(grads[0], dx, 1e-4)
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("value", [0.0, 1e-39, 1.0, -7.5, 1e20, -1e30])
 @pytest.mark.parametrize("function", [normalisation.group_norm, normalisation.group_norm_reference])
 def test_a_constant_has_its_bias(compute, value, function):
@@ -139,6 +123,7 @@ def test_a_constant_has_its_bias(compute, value, function):
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("scale", SCALES)
 def test_batch_norm(compute, scale):
     rng = np.random.default_rng(4)
@@ -155,6 +140,7 @@ def test_batch_norm(compute, scale):
     within(grads[0], back(numeric.group_norm_gradient(turned, *rows, 4, False, pull)), 1e-4)
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("silu", [False, True])
 def test_what_is_not_finite_shows_and_stays_in_its_group(compute, bad, silu):
@@ -168,6 +154,7 @@ def test_what_is_not_finite_shows_and_stays_in_its_group(compute, bad, silu):
     assert np.abs(y[0, 2:] - healthy[0, 2:]).max() < 1e-5
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("scale", [0.0, 1e-39, 1e-20, 1.0, 30.0, 1e4, 1e9, 1e18])
 @pytest.mark.parametrize("tokens", [1, 17, 64])
 def test_attention(compute, scale, tokens):
@@ -179,6 +166,7 @@ def test_attention(compute, scale, tokens):
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_attention_to_what_is_not_finite_shows(compute, bad):
     q, k, v = (np.random.default_rng(7).standard_normal((1, 4, 19)) for _ in range(3))
@@ -187,6 +175,7 @@ def test_attention_to_what_is_not_finite_shows(compute, bad):
     assert not np.isfinite(y).all()
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("scale", [0.0, 1e-39, 1e-20, 1.0, 1e20, 1e30])
 @pytest.mark.parametrize("size", [5, 30])
 def test_convolution(compute, scale, size):
@@ -200,6 +189,7 @@ def test_convolution(compute, scale, size):
     within(grads[1], dw, 2e-5)
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("size", [5, 30])
 def test_a_convolution_of_what_is_not_finite_shows_it(compute, bad, size):
@@ -211,6 +201,7 @@ def test_a_convolution_of_what_is_not_finite_shows_it(compute, bad, size):
     assert np.isfinite(y[0]).all()
 
 
+@SUBNORMALS
 @pytest.mark.parametrize("scale", [0.0, 1e-39, 1e-20, 1.0, 1e20, 1e30])
 def test_linear(compute, scale):
     rng = np.random.default_rng(10)
