@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.kernels import logistic
 from medsegdiff.kernels.function import NUMBERS, Function
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
@@ -281,7 +282,7 @@ def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool
     variance = (centred * centred).mean(dim=2, keepdims=True)
     normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
     z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
-    return z * jt.sigmoid(z) if silu else z
+    return logistic.silu(z) if silu else z
 
 
 def batch_norm_reference(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:

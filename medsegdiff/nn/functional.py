@@ -14,11 +14,6 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 
 
-def silu(x: Var) -> Var:
-    """`x * sigmoid(x)`."""
-    return x * jt.sigmoid(x)
-
-
 def upsample_nearest(x: Var) -> Var:
     """(N, C, H, W) -> (N, C, 2H, 2W), each pixel repeated."""
     n, c, h, w = x.shape

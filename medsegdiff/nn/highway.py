@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
+from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.ffparser import FFParser
@@ -115,7 +116,7 @@ class Highway(nn.Module):
             x = jt.concat([F.upsample_bilinear(x, 2), skip], dim=1)
             x = self.conv_blocks_localization[stage](x)
             expanded.append(x)
-        cal = jt.sigmoid(self.seg_outputs[0](x))
+        cal = sigmoid(self.seg_outputs[0](x))
         if not self.anchored:
             return HighwayOutput(cal, None, self.bottleneck_proj(bottleneck))
         half, quarter = F.upsample_bilinear(expanded[3], 2), F.upsample_bilinear(expanded[2], 4)

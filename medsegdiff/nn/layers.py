@@ -14,8 +14,8 @@ import numpy as np
 
 from medsegdiff.kernels.convolution import Packed, conv2d
 from medsegdiff.kernels.linear import linear
+from medsegdiff.kernels.logistic import silu
 from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
-from medsegdiff.nn import functional as F
 from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt, nn
 
@@ -203,7 +203,7 @@ class SiLU(nn.Module):
 
     def execute(self, x: Var) -> Var:
         """Any shape."""
-        return F.silu(x)
+        return silu(x)
 
 
 class DropoutStreams:
