@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 
 def _per_sample(x: Var) -> Var:
-    return x.reshape(x.shape[0], -1).mean(dim=1)
+    return x.reshape(x.shape[0], -1).float64().mean(dim=1).float32()
 
 
 class TrainingLoss:

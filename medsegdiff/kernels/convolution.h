@@ -339,7 +339,7 @@ inline void backward(
     const long area = g.area();
     #pragma omp parallel for
     for (long row = 0; row < g.samples * g.outputs; row++) {
-        float sum = 0;
+        double sum = 0;  // these may cancel, and there are many
         for (long i = row * area; i < (row + 1) * area; i++) sum += dy[i];
         dbias[row] = sum;
     }

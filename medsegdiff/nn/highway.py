@@ -99,8 +99,9 @@ class Highway(nn.Module):
     def _inject(self, x: Var, stage: int, feature: Var) -> Var:
         h = self.ffparser[stage](self.conv_trans_blocks_a[stage](feature))
         spatial = self.conv_trans_blocks_b[stage](h)
-        channel = h.mean(dims=(2, 3), keepdims=True)
-        return x * spatial * channel
+        # Sums over pixels, those of the gradients too, are in float64: Jittor adds one number after another.
+        channel = h.float64().mean(dims=(2, 3), keepdims=True)
+        return ((x * spatial).float64() * channel).float32()
 
     def execute(self, image: Var, features: Sequence[Var] = ()) -> HighwayOutput:
         """(N, C, S, S) and, for "v1", the denoiser's map after each downsampling."""

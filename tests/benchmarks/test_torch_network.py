@@ -1,5 +1,4 @@
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.torch_loss import TorchTrainingLoss  # noqa: E402
+from benchmarks.gradients import NO_GRADIENT, torch_step  # noqa: E402
 from benchmarks.torch_network import COUNTER, TorchMedSegDiff, load_parity_weights, set_dropout  # noqa: E402
-from medsegdiff.diffusion.process import Diffusion  # noqa: E402
 from medsegdiff.engine.parity import cases  # noqa: E402
 from medsegdiff.nn.config import NetworkConfig  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "parity" / "cases"
-# A convolution's bias before a batch norm has no gradient; what is computed is rounding noise.
-NO_GRADIENT = re.compile(r"^hwm\.conv_blocks_.*\.conv\.bias$")
 # Activations of the conditioning network that rounding put on LeakyReLU's other side when the cases were computed,
 # as (layer, index in its flattened map). In exact arithmetic they are within 2e-6 of zero.
 FLIPPED = {
@@ -89,18 +85,14 @@ def flip(layer, index):
 
 def first_step(case, dtype, flipped=()):
     """Losses of a training case's first step by their stored names, and the gradients by parameter."""
-    network = build(case.network, dtype).train()
-    set_dropout(network, 0.0)
-    for layer, index in flipped:
-        flip(network.hwm.get_submodule(layer), index)
-    loss, t = TorchTrainingLoss(Diffusion(case.diffusion)), case.arrays["t"][0]
-    mask, noise = tensor(case.ellipses(), dtype), tensor(case.noise(0), dtype)
-    x_t = loss.noisy(mask, noise, t)
-    losses = loss(network(tensor(case.image(), dtype), x_t, loss.network_time(t, mask)), mask, noise, x_t, t)
-    losses.total().backward()
+
+    def prepare(network):
+        for layer, index in flipped:
+            flip(network.hwm.get_submodule(layer), index)
+
+    losses, gradients = torch_step(case, dtype, prepare)
     named = {"loss_diff": losses.diff, "vb": losses.vb, "loss_cal": losses.cal, "loss": losses.diffusion}
     named["total"] = losses.total()
-    gradients = {name: p.grad.double().numpy() for name, p in network.named_parameters()}
     return {name: value.detach().double().numpy() for name, value in named.items()}, gradients
 
 

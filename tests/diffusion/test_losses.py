@@ -114,6 +114,16 @@ def test_losses_are_those_of_the_formulas(options):
                 )
 
 
+def test_means_over_many_pixels_are_exact_to_float32():
+    rng = np.random.default_rng(0)
+    mask, noise, target, cal, x_t = (1 + rng.random((2, 1, 256, 256), dtype=np.float32) for _ in range(5))
+    prediction = SimpleNamespace(target=jt.array(target), variance=None, cal=jt.array(-cal))
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100)))
+    losses = loss(prediction, jt.array(mask), jt.array(noise), jt.array(x_t), np.array([3, 4]))
+    for found, error in ((losses.diff, noise - target), (losses.cal, mask + cal)):
+        np.testing.assert_allclose(found.numpy(), (np.float64(error) ** 2).mean((1, 2, 3)), rtol=3e-7)
+
+
 def test_noisy_masks_have_the_signal_and_noise_of_their_timestep():
     _, given = case()
     betas = np.linspace(1e-3, 0.2, 100)

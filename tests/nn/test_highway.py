@@ -46,3 +46,21 @@ def test_the_anchor_trains_nothing_and_cal_trains_the_whole_network(highway, ima
         assert not anchor.numpy().any(), name
         if not name.endswith("conv.bias"):  # a batch norm follows: their gradient is zero but for rounding
             assert np.abs(cal.numpy()).max() > 1e-7, name
+
+
+def test_sums_over_many_pixels_are_exact_to_float32_forward_and_back():
+    """Version v1 multiplies by means over pixels: at 256 x 256 of 16,384, and their gradients are sums of as many."""
+    config = NetworkConfig(image_size=256, num_channels=32, num_res_blocks=1, version="v1")
+    highway = fill(Highway(config, DropoutStreams()))
+    highway.conv_trans_blocks_a = highway.ffparser = highway.conv_trans_blocks_b = [lambda h: h]
+    rng = np.random.default_rng(0)
+    x, h, dy = ((1 + rng.random((2, 8, 128, 128))).astype(np.float32) for _ in range(3))
+    xs, hs = jt.array(x), jt.array(h)
+    y = highway._inject(xs, 0, hs)
+    dx, dh = jt.grad((y * jt.array(dy)).sum(), [xs, hs])
+    x, h, dy = (array.astype(np.float64) for array in (x, h, dy))
+    channel = h.mean((2, 3), keepdims=True)
+    through = (dy * x * h).mean((2, 3), keepdims=True)
+    for found, wanted in ((y, x * h * channel), (dx, dy * h * channel), (dh, dy * x * channel + through)):
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=6e-7)
