@@ -1,4 +1,4 @@
-"""The two sides that `benchmarks.step` compares, each in a process of its own that is asleep while the other works.
+"""The two sides that benchmarks compare, each in a process of its own that is asleep while the other works.
 
 A side does the same work on the same shapes: a forward pass without gradients, in evaluation mode, or a training
 step (forward, backward, AdamW, running average of the weights).
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import resource
+import signal
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -54,10 +57,11 @@ class Work:
 class Worker:
     """A process that has one framework loaded and does what it is told, or sleeps on a pipe."""
 
-    def __init__(self, framework: str, threads: int) -> None:
+    def __init__(self, framework: str, threads: int, environment: Optional[Mapping[str, str]] = None) -> None:
+        """Start it, with `environment` beside what it inherits."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, framework, threads))
+        self._process = context.Process(target=_serve, args=(theirs, framework, threads, dict(environment or {})))
         self._process.start()
         theirs.close()
 
@@ -80,13 +84,23 @@ class Worker:
             raise answer
         return answer
 
+    def stop(self) -> None:
+        """Halt the process with all its threads, which may wait in a loop and not asleep."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undo `stop`."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End the process."""
+        self.go_on()
         self._pipe.close()
         self._process.join()
 
 
-def _serve(pipe: Connection, framework: str, threads: int) -> None:
+def _serve(pipe: Connection, framework: str, threads: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)  # libraries read it when they are loaded, below
     multiprocessing.set_start_method("fork", force=True)  # Jittor's compile processes cannot be spawned
     build = _torch_side(threads) if framework == "torch" else _our_side()
     built: dict[tuple[Variant, Work], Run] = {}

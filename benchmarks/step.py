@@ -70,7 +70,7 @@ def main() -> None:
         results.append(result)
         print(table(result, variants), flush=True)
         if options.out:
-            content = {"machine": _machine(options.threads), "rounds": options.rounds, "results": results}
+            content = {"machine": machine(options.threads), "rounds": options.rounds, "results": results}
             options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -130,7 +130,8 @@ def table(result: dict[str, Any], variants: list[Variant]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _machine(threads: int) -> dict[str, Any]:
+def machine(threads: int) -> dict[str, Any]:
+    """What stands beside the numbers: the processor, the threads, Python's version."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]

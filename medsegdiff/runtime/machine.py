@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _CPUINFO = Path("/proc/cpuinfo")
+_OWN_GROUPS, _ALL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class Cpu(NamedTuple):
@@ -37,6 +39,44 @@ def describe(cpuinfo: str) -> Cpu:
     return Cpu(model[1].strip() if model else platform.machine(), frozenset(flags[1].split() if flags else ()))
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
+def allowed_cores() -> int:
+    """How many cores the threads of this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: a container's quota of computing time may be less than its cores."""
+    return max(1, math.ceil(min(quota(), allowed_cores())))
+
+
+def quota() -> float:
+    """How many cores' time the control groups of this process, of version 1 or 2, leave it; infinity for no limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files,
+    https://docs.kernel.org/scheduler/sched-bwc.html
+    """
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    limits = [math.inf]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = _ALL_GROUPS / ("cpu" if controllers else "") / path.lstrip("/")
+        # Every group above has its own limit. In a container the path may be the host's: then only the top is there.
+        limits += [_limit(folder) for folder in (group, *group.parents)]
+    return min(limits)
+
+
+def _limit(group: Path) -> float:
+    """The limit that the files of one control group set, infinity where there is none."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            time, period = map(float, " ".join((group / name).read_text() for name in names).split())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        if time > 0:  # -1: none
+            return time / period
+    return math.inf

@@ -19,7 +19,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.runtime import compilation, processes
+from medsegdiff.runtime import compilation, machine, processes
 from medsegdiff.runtime.cuda import copies, toolkit
 from medsegdiff.runtime.errors import InputError
 from medsegdiff.runtime.files import replacing, writing
@@ -27,6 +27,7 @@ from medsegdiff.runtime.files import replacing, writing
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
+_SPINS = "1000"
 
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
@@ -209,6 +210,19 @@ def _prepare_mpi() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(processes.fair_threads()))
 
 
+def _prepare_threads() -> None:
+    """Tell libgomp, which reads it when Jittor loads it, how its threads wait and how many there are.
+
+    At the end of each loop a thread waits for the others. By itself it first repeats 300,000 pauses, which on some
+    processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
+    each loop. What the user chose stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+    if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
+        os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
+
+
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
     return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
@@ -243,6 +257,7 @@ def prepare(copy: Optional[Path] = None) -> None:
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _prepare_mpi()
+    _prepare_threads()
     with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
     if copy is not None:

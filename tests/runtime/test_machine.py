@@ -1,3 +1,6 @@
+import math
+import os
+
 import pytest
 
 from medsegdiff.runtime import machine
@@ -25,3 +28,63 @@ def test_it_is_read_where_the_system_tells(tmp_path, monkeypatch, there):
     machine.cpu.cache_clear()
     assert found.flags == ({"fpu"} if there else set())
     assert found.model == "X" if there else found.model
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Sixty-four cores, and control groups: a function that writes their files."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "_ALL_GROUPS", tmp_path / "all")
+
+    def write(own, **files):
+        (tmp_path / "own").write_text(own)
+        for name, content in files.items():
+            file = tmp_path / "all" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "quota", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "100000 100000\n"}, 1, 1),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 2.5, 3),
+        ("0::/\n", {"cpu.max": "20000 100000\n"}, 0.2, 1),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf, 64),
+        ("0::/\n", {"cpu.max": "12800000 100000\n"}, 128, 64),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "max 100000\n"}, 2, 2),
+        ("0::/a/b\n", {"a/cpu.max": "800000 100000\n", "a/b/cpu.max": "400000 100000\n"}, 4, 4),
+        ("4:memory:/m\n3:cpu,cpuacct:/a\n0::/\n", {"cpu/a/cpu.cfs_quota_us": "100000\n"}, 2, 2),
+        ("3:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n"}, math.inf, 64),
+        ("3:cpuset:/a\n", {"cpu/a/cpu.cfs_quota_us": "100000\n"}, math.inf, 64),
+        ("3:cpu:/docker/1f\n", {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3, 3),
+        ("0::/\n", {}, math.inf, 64),
+    ],
+    ids=[
+        "one core",
+        "a part of a core is rounded up",
+        "less than a core",
+        "no limit",
+        "more than there are cores",
+        "that of the group above",
+        "the lower of two",
+        "version 1",
+        "version 1 without a limit",
+        "another controller's group",
+        "a path of the host's",
+        "no such file",
+    ],
+)
+def test_a_containers_quota_limits_the_cores(groups, own, files, quota, cores):
+    groups(own, **{"cpu/a/cpu.cfs_period_us": "50000\n", **files})
+    assert machine.quota() == quota
+    assert machine.usable_cores() == cores
+    assert machine.allowed_cores() == 64
+
+
+def test_without_control_groups_the_cores_count(groups):
+    assert machine.quota() == math.inf
+    assert machine.usable_cores() == 64

@@ -26,6 +26,9 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     monkeypatch.setenv("FIX_TORCH_ERROR", "0")
     monkeypatch.delenv("cc_path", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
     monkeypatch.setattr(jittor_utils.install_cuda, "install_cuda", jittor_utils.install_cuda.install_cuda)
     for name in ("pool_initializer", "_py3_include_path", "_py3_extension_suffix"):
         monkeypatch.setattr(jittor_utils, name, getattr(jittor_utils, name, None), raising=False)
@@ -304,14 +307,58 @@ def test_without_mpirun_jittor_is_kept_from_mpi(machine):
 def test_under_mpirun_jittor_is_given_mpi_and_a_share_of_the_cores(machine):
     for name, value in (("OMPI_COMM_WORLD_SIZE", "64"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "10000")):
         machine.setenv(name, value)
-    machine.setenv("OMP_NUM_THREADS", "")  # so that it is restored
-    machine.delenv("OMP_NUM_THREADS")
     machine.setattr(toolchain, "find_mpi", lambda: ("/usr/bin/mpicc", "Open MPI 4.1.4"))
     toolchain.prepare()
     assert (os.environ["use_mpi"], os.environ["OMP_NUM_THREADS"]) == ("1", "1")
     machine.setenv("OMP_NUM_THREADS", "3")
     toolchain.prepare()
     assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, toolchain._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "a number of spins", "a policy, which a number of spins would override"],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(machine, own, spins):
+    for name, value in own.items():
+        machine.setenv(name, value)
+    toolchain.prepare()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+    assert os.environ.get("OMP_WAIT_POLICY") == own.get("OMP_WAIT_POLICY")
+
+
+def test_a_quota_limits_the_threads_unless_the_user_says_how_many(machine):
+    machine.setattr(toolchain.machine, "allowed_cores", lambda: 64)
+    machine.setattr(toolchain.machine, "quota", lambda: 64)
+    toolchain.prepare()
+    assert "OMP_NUM_THREADS" not in os.environ  # child processes may have other cores
+    machine.setattr(toolchain.machine, "quota", lambda: 1.5)
+    toolchain.prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    machine.setenv("OMP_NUM_THREADS", "3")
+    toolchain.prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_jittors_libgomp_does_as_it_is_told():
+    command = (
+        "import ctypes; from medsegdiff.runtime import machine; machine.allowed_cores = lambda: 64\n"
+        "machine.quota = lambda: 3\nfrom medsegdiff.runtime.backend import jt\n"
+        "print(ctypes.CDLL('libgomp.so.1').omp_get_max_threads())"
+    )
+    settings = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**environment, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    assert f"GOMP_SPINCOUNT = '{toolchain._SPINS}'" in done.stderr
 
 
 def test_under_mpirun_without_what_jittor_needs_the_reason_is_told(machine):
