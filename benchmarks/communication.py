@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from medsegdiff.base import ranks
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.config import TrainingConfig
@@ -24,23 +25,23 @@ from medsegdiff.engine.training.dry_run import noise_batch
 from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 
 
 def noted_sums(step: Callable[[], Any]) -> list[Any]:
     """The values that `step` sums over the processes."""
-    found, total = [], processes.total
+    found, total = [], exchange.total
 
     def noted(value: Any) -> Any:
         found.append(value)
         return total(value)
 
-    processes.total = noted
+    exchange.total = noted
     try:
         step()
     finally:
-        processes.total = total
+        exchange.total = total
     return found
 
 
@@ -48,7 +49,7 @@ def seconds(task: Callable[[], Any], rounds: int) -> float:
     """The median time of `task`, which all processes begin together."""
     times = []
     for _ in range(rounds):
-        processes.gather(np.zeros(1))
+        exchange.gather(np.zeros(1))
         begun = time.perf_counter()
         task()
         times.append(time.perf_counter() - begun)
@@ -71,22 +72,22 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     check_shares(config)
     trainer, batch = Trainer(config), noise_batch(config, 0)
     trainer.train_step(batch)
-    sums = noted_sums(lambda: trainer.train_step(batch)) if processes.count() > 1 else []
+    sums = noted_sums(lambda: trainer.train_step(batch)) if ranks.count() > 1 else []
     norms = [jt.zeros(value.shape).float64() for value in sums if str(value.dtype) == "float64"]
     gradients = {name: jt.ones_like(value) for name, value in trainer.parameters.items()}
     jt.sync_all(True)
 
     def exchange_norms() -> None:
         for value in norms:
-            processes.total(value).sync()
+            exchange.total(value).sync()
 
     def exchange_gradients() -> None:
-        processes.mean(gradients)
+        exchange.mean(gradients)
 
     exchange_norms()
     exchange_gradients()
     figures = {
-        "processes": processes.count(),
+        "processes": ranks.count(),
         "parameters": sum(value.numel() for value in gradients.values()),
         "step, s": round(seconds(lambda: trainer.train_step(batch), options.rounds), 3),
         "gradients, MB": round(4e-6 * sum(value.numel() for value in sums if str(value.dtype) == "float32"), 1),
@@ -96,7 +97,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         "batch norms, exchanges": len(norms),
         "batch norms, s": round(seconds(exchange_norms, options.rounds), 4),
     }
-    if processes.rank() == 0:
+    if ranks.rank() == 0:
         for name, value in figures.items():
             print(f"{name:24}{value}")
 

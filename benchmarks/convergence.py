@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.trained import Trained
+from medsegdiff.base.randomness import generator
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.diffusion.samplers import Denoise, Noise, State, ddim, dpm_solver_pp, final
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
-from medsegdiff.runtime.randomness import generator
 
 STEPS = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.trained import Trained
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.config import SamplingConfig
-from medsegdiff.runtime.errors import InputError
 
 
 class Records:

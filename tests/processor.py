@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from medsegdiff.base import machine
 from medsegdiff.kernels import precision
-from medsegdiff.runtime import machine
 from medsegdiff.runtime.backend import subnormals_are_zero
 
 _MISSING = precision.missing_on_cpu("bf16", machine.cpu())

@@ -12,8 +12,8 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
 SHARED = ("train", "sample")
@@ -31,19 +31,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def report(command: Callable[[], int], debug: bool = False) -> int:
     """Run `command`; say in one line on standard error what stopped it."""
     try:
-        with processes.only_the_leader_speaks():
+        with ranks.only_the_leader_speaks():
             return command()
     except InputError as error:
-        return processes.fail(2, _traceback(debug) + f"error: {error}")
+        return ranks.fail(2, _traceback(debug) + f"error: {error}")
     except KeyboardInterrupt:
-        return processes.fail(130, "stopped")
+        return ranks.fail(130, "stopped")
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return processes.fail(128 + signal.SIGPIPE, "")
+        return ranks.fail(128 + signal.SIGPIPE, "")
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         complaint = f"error: unexpected {type(error).__name__}: {line} (--debug shows where)"
-        return processes.fail(2, _traceback(debug) + complaint)
+        return ranks.fail(2, _traceback(debug) + complaint)
 
 
 def _traceback(wanted: bool) -> str:
@@ -59,7 +59,7 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise InputError(f"{words[0]}: no such command; there are {', '.join(COMMANDS)}")
-    if processes.count() > 1 and words[0] not in SHARED:
+    if ranks.count() > 1 and words[0] not in SHARED:
         raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
     command = _load(words[0])
     parser = Parser(prog=f"medsegdiff {words[0]}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")

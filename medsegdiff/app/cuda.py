@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 
 def configure(parser: Parser) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.config import DataConfig
-from medsegdiff.runtime.errors import InputError
 
 SUMMARY = "phantom: write generated images; prepare: build the array cache"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
 from medsegdiff.kernels.precision import check
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from medsegdiff.engine.evaluation.report import Report

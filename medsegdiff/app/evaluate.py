@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.errors import InputError
 from medsegdiff.masks.protocols import make_protocol
-from medsegdiff.runtime.errors import InputError
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Optional
 
 from jsonargparse import ArgumentParser, Namespace
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 
 class Parser(ArgumentParser):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 SUMMARY = "replay numbers of the PyTorch original and print the errors"
 _IMAGES = ("data/ISIC/Train", "../shared/data/isic2016/Train")

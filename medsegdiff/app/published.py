@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig, SamplingConfig, pick
 from medsegdiff.nn.config import NetworkConfig, published_version
-from medsegdiff.runtime.errors import InputError
 
 
 def boolean(text: str) -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app.options import Parser, add_section
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import make_folder
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig, difference, pick
 from medsegdiff.kernels.precision import check
 from medsegdiff.masks.files import check_id
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import make_folder
 
 SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
 

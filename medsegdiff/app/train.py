@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.app.options import Parser, add_section
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.kernels.precision import check
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
@@ -57,7 +57,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     validation = config.validation
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
-    if processes.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
+    if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
         print("note: to stop and save, send SIGUSR1 to mpirun: Ctrl-C and SIGTERM leave it a second (docs/cluster.md)")
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.images import image_size
-from medsegdiff.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

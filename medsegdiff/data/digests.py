@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
 _SETTLED_NS = 2_000_000_000

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.loader import Dataset
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.randomness import generator
 
 
 class Subset:

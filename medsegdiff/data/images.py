@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 _SIXTEEN_BIT = 65535
 _HIGHEST_LABEL = 255

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
-from medsegdiff.runtime.errors import InputError
 
 CSV_NAMES = {
     "train": "ISBI2016_ISIC_Part1_Training_GroundTruth.csv",

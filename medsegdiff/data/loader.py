@@ -8,8 +8,8 @@ from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.augment import augment
-from medsegdiff.runtime.randomness import generator
 
 
 class Dataset(Protocol):

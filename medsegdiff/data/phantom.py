@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.isic import CSV_NAMES, SPLIT_FOLDERS
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import make_folder, replacing
-from medsegdiff.runtime.randomness import generator
 
 _MARKER = "phantom.json"
 _VERSION = 1  # raise it whenever the same seed draws another picture

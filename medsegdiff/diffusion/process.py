@@ -7,8 +7,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
-from medsegdiff.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

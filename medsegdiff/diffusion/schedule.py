@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 
 @dataclass(frozen=True)

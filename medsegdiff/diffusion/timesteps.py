@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 
 class UniformTimesteps:

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from medsegdiff import __version__
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.finite import REMEDY, broken
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing
 
 BEST = "best"  # the folder, within a run's, that keeps the best checkpoint
 _STATE = "state.json"

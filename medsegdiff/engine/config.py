@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
 from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.kernels.precision import PRECISIONS
 from medsegdiff.masks.fusion import RULES
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.kernels.attention import attention
 from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.kernels.normalisation import EPS, group_norm
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.randomness import generator
 
 Var = Any  # jt.Var
 LIMIT = 2e-5

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
 from medsegdiff.kernels import precision
-from medsegdiff.runtime import machine, toolchain
+from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
-from medsegdiff.runtime.errors import InputError
 
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
 

@@ -14,6 +14,9 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff import __version__
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
 from medsegdiff.data.images import read_image, read_labels, read_mask
@@ -30,10 +33,8 @@ from medsegdiff.masks.pictures import overlay
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import make_folder, replacing
 from medsegdiff.runtime.toolchain import announce_kernels
 
 
@@ -94,7 +95,7 @@ def predict(
     begun = time.time()
     by_id = {case.id: (case, size) for case, size in zip(cases, dataset.original_sizes)}
     ensembles = {}
-    chosen = range(processes.rank(), len(cases), processes.count())
+    chosen = range(ranks.rank(), len(cases), ranks.count())
     with Progress([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
@@ -108,8 +109,8 @@ def predict(
             ensembles[result.id] = Ensemble(result.count, result.empty, result.agreement)
             if result.id in tracer.frames:
                 write_trace(out, result.id, dataset.image(dataset.ids.index(result.id)), tracer.frames[result.id])
-    parts = processes.collect(ensembles)
-    if processes.rank() == 0:
+    parts = exchange.collect(ensembles)
+    if ranks.rank() == 0:
         found = {name: Ensemble(*values) for part in parts for name, values in part.items()}
         write_ensembles(out, {name: found[name] for name in dataset.ids})
         _write_run(out, segmenter, source, dataset, time.time() - begun)
@@ -159,7 +160,7 @@ def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, 
         "images": list(dataset.ids),
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
-        "processes": processes.count(),
+        "processes": ranks.count(),
         "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
     }
     with replacing(out / "run.json") as beside:

@@ -8,6 +8,8 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.randomness import generator
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.engine.config import FLIPS, SamplingConfig
@@ -15,8 +17,6 @@ from medsegdiff.kernels import precision
 from medsegdiff.masks.fusion import Ensemble, published_blend
 from medsegdiff.nn.network import Condition, MedSegDiff
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.randomness import generator
 
 OnStep = Callable[[Sequence[str], Sequence[int], samplers.State], None]
 """Called after each network evaluation with the image's id and the member's number of every row, and the state."""

@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.engine.config import RunConfig, SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.engine.training.dry_run import noise_batch
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn.network import MedSegDiff
-from medsegdiff.runtime.randomness import generator
 
 
 def warm_sampling(config: RunConfig) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from medsegdiff.base import ranks
 from medsegdiff.kernels import logistic
 from medsegdiff.kernels.function import NUMBERS, Function
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -236,8 +237,8 @@ def channel_map(u: Var, v: Var, a: Var, b: Var, shift: Var) -> Var:
 
 def _joint_means(x: Var, *sums: Var) -> list[Var]:
     """Sums (C,) over the channels of `x`, as means over those of all processes, whose shapes are one."""
-    count = x.numel() // x.shape[1] * processes.count()
-    return jt.chunk(processes.total(jt.concat(sums)) / count, len(sums))
+    count = x.numel() // x.shape[1] * ranks.count()
+    return jt.chunk(exchange.total(jt.concat(sums)) / count, len(sums))
 
 
 def joint_moments(x: Var) -> tuple[Var, Var]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable
 
-from medsegdiff.runtime import machine
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
 
 Var = Any  # jt.Var
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.pictures import overlay
-from medsegdiff.runtime.files import replacing
 
 _PANEL = 256  # side of a panel in pixels
 _STRIP = 10  # steps shown in the strip

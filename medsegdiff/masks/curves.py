@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medsegdiff.base.files import replacing
 from medsegdiff.masks.uncertainty import Retention
-from medsegdiff.runtime.files import replacing
 
 
 def draw_retention(retention: Retention, path: Path, error: str, confidence: str) -> None:

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.uncertainty import entropy
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
+from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD
-from medsegdiff.runtime.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import published_iou_dice
-from medsegdiff.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

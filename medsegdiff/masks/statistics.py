@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medsegdiff.runtime.randomness import generator
+from medsegdiff.base.randomness import generator
 
 _DRAWS_AT_ONCE = 1 << 20  # 8 MiB of indices and as much of values, whatever the number of images
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}

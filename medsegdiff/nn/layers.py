@@ -12,11 +12,11 @@ from typing import Any, Optional
 
 import numpy as np
 
+from medsegdiff.base import ranks
 from medsegdiff.kernels.convolution import Packed, conv2d
 from medsegdiff.kernels.linear import linear
 from medsegdiff.kernels.logistic import silu
 from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
-from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
@@ -179,10 +179,10 @@ class BatchNorm2d(nn.Module):
             scale = self.weight / jt.sqrt(self.running_var + EPS)
             shift = self.bias - self.running_mean * scale
             return x * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
-        count = x.numel() // x.shape[1] * processes.count()
+        count = x.numel() // x.shape[1] * ranks.count()
         if count < 2:
             raise ValueError(f"batch norm cannot train on one value a channel, shape {tuple(x.shape)}")
-        if processes.count() > 1:
+        if ranks.count() > 1:
             mean, variance = joint_moments(x)
             y = joint_batch_norm(x, self.weight, self.bias, mean, variance)
             mean, variance = mean.float32(), variance.float32()

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
 from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
 from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Stage, Upsample
 from medsegdiff.runtime.backend import jt, nn
-from medsegdiff.runtime.randomness import generator
 
 Var = Any  # jt.Var
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
 
 Var = Any  # jt.Var
 

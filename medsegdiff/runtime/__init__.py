@@ -1,1 +1,1 @@
-"""What the package stands on: Jittor's set-up, errors, whole files, named random streams, joint processes."""
+"""Jittor's set-up before its first import, and what joint processes exchange by it."""

@@ -23,9 +23,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medsegdiff.runtime import machine
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing
+from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
 
 CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""

@@ -19,10 +19,11 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.runtime import compilation, machine, processes
+from medsegdiff.base import machine, ranks
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing, writing
+from medsegdiff.runtime import compilation
 from medsegdiff.runtime.cuda import copies, toolkit
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing, writing
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -193,8 +194,8 @@ def _prepare_onednn() -> None:
 
 def _prepare_mpi() -> None:
     """Let Jittor use MPI where this process has siblings, and only there: it would compile and load it for nothing."""
-    os.environ["use_mpi"] = str(int(processes.started_together()))
-    if not processes.started_together():
+    os.environ["use_mpi"] = str(int(ranks.started_together()))
+    if not ranks.started_together():
         if int(os.environ.get("PMI_SIZE") or 1) > 1:
             raise InputError(
                 "several processes were started by another MPI than Open MPI, which alone Jittor knows; "
@@ -207,7 +208,7 @@ def _prepare_mpi() -> None:
             f"started by mpirun, but Jittor cannot compile its part of MPI: {reason}; "
             "install it (Debian: apt install libopenmpi-dev), or start one process without mpirun"
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(processes.fair_threads()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(ranks.fair_threads()))
 
 
 def _prepare_threads() -> None:

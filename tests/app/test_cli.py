@@ -8,10 +8,10 @@ import pytest
 
 from medsegdiff import __version__
 from medsegdiff.app.cli import COMMANDS, main, report
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, SamplingConfig, TrainingConfig
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 
 def fails_in_one_line(capsys, *words) -> str:
@@ -143,10 +143,10 @@ def test_the_unexpected_is_one_line_too(capsys):
 
 
 def test_work_for_one_process_is_not_done_by_several(monkeypatch, capsys):
-    from medsegdiff.runtime import processes
+    from medsegdiff.base import ranks
 
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(processes, "fail", lambda code, complaint: print(complaint) or code)
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "fail", lambda code, complaint: print(complaint) or code)
     for command in COMMANDS:
         if command not in ("train", "sample"):
             assert main([command]) == 2

@@ -2,9 +2,9 @@ import pytest
 
 from medsegdiff.app import cuda
 from medsegdiff.app.cli import main
+from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import prepare, toolkit
-from medsegdiff.runtime.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from medsegdiff.app import demo as command
 from medsegdiff.app.demo import Plan, demo
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.checkpoint import list_checkpoints, read_state
-from medsegdiff.runtime.errors import InputError
 
 TINY = Plan(
     train_images=4,

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from medsegdiff.app.cli import main
+from medsegdiff.base import machine
 from medsegdiff.engine import diagnosis
-from medsegdiff.runtime import machine, toolchain
+from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn
 

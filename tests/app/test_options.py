@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from medsegdiff.app.options import Parser, add_section, helps, with_dashes
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 SECTIONS = (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig, SamplingConfig)
 

@@ -8,7 +8,7 @@ from medsegdiff.app import evaluate as evaluate_command
 from medsegdiff.app import published
 from medsegdiff.app import sample as sample_command
 from medsegdiff.app import train as train_command
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 # The commands of the published project's README, as our product keeps them.

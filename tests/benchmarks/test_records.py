@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.records import Records, Scores, Setting
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 
 def test_rows_are_kept_in_the_file_and_found_again(tmp_path):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.augment import augment
-from medsegdiff.runtime.randomness import generator
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.images import image_size, read_image, read_labels, read_mask
-from medsegdiff.runtime.errors import InputError
 
 ORIENTATION = 0x0112
 

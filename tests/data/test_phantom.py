@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.cases import check_pair
 from medsegdiff.data.images import read_image, read_labels, read_mask
 from medsegdiff.data.isic import find_cases
 from medsegdiff.data.phantom import draw, is_generated, write_isic
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.randomness import generator
 
 
 def contents(folder):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
-from medsegdiff.runtime.errors import InputError
 
 STEPS = [0, 1, 37, 99]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.schedule import make_schedule, respace
-from medsegdiff.runtime.errors import InputError
 
 CASE = np.load(Path(__file__).parents[1] / "parity" / "cases" / "schedules.npz")
 QUANTITIES = [name for name in CASE.files if name.count(":") == 1]

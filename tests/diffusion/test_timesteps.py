@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.timesteps import LossSecondMomentTimesteps, UniformTimesteps, make_timesteps
-from medsegdiff.runtime.errors import InputError
 
 
 class Fixed:

@@ -15,6 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.config import DataConfig, RunConfig
@@ -22,7 +23,6 @@ from medsegdiff.engine.training import loop
 from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.randomness import generator
 from tests.engine.conftest import Discs
 
 KILLS, STEPS, INTERVAL, KEEP = 25, 120, 3, 3

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.app.cli import report
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import DataConfig, RunConfig
 from medsegdiff.engine.training import loop
@@ -23,8 +25,7 @@ from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn import weights
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime import exchange
 from tests.engine.conftest import Discs
 from tests.engine.training.variants import with_network, with_training
 
@@ -80,7 +81,7 @@ class Unreadable(Discs):
 
     def image(self, index):
         self.reads += 1
-        if processes.rank() == 1 and self.reads > 5:
+        if ranks.rank() == 1 and self.reads > 5:
             raise InputError(f"{self.ids[index]}: cannot be read; mend the disk")
         return super().image(index)
 
@@ -91,7 +92,7 @@ def break_a_weight(out):
 
     def broken(trainer, *given):
         norms = descend(trainer, *given)
-        if processes.rank() == 1 and trainer.step == DEATH:
+        if ranks.rank() == 1 and trainer.step == DEATH:
             bias = trainer.state["out.2.bias"]
             bias.assign(bias + float("nan"))
             norms["param_norm"] = float("nan")
@@ -105,7 +106,7 @@ def die_in_a_step(out):
     step = Trainer.measure
 
     def measure(trainer, *samples):
-        if processes.rank() == 1 and trainer.step == DEATH:
+        if ranks.rank() == 1 and trainer.step == DEATH:
             (out / "died").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
         return step(trainer, *samples)
@@ -146,8 +147,8 @@ def train(kind, out):
     (trainer,) = trainers
     held = weights.to_arrays({**trainer.state, **trainer.optimiser.state()})
     digest = hashlib.sha256(b"".join(held[name].tobytes() for name in sorted(held))).hexdigest()
-    digests = processes.collect(digest)
-    if processes.rank() == 0:
+    digests = exchange.collect(digest)
+    if ranks.rank() == 0:
         (out / "digests.json").write_text(json.dumps(digests))
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from medsegdiff.app.cli import main
+from medsegdiff.base import machine
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.engine import checkpoint as checkpoints
-from medsegdiff.runtime import machine
 from medsegdiff.runtime.backend import jt
 
 DATA = "ISBI2016_ISIC_Part1_Training_Data"

@@ -3,12 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.kernels import convolution, precision
 from medsegdiff.nn import layers
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.randomness import generator
 
 
 class Discs:

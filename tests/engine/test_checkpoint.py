@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
 from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 CONFIG = RunConfig(network=NetworkConfig(image_size=64))
 

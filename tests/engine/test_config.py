@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import (
     DataConfig,
@@ -12,7 +13,6 @@ from medsegdiff.engine.config import (
     difference,
 )
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.errors import InputError
 
 
 def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
 from medsegdiff.engine.config import RunConfig
-from medsegdiff.runtime.errors import InputError
 
 FILES = ("model.safetensors", "ema-0.9999.safetensors", "optimizer.safetensors", "state.json")
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig
@@ -14,7 +15,6 @@ from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.masks.files import read_mask_png, read_probability
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
-from medsegdiff.runtime.errors import InputError
 
 SAMPLING = SamplingConfig(steps=3, members=3)
 UNTIL = 0.895  # some of these images settle with four members, some with five

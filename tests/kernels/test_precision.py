@@ -4,11 +4,11 @@ import sys
 import numpy as np
 import pytest
 
+from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.attention import attention_reference
-from medsegdiff.runtime import machine
 from medsegdiff.runtime.backend import jt, nn
-from medsegdiff.runtime.errors import InputError
 from tests import numeric
 from tests.kernels.compare import assert_close, run
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.masks import files
 from medsegdiff.masks.files import (
     Maps,
@@ -12,7 +13,6 @@ from medsegdiff.masks.files import (
     resize_probability,
     write_prediction,
 )
-from medsegdiff.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.nn import weights
-from medsegdiff.runtime.randomness import generator
 
 
 def fill(module, seed=0):

@@ -1,8 +1,8 @@
 import numpy as np
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.nn.ffparser import FFParser
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.randomness import generator
 from tests.nn.filled import arrays_of
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.nn.layers import (
     BatchNorm2d,
     Conv2d,
@@ -13,7 +14,6 @@ from medsegdiff.nn.layers import (
     set_dropout,
 )
 from medsegdiff.runtime.backend import jt, nn
-from medsegdiff.runtime.randomness import generator
 from tests import numeric
 from tests.nn.filled import arrays_of, fill
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import BatchNorm2d, Linear
 from medsegdiff.runtime.backend import jt, nn
-from medsegdiff.runtime.errors import InputError
 from tests.nn.filled import fill
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from medsegdiff.app.cli import main
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.parity import cases, replay, report, training
-from medsegdiff.runtime.errors import InputError
 
 FOLDER = Path(__file__).parent / "cases"
 ROOT = Path(__file__).resolve().parents[2]

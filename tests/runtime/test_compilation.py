@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from medsegdiff.runtime import compilation, machine, toolchain
+from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
+from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
 
 LAUNCHER = Path(compilation.__file__).with_name("compile_kernel.sh")
 KERNEL = """

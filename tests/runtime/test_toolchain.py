@@ -8,9 +8,9 @@ import sysconfig
 
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.cuda import copies, toolkit
-from medsegdiff.runtime.errors import InputError
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
 
 
@@ -343,7 +343,7 @@ def test_a_quota_limits_the_threads_unless_the_user_says_how_many(machine):
 
 def test_jittors_libgomp_does_as_it_is_told():
     command = (
-        "import ctypes; from medsegdiff.runtime import machine; machine.allowed_cores = lambda: 64\n"
+        "import ctypes; from medsegdiff.base import machine; machine.allowed_cores = lambda: 64\n"
         "machine.quota = lambda: 3\nfrom medsegdiff.runtime.backend import jt\n"
         "print(ctypes.CDLL('libgomp.so.1').omp_get_max_threads())"
     )

@@ -8,13 +8,13 @@ from typing import Optional
 from rich.console import Console
 from rich.progress import track
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation import summary
 from medsegdiff.engine.evaluation.measure import measure
 from medsegdiff.engine.evaluation.predictions import find, read_ensembles
 from medsegdiff.engine.evaluation.report import EXTRAS, METRICS, Report, class_metrics
 from medsegdiff.engine.evaluation.truth import read_truth
 from medsegdiff.masks.protocols import make_protocol
-from medsegdiff.runtime.errors import InputError
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.predictions import IMAGES, Ensemble, Prediction
 from medsegdiff.engine.evaluation.truth import Truth, read_classes
 from medsegdiff.masks.decision import THRESHOLD, decide
@@ -16,7 +17,6 @@ from medsegdiff.masks.files import read_mask_png, read_probability, resize_proba
 from medsegdiff.masks.metrics import Overlap, overlap
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.uncertainty import PackedMasks, brier, calibration_histogram, generalised_energy_distance
-from medsegdiff.runtime.errors import InputError
 
 COMPARED = ("dice", "iou", "published_dice", "published_iou")
 """The metrics that the conditioning network, single members and the ensemble are compared by."""

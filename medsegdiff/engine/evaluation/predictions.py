@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
 from medsegdiff.masks.files import find_predictions
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import replacing
 
 IMAGES = "images.csv"
 

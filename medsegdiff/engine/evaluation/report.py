@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 
 import medsegdiff
+from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.engine.evaluation.measure import COMPARED, Score
 from medsegdiff.engine.evaluation.summary import Calibration, Comparison, Selection
 from medsegdiff.masks.curves import draw_retention
@@ -21,7 +22,6 @@ from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.statistics import Summary
 from medsegdiff.masks.uncertainty import CALIBRATION_BINS
-from medsegdiff.runtime.files import make_folder, replacing
 
 METRICS = {
     "published_iou": "IoU, published protocol",

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine.config import pick
 from medsegdiff.nn.config import NetworkConfig, published_version
-from medsegdiff.runtime.errors import InputError
 
 
 def stream(name: str) -> np.random.Generator:

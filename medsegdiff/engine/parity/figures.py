@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.engine.parity.training import CURVES, Curve
-from medsegdiff.runtime.files import make_folder, replacing
 
 
 def write_curve(curve: Curve, out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from medsegdiff.runtime.files import fsync, writing
+from medsegdiff.base.files import fsync, writing
 
 
 class Board:

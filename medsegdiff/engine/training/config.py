@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.kernels.precision import PRECISIONS
-from medsegdiff.runtime.errors import InputError
 
 SCHEDULES = ("", "constant", "linear", "cosine")
 DECAYED = ("all", "matrices")

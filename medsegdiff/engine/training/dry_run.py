@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from medsegdiff.base import ranks
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.loader import Batch
 from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.trainer import Trainer
-from medsegdiff.runtime import processes
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.randomness import generator
 from medsegdiff.runtime.toolchain import announce_kernels
 
 WARM_UP, TIMED = 2, 5
@@ -53,7 +53,7 @@ def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
 
 def noise_batch(config: RunConfig, step: int) -> Batch:
     """This process's rows of a batch of noise, of the images' size."""
-    network, count = config.network, config.training.batch_size // processes.count()
+    network, count = config.network, config.training.batch_size // ranks.count()
     rng = generator("dry run", step)
     images = rng.random((count, network.image_channels, network.image_size, network.image_size), np.float32)
     masks = rng.random((count, network.mask_channels, network.image_size, network.image_size)) > 0.5

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.runtime.files import writing
+from medsegdiff.base.files import writing
 
 
 class Journal:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.files import fsync, replacing, writing
 from medsegdiff.engine.training.board import Board
-from medsegdiff.runtime.files import fsync, replacing, writing
 
 _LOSSES = ("loss", "loss_diff", "vb", "loss_cal")
 _PARTS = ("", "_q0", "_q1", "_q2", "_q3")

@@ -14,6 +14,9 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing
 from medsegdiff.data.loader import Batches, Dataset
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
@@ -26,9 +29,7 @@ from medsegdiff.engine.training.shares import check_shares, rows_of
 from medsegdiff.engine.training.trainer import StepResult, Trainer
 from medsegdiff.engine.training.validation import SAMPLES, Abandoned, Progress, Validator, write_picture
 from medsegdiff.kernels import precision
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import clear_leftovers, exclusive, make_folder, replacing
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.toolchain import announce_kernels
 
 MOST_SKIPS = 20
@@ -54,7 +55,7 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
     """
     check_shares(config)
     precision.check(config.training.precision)
-    if processes.rank():
+    if ranks.rank():
         return _follow(config, dataset)
     out = make_folder(Path(config.training.out_dir))
     with exclusive(out):
@@ -72,13 +73,13 @@ def _follow(config: RunConfig, dataset: Dataset) -> Path:
         while _all_go_on(trainer, requests):
             with undisturbed():
                 trainer.train_step(batches[trainer.step])
-        processes.tell(None)  # while the leader still saves, a signal must not end this process, and with it the job
+        exchange.tell(None)  # while the leader still saves, a signal must not end this process, and with it the job
     return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
 
 
 def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
     training, data = config.training, config.data
-    rows = rows_of(processes.rank(), training.batch_size, training.microbatch)
+    rows = rows_of(ranks.rank(), training.batch_size, training.microbatch)
     augmentation = {"augmented": data.augment, "strength": data.augment_strength, "hair": data.augment_hair}
     return Batches(dataset, training.batch_size, training.seed, rows=rows.tolist(), **augmentation)
 
@@ -88,9 +89,9 @@ def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, save
 
     Where it has `saved` this step, all go on from there, as in a resumed run, whatever rounding did to them.
     """
-    heard = processes.gather(np.array([requests[0] if requests else 0]))
+    heard = exchange.gather(np.array([requests[0] if requests else 0]))
     requests.extend(int(number) for number in heard.ravel() if number)
-    going_on, saved = processes.tell([willing and not requests, saved])
+    going_on, saved = exchange.tell([willing and not requests, saved])
     if going_on and saved:
         trainer.follow_the_leader()
     return going_on
@@ -227,7 +228,7 @@ class _Run:
             self._save()
         if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
             self.logbook.write(trainer.step, trainer.step * training.batch_size)
-        processes.tell(None)
+        exchange.tell(None)
         if requests:
             raise Interrupted(requests[0])
 

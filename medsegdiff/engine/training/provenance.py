@@ -13,8 +13,9 @@ from typing import Any, Optional
 import numpy as np
 
 import medsegdiff
+from medsegdiff.base import machine, ranks
 from medsegdiff.data.loader import Dataset
-from medsegdiff.runtime import machine, processes, toolchain
+from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.backend import jt
 
 
@@ -33,7 +34,7 @@ def provenance(dataset: Dataset, held_out: Optional[Dataset] = None, precision: 
         "precision": precision,
         "command": shlex.join(sys.argv),
         "process": os.getpid(),
-        "processes": processes.count(),
+        "processes": ranks.count(),
         "dataset": {
             "fingerprint": dataset.fingerprint,
             "images": len(dataset),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.config import RunConfig
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime import exchange
 
 
 def check_shares(config: RunConfig) -> None:
@@ -20,7 +21,7 @@ def check_shares(config: RunConfig) -> None:
         InputError: the batch or the micro-batch is no multiple of the number of processes, or what is computed at
             once, by all processes together, is one value a channel in the deepest map.
     """
-    training, count = config.training, processes.count()
+    training, count = config.training, ranks.count()
     for option, value in (("batch-size", training.batch_size), ("microbatch", training.microbatch)):
         if value > 0 and value % count:
             raise InputError(f"--{option} {value}: must be a multiple of the {count} processes that share it")
@@ -44,12 +45,12 @@ def rows_of(process: int, batch: int, microbatch: int) -> np.ndarray:
     """The rows, from 0 to `batch`, that `process` computes, in order; a `microbatch` below 1 is the whole batch."""
     size = microbatch if microbatch > 0 else batch
     parts = (np.arange(start, min(start + size, batch)) for start in range(0, batch, size))
-    return np.concatenate([np.split(part, processes.count())[process] for part in parts])
+    return np.concatenate([np.split(part, ranks.count())[process] for part in parts])
 
 
 def whole(values: np.ndarray, microbatch: int) -> np.ndarray:
     """Values (K, rows of this process) of all processes, as (K, rows of the batch)."""
-    gathered = processes.gather(values)
+    gathered = exchange.gather(values)
     batch = gathered.shape[0] * gathered.shape[2]
     result = np.empty((len(values), batch), values.dtype)
     for process, part in enumerate(gathered):

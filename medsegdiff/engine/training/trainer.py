@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.loader import Batch
 from medsegdiff.diffusion.losses import TrainingLoss
 from medsegdiff.diffusion.process import Diffusion
@@ -23,10 +26,8 @@ from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.recompute import set_recomputed
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.randomness import generator
 
 LONGEST = 1e19
 """The norm of a gradient that can be learnt from: the square of a longer one, a second moment, may be infinite."""
@@ -77,7 +78,7 @@ class Trainer:
         self.loss = TrainingLoss(self.diffusion, training.dice_weight)
         self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
-        rates = training.ema_rates if processes.rank() == 0 else []
+        rates = training.ema_rates if ranks.rank() == 0 else []
         self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in rates}
         half = training.precision == "fp16"
         self.loss_scale = LossScale(training.fp16_scale_growth) if half else LossScale(growth=0, start=1.0)
@@ -95,7 +96,7 @@ class Trainer:
 
     def _rows(self, count: int) -> np.ndarray:
         """Which rows of the global batch this process has, if it has `count`."""
-        return rows_of(processes.rank(), count * processes.count(), self.config.training.microbatch)
+        return rows_of(ranks.rank(), count * ranks.count(), self.config.training.microbatch)
 
     def train_step(self, batch: Batch) -> StepResult:
         """Draw timesteps and noise for `batch`, this process's rows, and descend; the result is that of all rows.
@@ -109,7 +110,7 @@ class Trainer:
         """
         shape = batch.masks.shape
         rows = self._rows(shape[0])
-        t, importance = self.timesteps.draw(self._streams("timestep", range(shape[0] * processes.count())))
+        t, importance = self.timesteps.draw(self._streams("timestep", range(shape[0] * ranks.count())))
         noise = np.stack([g.standard_normal(shape[1:], np.float32) for g in self._streams("noise", rows)])
         buffers = {name: value.detach() for name, value in self.state.items() if weights.is_buffer(name)}
         measured = self.measure(batch.images, batch.masks, noise, t[rows], importance[rows])
@@ -147,7 +148,7 @@ class Trainer:
         Of several processes each gives its own rows; the result is that of all rows.
         """
         count, microbatch = len(images), self.config.training.microbatch
-        size = microbatch // processes.count() if microbatch > 0 else count
+        size = microbatch // ranks.count() if microbatch > 0 else count
         dropout = self._streams("dropout", self._rows(count))
         gradients: dict[str, Any] = {}
         parts: list[dict[str, np.ndarray]] = []
@@ -166,12 +167,12 @@ class Trainer:
             # Every part is computed before the next, or all activations live at once.
             jt.sync([*gradients.values(), *losses.values()])
             parts.append({name: loss.numpy() for name, loss in losses.items()})
-        total = float(processes.gather(sum(part.pop("total") for part in parts)).mean())
+        total = float(exchange.gather(sum(part.pop("total") for part in parts)).mean())
         values = np.stack([np.concatenate([part[name] for part in parts]) for name in parts[0]])
         if scale != 1:  # on its own: what it would be fused with may be rounded in another order
             gradients = {name: grad * (1 / scale) for name, grad in gradients.items()}
             jt.sync(list(gradients.values()))
-        return Measured(dict(zip(parts[0], whole(values, microbatch))), total, processes.mean(gradients))
+        return Measured(dict(zip(parts[0], whole(values, microbatch))), total, exchange.mean(gradients))
 
     def descend(self, gradients: dict[str, Any], norm: Optional[float] = None) -> dict[str, float]:
         """One optimiser step; returns grad_norm before it (`norm`, where it is known), and param_norm after it."""
@@ -208,10 +209,10 @@ class Trainer:
 
     def follow_the_leader(self) -> None:
         """Take over from process 0 everything that a step changes, but its averages."""
-        processes.take_over([*self.state.values(), *self.optimiser.state().values()])
+        exchange.take_over([*self.state.values(), *self.optimiser.state().values()])
         timesteps = {name: value.tolist() for name, value in self.timesteps.state().items()}
         counts = [self.step, self.optimiser.count, self.skipped_in_a_row]
-        counts, timesteps, loss_scale = processes.tell([counts, timesteps, self.loss_scale.state()])
+        counts, timesteps, loss_scale = exchange.tell([counts, timesteps, self.loss_scale.state()])
         self.step, self.optimiser.count, self.skipped_in_a_row = counts
         self.loss_scale.load(loss_scale)
         self.timesteps.load({name: np.array(values) for name, values in timesteps.items()})

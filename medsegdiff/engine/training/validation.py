@@ -11,6 +11,8 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base import ranks
+from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.data.loader import Dataset
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.config import RunConfig, SamplingConfig
@@ -20,8 +22,6 @@ from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.files import make_folder, replacing
 
 Var = Any  # jt.Var
 _PANEL = 128  # pixels; smaller images are drawn larger, so that outlines can be seen
@@ -79,7 +79,7 @@ class Validator:
             sampler="ddim",
             steps=config.validation.val_steps,
             members=1,
-            batch_size=max(1, batch // processes.count()),  # one process computes alone what fits it in training
+            batch_size=max(1, batch // ranks.count()),  # one process computes alone what fits it in training
             seed=training.seed,
             precision=training.precision,
         )

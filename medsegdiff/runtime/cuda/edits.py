@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 JITTOR_VERSION = "1.3.11.0"
 """The one release of Jittor that the edits fit."""

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import exclusive, make_folder, replacing
 from medsegdiff.runtime.cuda import copies, edits, toolkit
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import exclusive, make_folder, replacing
 
 LEAST_FREE = 2**30  # bytes; see docs/gpu.md for what is used
 Say = Callable[[str], None]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.measure import COMPARED, measure
 from medsegdiff.engine.evaluation.predictions import Ensemble, Prediction
 from medsegdiff.engine.evaluation.truth import read_truth
@@ -14,7 +15,6 @@ from medsegdiff.masks.uncertainty import (
     expected_calibration_error,
     generalised_energy_distance,
 )
-from medsegdiff.runtime.errors import InputError
 
 SIZE = 32
 STEP = 1 / 65535  # of the files

@@ -1,7 +1,7 @@
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.predictions import Ensemble, Prediction, find, read_ensembles, write_ensembles
-from medsegdiff.runtime.errors import InputError
 
 
 def touch(folder, *names):

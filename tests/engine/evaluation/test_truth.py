@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.truth import read_classes, read_truth, truth_from_folder
-from medsegdiff.runtime.errors import InputError
 
 
 def test_truth_from_folder(tmp_path):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.engine.parity import kinks
 from medsegdiff.nn import weights
 from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.layers import set_dropout
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.randomness import generator
 
 
 @pytest.fixture(scope="module")

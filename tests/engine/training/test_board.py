@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.training.board import Board
 from medsegdiff.engine.training.logbook import Logbook
-from medsegdiff.runtime.errors import InputError
 from tests.engine.training.events import events, shown
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -47,7 +47,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from medsegdiff.engine.training.board import Board
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 board = Board(Path(sys.argv[1]))
 board.write(0, {"loss": 1.0})
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -3,8 +3,8 @@ from datetime import datetime
 
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.training.journal import Journal
-from medsegdiff.runtime.errors import InputError
 
 
 def lines(path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.training import loop
 from medsegdiff.engine.training.interruption import Interrupted
@@ -15,7 +16,6 @@ from medsegdiff.engine.training.loop import train
 from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.kernels import precision
-from medsegdiff.runtime.errors import InputError
 from tests.engine.training.events import shown
 from tests.engine.training.variants import with_network, with_training, with_validation
 
@@ -401,7 +401,7 @@ def test_followers_heed_no_signal_before_the_leader_has_saved(config, discs, mon
         handlers.append(signal.getsignal(signal.SIGTERM))
         return [False, False]
 
-    monkeypatch.setattr(loop.processes, "tell", tell)
+    monkeypatch.setattr(loop.exchange, "tell", tell)
     monkeypatch.setattr(loop, "Trainer", Following)
     loop._follow(config, discs)
     assert len(handlers) == 2  # whether to go on, and that all is saved
@@ -415,7 +415,7 @@ def test_the_leader_tells_its_followers_when_all_is_saved(config, discs, monkeyp
         told.append((value, [path.name for path in checkpoints.list_checkpoints(out)]))
         return value
 
-    monkeypatch.setattr(loop.processes, "tell", tell)
+    monkeypatch.setattr(loop.exchange, "tell", tell)
     train(with_training(config, steps=1), discs)
     assert told[-2:] == [([False, False], []), (None, ["step-000001"])]
 
@@ -509,7 +509,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_changed(config, discs, mo
     def busy(*_):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("medsegdiff.runtime.files.fcntl.lockf", busy)
+    monkeypatch.setattr("medsegdiff.base.files.fcntl.lockf", busy)
     monkeypatch.setattr(loop, "Trainer", None)
     with pytest.raises(InputError, match="another process works there"):
         train(config, discs)

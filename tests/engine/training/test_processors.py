@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from medsegdiff.base.randomness import generator
 from medsegdiff.data.loader import Batch
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime.randomness import generator
 from tests.engine.training.variants import with_training
 from tests.processor import SUBNORMALS, with_subnormals
 

@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.engine.training.shares import check_shares, rows_of, whole
 from medsegdiff.nn.config import NetworkConfig
-from medsegdiff.runtime import processes
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.runtime import exchange
 
 
 @pytest.fixture
 def two(monkeypatch):
-    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "count", lambda: 2)
 
 
 def run(size=256, **training):
@@ -35,7 +36,7 @@ def test_each_micro_batch_is_cut_into_equal_parts(two, microbatch, first, second
 def test_values_come_back_in_the_order_of_the_batch(two, monkeypatch, microbatch):
     batch = np.arange(12.0).reshape(2, 6)
     parts = np.stack([batch[:, rows_of(process, 6, microbatch)] for process in range(2)])
-    monkeypatch.setattr(processes, "gather", lambda values: parts)
+    monkeypatch.setattr(exchange, "gather", lambda values: parts)
     np.testing.assert_array_equal(whole(parts[0], microbatch), batch)
 
 

@@ -4,15 +4,15 @@ import math
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.loader import Batch, Batches
 from medsegdiff.engine.training.loss_scale import LossScale
 from medsegdiff.engine.training.optimiser import global_norm
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
-from medsegdiff.runtime import processes
+from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.errors import InputError
 from tests.engine.training.variants import with_network, with_training
 
 
@@ -312,9 +312,9 @@ def test_a_follower_takes_over_the_loss_scale_with_all_else(config, monkeypatch)
     leader.loss_scale.update(False)
     leader.loss_scale.update(True)
     told = []
-    monkeypatch.setattr(processes, "tell", lambda value: told.append(json.dumps(value)) or value)
+    monkeypatch.setattr(exchange, "tell", lambda value: told.append(json.dumps(value)) or value)
     leader.follow_the_leader()
-    monkeypatch.setattr(processes, "tell", lambda value: json.loads(told.pop(0)))
+    monkeypatch.setattr(exchange, "tell", lambda value: json.loads(told.pop(0)))
     follower.follow_the_leader()
     ours, theirs = follower.checkpoint().training, leader.checkpoint().training
     assert (follower.step, ours) == (5, theirs)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.engine.training.validation import (
     Abandoned,
@@ -13,7 +14,6 @@ from medsegdiff.engine.training.validation import (
     dice,
     write_picture,
 )
-from medsegdiff.runtime.errors import InputError
 from tests.engine.training.variants import with_training, with_validation
 
 

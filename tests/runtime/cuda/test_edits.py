@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.runtime.cuda import edits
-from medsegdiff.runtime.errors import InputError
 
 INSTALLED = Path(next(iter(importlib.util.find_spec("jittor").submodule_search_locations)))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.runtime.cuda import copies, edits, prepare, toolkit
-from medsegdiff.runtime.errors import InputError
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn
 
 VERSION = edits.JITTOR_VERSION

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medsegdiff.runtime.randomness import generator
+from medsegdiff.base.randomness import generator
 
 
 def first(*key):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medsegdiff.runtime import files
-from medsegdiff.runtime.errors import InputError
-from medsegdiff.runtime.files import clear_leftovers, exclusive, make_folder, replacing, writing
+from medsegdiff.base import files
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing, writing
 
 
 def write_folder(folder, **texts):
@@ -192,7 +192,7 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from medsegdiff.runtime.files import replacing
+from medsegdiff.base.files import replacing
 folder = Path(sys.argv[1])
 with replacing(folder / "a.b"), replacing(folder / "folder") as beside:
     beside.mkdir()
@@ -251,7 +251,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from medsegdiff.runtime.files import exclusive\n"
+        "from medsegdiff.base.files import exclusive\n"
         f"with exclusive(Path({str(tmp_path)!r})):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"

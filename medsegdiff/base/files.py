@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from medsegdiff.runtime.errors import InputError
+from medsegdiff.base.errors import InputError
 
 _REMEDIES = {
     errno.ENOSPC: "no space left on the disk; free some or choose another folder",

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from medsegdiff.runtime import machine
+from medsegdiff.base import machine
 
 
 def test_a_processor_is_described():

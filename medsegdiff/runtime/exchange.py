@@ -1,78 +1,21 @@
-"""Processes that Open MPI's `mpirun` started together; one that was started alone is the trivial case.
+"""What processes that were started together tell each other; one alone has nothing to exchange.
 
-Process 0 leads: it alone prints and writes. What is exchanged, all must exchange in the same order, or they wait for
-each other without end. Jittor, which carries it, is imported by the first exchange and not before.
+All must exchange in the same order, or they wait for each other without end. Jittor, which carries it, is
+imported by the first exchange and not before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.ranks import count, rank
+
 Var = Any  # jt.Var
 _BUCKET = 2**23  # float32 values that are exchanged at once, 32 MiB
-_GRACE = 3  # seconds
-
-
-def started_together() -> bool:
-    """Whether `mpirun` of Open MPI started this process."""
-    return "OMPI_COMM_WORLD_SIZE" in os.environ
-
-
-def count() -> int:
-    """How many processes work together."""
-    return int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
-
-
-def rank() -> int:
-    """This process's number, from 0."""
-    return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
-
-
-def fair_threads() -> int:
-    """How many threads this process may use so that all those on this machine together use each core once.
-
-    Unless `mpirun` bound it to fewer cores, it has those of its parent, `mpirun` itself, in common with its siblings.
-    """
-    siblings = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
-    ours, all_cores = (len(os.sched_getaffinity(process)) for process in (0, os.getppid()))
-    return max(1, min(ours, all_cores // siblings))
-
-
-@contextlib.contextmanager
-def only_the_leader_speaks() -> Iterator[None]:
-    """What the other processes print within the block goes nowhere."""
-    with contextlib.ExitStack() as stack:
-        if rank():
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
-        yield
-
-
-def fail(code: int, complaint: str) -> int:
-    """Print `complaint` and return the exit code; of several processes, end all.
-
-    Where all fail alike, the leader speaks for them: the others wait a moment before they do.
-    """
-    if rank():
-        time.sleep(_GRACE)
-    if complaint:
-        print(complaint, file=sys.stderr)
-    if count() > 1:
-        # A usual exit would wait for the others, which wait for this one; mpirun ends them when it sees the code.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def _broadcast(array: np.ndarray, root: int = 0) -> None:
