@@ -22,7 +22,7 @@ import torch
 from benchmarks.torch_loss import TorchTrainingLoss
 from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights, set_dropout
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.engine.parity.cases import Case, load, stream
 

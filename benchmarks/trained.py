@@ -10,14 +10,14 @@ import numpy as np
 
 from medsegdiff.app.sample import find_inputs
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.images import read_mask
 from medsegdiff.engine.checkpoint import Weights, load_weights
 from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.prediction import build_segmenter
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
+from medsegdiff.io.pictures import read_mask
 from medsegdiff.masks.decision import THRESHOLD
-from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import overlap
+from medsegdiff.masks.resizing import resize_probability
 
 
 class Trained:

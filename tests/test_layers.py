@@ -13,7 +13,8 @@ PACKAGE = Path(medsegdiff.__file__).parent
 MAY_IMPORT = {
     "base": set(),
     "masks": {"base"},
-    "data": {"base"},
+    "io": {"base", "masks"},
+    "data": {"base", "io"},
     "runtime": {"base"},
     "diffusion": {"base", "runtime"},
     "kernels": {"base", "runtime"},

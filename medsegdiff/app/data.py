@@ -82,7 +82,7 @@ def _prepare(options: Any) -> int:
         raise InputError(f"--split {options.split}: must be train or test")
     DataConfig(mask_resize=options.mask_resize)  # complains of an unknown way
     from medsegdiff.data.cache import default_cache, prepare
-    from medsegdiff.data.isic import find_cases
+    from medsegdiff.data.layouts.isic import find_cases
 
     # Training needs every mask; of test images those without one are segmented all the same.
     cases = find_cases(Path(options.data_dir), options.split, require_masks=options.split == "train")

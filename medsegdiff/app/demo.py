@@ -59,7 +59,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     from medsegdiff.app.evaluate import evaluate
     from medsegdiff.app.sample import sample
     from medsegdiff.app.train import train
-    from medsegdiff.data.isic import find_cases
+    from medsegdiff.data.layouts.isic import find_cases
     from medsegdiff.data.phantom import write_isic
 
     config = _configuration(out, plan, seed, precision)
@@ -153,9 +153,9 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
     """Draw images from the best to the worst, evenly spread over all."""
     import numpy as np
 
-    from medsegdiff.data.images import read_image, read_mask
-    from medsegdiff.data.isic import find_cases
-    from medsegdiff.masks.files import read_probability
+    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.io.pictures import read_image, read_mask
+    from medsegdiff.io.predictions import read_probability
     from medsegdiff.masks.pictures import Row, overview
 
     cases = {case.id: case for case in find_cases(data, "test")}

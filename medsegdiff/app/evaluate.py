@@ -51,7 +51,7 @@ def run(options: Any) -> int:
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
     else:
-        from medsegdiff.data.isic import find_cases
+        from medsegdiff.data.layouts.isic import find_cases
 
         truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
     names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol")

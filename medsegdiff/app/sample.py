@@ -12,8 +12,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig, difference, pick
+from medsegdiff.io.predictions import check_id
 from medsegdiff.kernels.precision import check
-from medsegdiff.masks.files import check_id
 
 SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
 
@@ -146,7 +146,7 @@ def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
     if bool(data_dir) == bool(images):
         raise InputError("--data-dir, --images: give one of them")
     if data_dir:
-        from medsegdiff.data.isic import find_cases
+        from medsegdiff.data.layouts.isic import find_cases
 
         return find_cases(Path(data_dir), "test", require_masks=False)
     from medsegdiff.data.cases import from_files

@@ -49,8 +49,8 @@ def train(config: RunConfig, dry: bool = False) -> int:
         if value != has:
             raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
     from medsegdiff.data.cache import prepare
-    from medsegdiff.data.holdout import count_held_out, hold_out
-    from medsegdiff.data.isic import find_cases
+    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.data.splits import count_held_out, hold_out
 
     cases = find_cases(Path(config.data.data_dir), "train")
     check(config.training.precision)

@@ -1,1 +1,1 @@
-"""Datasets: finding, checking, decoding and caching images and masks. Needs no Jittor."""
+"""Datasets: finding, checking, caching, splitting and loading images and masks. Needs no Jittor."""

@@ -22,7 +22,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing, writing
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.digests import digests
-from medsegdiff.data.images import read_image, read_labels, read_mask
+from medsegdiff.io.pictures import read_image, read_labels, read_mask
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.images import image_size
+from medsegdiff.io.pictures import image_size
 
 
 @dataclass(frozen=True)

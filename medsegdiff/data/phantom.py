@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.base.randomness import generator
-from medsegdiff.data.isic import CSV_NAMES, SPLIT_FOLDERS
+from medsegdiff.data.layouts.isic import CSV_NAMES, SPLIT_FOLDERS
 
 _MARKER = "phantom.json"
 _VERSION = 1  # raise it whenever the same seed draws another picture

@@ -19,16 +19,16 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
-from medsegdiff.data.images import read_image, read_labels, read_mask
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.checkpoint import Weights
 from medsegdiff.engine.config import SamplingConfig
-from medsegdiff.engine.evaluation.predictions import Ensemble, write_ensembles
 from medsegdiff.engine.progress import Progress
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
+from medsegdiff.io.ensembles import Ensemble, write_ensembles
+from medsegdiff.io.pictures import read_image, read_labels, read_mask
+from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.animation import Frame, write_trace
 from medsegdiff.masks.decision import decide
-from medsegdiff.masks.files import Maps, write_prediction
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
@@ -77,9 +77,9 @@ def predict(
     source: str,
     extras: Optional[Extras] = None,
 ) -> None:
-    """Segment `cases`, whose resized images are `dataset`, into the files of `masks.files` in `out`.
+    """Segment `cases`, whose resized images are `dataset`, into the files of `io.predictions` in `out`.
 
-    Beside them `images.csv` (of each image's ensemble what `evaluation.predictions.Ensemble` lists) and `run.json`.
+    Beside them `images.csv` (of each image's ensemble what `io.ensembles.Ensemble` lists) and `run.json`.
     Several processes take the images in turn; each writes its own, and the first one the files about all.
 
     Raises:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import published_iou_dice
+from medsegdiff.masks.resizing import resize_probability
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.app.cli import main
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.app.cli import main
-from medsegdiff.masks.files import Maps, write_prediction
+from medsegdiff.io.predictions import Maps, write_prediction
 
 
 @pytest.fixture

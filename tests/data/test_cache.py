@@ -17,7 +17,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.data import cache, digests
 from medsegdiff.data.cache import default_cache, prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/data/isic2016"

@@ -10,9 +10,9 @@ from PIL import Image
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.data.cases import check_pair
-from medsegdiff.data.images import read_image, read_labels, read_mask
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.data.phantom import draw, is_generated, write_isic
+from medsegdiff.io.pictures import read_image, read_labels, read_mask
 
 
 def contents(folder):

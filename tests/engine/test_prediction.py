@@ -9,10 +9,10 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.engine.config import SamplingConfig
-from medsegdiff.engine.evaluation.predictions import read_ensembles
 from medsegdiff.engine.prediction import Extras, predict
 from medsegdiff.engine.segmentation import Segmenter
-from medsegdiff.masks.files import read_mask_png, read_probability
+from medsegdiff.io.ensembles import read_ensembles
+from medsegdiff.io.predictions import read_mask_png, read_probability
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import published_iou_dice
 from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
+from medsegdiff.masks.resizing import resize_probability
 
 
 def ellipse(height, width):

@@ -11,9 +11,10 @@ from rich.progress import track
 from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation import summary
 from medsegdiff.engine.evaluation.measure import measure
-from medsegdiff.engine.evaluation.predictions import find, read_ensembles
+from medsegdiff.engine.evaluation.predictions import find
 from medsegdiff.engine.evaluation.report import EXTRAS, METRICS, Report, class_metrics
 from medsegdiff.engine.evaluation.truth import read_truth
+from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.masks.protocols import make_protocol
 
 
@@ -36,7 +37,7 @@ def evaluate(
     network's resolution: for the overlap it is resized to the truth's and cut at one half.
 
     Args:
-        pred_dir: the folder of the predictions, see `medsegdiff.masks.files`.
+        pred_dir: the folder of the predictions, see `medsegdiff.io.predictions`.
         truth: ground truth mask of every image to evaluate, by id; grey levels 0 and 255, or 0 and 1, and
             class indices where there are more than two classes.
         out: where to write the report, if anywhere.

@@ -10,12 +10,14 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.evaluation.predictions import IMAGES, Ensemble, Prediction
+from medsegdiff.engine.evaluation.predictions import Prediction
 from medsegdiff.engine.evaluation.truth import Truth, read_classes
+from medsegdiff.io.ensembles import IMAGES, Ensemble
+from medsegdiff.io.predictions import read_mask_png, read_probability
 from medsegdiff.masks.decision import THRESHOLD, decide
-from medsegdiff.masks.files import read_mask_png, read_probability, resize_probability
 from medsegdiff.masks.metrics import Overlap, overlap
 from medsegdiff.masks.protocols import Protocol
+from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import PackedMasks, brier, calibration_histogram, generalised_energy_distance
 
 COMPARED = ("dice", "iou", "published_dice", "published_iou")

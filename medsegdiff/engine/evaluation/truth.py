@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.images import read_labels, read_mask
+from medsegdiff.io.pictures import read_labels, read_mask
 
 
 def truth_from_folder(folder: Path) -> dict[str, Path]:

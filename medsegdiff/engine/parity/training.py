@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.engine.parity import kinks
 from medsegdiff.engine.parity.cases import Case, normal, stream

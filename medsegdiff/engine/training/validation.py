@@ -17,7 +17,7 @@ from medsegdiff.data.loader import Dataset
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.config import RunConfig, SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
-from medsegdiff.masks.files import decide
+from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn import weights

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.engine.evaluation.truth import truth_from_folder
-from medsegdiff.masks.files import Maps, write_prediction
+from medsegdiff.io.predictions import Maps, write_prediction
 
 SHAPE = (40, 60)
 

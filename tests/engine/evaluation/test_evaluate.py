@@ -9,8 +9,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.evaluate import evaluate
 from medsegdiff.engine.evaluation.report import METRICS
 from medsegdiff.engine.evaluation.truth import truth_from_folder
-from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import EMPTY_CONVENTION, overlap, published_iou_dice
+from medsegdiff.masks.resizing import resize_probability
 
 
 def test_perfect_predictions_score_one(folders, truth, masks):

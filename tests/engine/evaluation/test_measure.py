@@ -3,12 +3,13 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.engine.evaluation.measure import COMPARED, measure
-from medsegdiff.engine.evaluation.predictions import Ensemble, Prediction
+from medsegdiff.engine.evaluation.predictions import Prediction
 from medsegdiff.engine.evaluation.truth import read_truth
+from medsegdiff.io.ensembles import Ensemble
 from medsegdiff.masks.decision import decide
-from medsegdiff.masks.files import resize_probability
 from medsegdiff.masks.metrics import overlap, published_iou_dice
 from medsegdiff.masks.protocols import make_protocol
+from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import (
     brier,
     calibration_histogram,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case, check_pair
-from medsegdiff.data.isic import find_cases
+from medsegdiff.data.layouts.isic import find_cases
 
 IDS = ["ISIC_0000000", "ISIC_0000001"]
 NAMES_2016 = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth")

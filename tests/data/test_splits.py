@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.holdout import count_held_out, hold_out
 from medsegdiff.data.loader import Batches
+from medsegdiff.data.splits import count_held_out, hold_out
 
 
 class Numbered:

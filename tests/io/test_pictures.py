@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.images import image_size, read_image, read_labels, read_mask
+from medsegdiff.io.pictures import image_size, read_image, read_labels, read_mask
 
 ORIENTATION = 0x0112
 

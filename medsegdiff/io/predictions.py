@@ -23,6 +23,7 @@ from PIL import Image
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD, decide
+from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
@@ -182,13 +183,6 @@ def find_predictions(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: is not a folder; give the folder that holds the predictions")
     ids = sorted(path.name[: -len(".png")] for path in folder.glob("*.png"))
     return {id: folder / f"{id}.png" for id in ids if not id.startswith(".") and not _COMPANION.search(id)}
-
-
-def resize_probability(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize float (h, w) in [0, 1] to float32 `size` = (H, W): bilinear, antialiased when it shrinks."""
-    image = Image.fromarray(np.asarray(probability, dtype=np.float32))
-    resized = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return np.clip(resized, 0, 1)  # rounding may step over the ends
 
 
 def _write_grey(path: Path, values: np.ndarray) -> None:

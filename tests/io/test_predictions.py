@@ -3,16 +3,16 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.masks import files
-from medsegdiff.masks.files import (
+from medsegdiff.io import predictions
+from medsegdiff.io.predictions import (
     Maps,
     class_palette,
     find_predictions,
     read_mask_png,
     read_probability,
-    resize_probability,
     write_prediction,
 )
+from medsegdiff.masks.resizing import resize_probability
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_the_mask_is_removed_before_its_companions_change(tmp_path, probability,
     def refuse(path, picture):
         raise InputError("disk full")
 
-    monkeypatch.setattr(files, "_write_png", refuse)
+    monkeypatch.setattr(predictions, "_write_png", refuse)
     with pytest.raises(InputError, match="disk full"):
         write_prediction(tmp_path, "x", Maps(probability))
     assert not (tmp_path / "x.png").exists()
@@ -164,18 +164,6 @@ def test_unreadable_files_are_named(tmp_path, probability, read):
             read(path)
     with pytest.raises(InputError, match=r"absent\.png: no such file"):
         read(tmp_path / "absent.png")
-
-
-def test_resize_keeps_values_and_interpolates():
-    step = np.array([[0, 1], [0, 1]], np.float32)
-    np.testing.assert_allclose(resize_probability(step, (1, 4)), [[0, 0.25, 0.75, 1]], atol=1e-6)
-    shrunk = resize_probability(np.tile(step, (8, 8)), (2, 4))
-    assert shrunk.shape == (2, 4)
-    np.testing.assert_allclose(shrunk[:, 1:3], 0.5, atol=0.05)  # antialiased, not sampled
-    ones = resize_probability(np.ones((31, 17)), (64, 63))
-    assert ones.dtype == np.float32
-    assert ones.max() <= 1
-    np.testing.assert_allclose(ones, 1, atol=1e-6)
 
 
 def test_maps_are_resized_channel_by_channel(probability):

@@ -1,0 +1,1 @@
+"""Files of users: pictures and predictions. Needs no Jittor."""
