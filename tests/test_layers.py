@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "base": set(),
     "masks": {"base"},
     "io": {"base", "masks"},
+    "plots": {"base", "masks"},
     "data": {"base", "io"},
     "runtime": {"base"},
     "diffusion": {"base", "runtime"},

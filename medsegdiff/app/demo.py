@@ -156,7 +156,7 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
     from medsegdiff.data.layouts.isic import find_cases
     from medsegdiff.io.pictures import read_image, read_mask
     from medsegdiff.io.predictions import read_probability
-    from medsegdiff.masks.pictures import Row, overview
+    from medsegdiff.plots.overview import Row, overview
 
     cases = {case.id: case for case in find_cases(data, "test")}
     ranked = sorted(report.scores, key=lambda score: -score.metrics["dice"])

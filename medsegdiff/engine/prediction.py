@@ -27,12 +27,12 @@ from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.io.ensembles import Ensemble, write_ensembles
 from medsegdiff.io.pictures import read_image, read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
-from medsegdiff.masks.animation import Frame, write_trace
 from medsegdiff.masks.decision import decide
-from medsegdiff.masks.pictures import overlay
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import load, state
+from medsegdiff.plots.overlay import overlay
+from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.toolchain import announce_kernels

@@ -1,1 +1,1 @@
-"""Masks: fusing ensembles, measuring, drawing. Needs no Jittor."""
+"""Masks: deciding, fusing, measuring; arrays in, numbers and arrays out. Needs no Jittor."""

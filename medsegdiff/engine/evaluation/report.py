@@ -17,11 +17,11 @@ import medsegdiff
 from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.engine.evaluation.measure import COMPARED, Score
 from medsegdiff.engine.evaluation.summary import Calibration, Comparison, Selection
-from medsegdiff.masks.curves import draw_retention
 from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.statistics import Summary
 from medsegdiff.masks.uncertainty import CALIBRATION_BINS
+from medsegdiff.plots.curves import draw_retention
 
 METRICS = {
     "published_iou": "IoU, published protocol",

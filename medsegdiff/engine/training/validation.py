@@ -19,9 +19,9 @@ from medsegdiff.engine.config import RunConfig, SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap
-from medsegdiff.masks.pictures import overlay
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.plots.overlay import overlay
 
 Var = Any  # jt.Var
 _PANEL = 128  # pixels; smaller images are drawn larger, so that outlines can be seen

@@ -11,7 +11,7 @@ from PIL import Image
 
 from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD
-from medsegdiff.masks.pictures import overlay
+from medsegdiff.plots.overlay import overlay
 
 _PANEL = 256  # side of a panel in pixels
 _STRIP = 10  # steps shown in the strip

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsegdiff.masks.animation import Frame, write_trace
+from medsegdiff.plots.trace import Frame, write_trace
 
 
 def frames(count, channels=1):

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 from PIL import Image
 
-from medsegdiff.masks.curves import draw_retention
 from medsegdiff.masks.uncertainty import error_retention
+from medsegdiff.plots.curves import draw_retention
 
 
 def colours(path):
@@ -40,5 +40,5 @@ def test_the_suffix_chooses_the_format_and_words_are_shown(tmp_path):
 
 
 def test_importing_does_not_load_matplotlib():
-    code = "import sys, medsegdiff.masks.curves; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, medsegdiff.plots.curves; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
