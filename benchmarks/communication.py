@@ -18,13 +18,13 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from medsegdiff.base import ranks
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import RunConfig
-from medsegdiff.engine.training.config import TrainingConfig
 from medsegdiff.engine.training.dry_run import noise_batch
 from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.engine.training.trainer import Trainer
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 

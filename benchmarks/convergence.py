@@ -21,9 +21,9 @@ import numpy as np
 
 from benchmarks.trained import Trained
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.diffusion.samplers import Denoise, Noise, State, ddim, dpm_solver_pp, final
-from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
 
 STEPS = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500)

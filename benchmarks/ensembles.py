@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.records import Records
 from benchmarks.trained import Trained
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.decision import THRESHOLD
 

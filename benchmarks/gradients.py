@@ -22,8 +22,9 @@ import torch
 
 from benchmarks.torch_loss import TorchLosses, TorchTrainingLoss
 from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights, set_dropout
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.engine.parity.cases import Case, stream
 from medsegdiff.engine.parity.replay import build
 from medsegdiff.engine.training.trainer import Trainer

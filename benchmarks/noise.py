@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.records import Records
 from benchmarks.trained import Trained
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.statistics import summarise

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.trained import Trained
-from medsegdiff.engine.config import SamplingConfig
-from medsegdiff.kernels.precision import PRECISIONS, unavailable
+from medsegdiff.config.choices import PRECISIONS
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.kernels.precision import unavailable
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.statistics import summarise

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.trained import Trained
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.sampling import SamplingConfig
 
 
 class Records:

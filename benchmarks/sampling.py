@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks.records import Scores
 from benchmarks.trained import Trained
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion import samplers
-from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.segmentation import network_denoise
 from medsegdiff.masks.statistics import summarise
 

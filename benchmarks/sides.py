@@ -133,8 +133,8 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
 
     from benchmarks.torch_loss import TorchTrainingLoss
     from benchmarks.torch_network import TorchMedSegDiff
+    from medsegdiff.config.network import NetworkConfig
     from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
-    from medsegdiff.nn.config import NetworkConfig
 
     torch.set_num_threads(threads)
 
@@ -179,11 +179,12 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
 
 
 def _our_side() -> Callable[[Variant, Work], Run]:
+    from medsegdiff.config.network import NetworkConfig
+    from medsegdiff.config.run import RunConfig
+    from medsegdiff.config.training import TrainingConfig
     from medsegdiff.data.loader import Batch
-    from medsegdiff.engine.config import RunConfig, TrainingConfig
     from medsegdiff.engine.training.trainer import Trainer
     from medsegdiff.kernels import precision
-    from medsegdiff.nn.config import NetworkConfig
     from medsegdiff.nn.network import MedSegDiff
     from medsegdiff.runtime.backend import jt
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.records import Dice, Scores, Setting
 from benchmarks.trained import Trained
-from medsegdiff.engine.config import SAMPLERS, SamplingConfig
+from medsegdiff.config.sampling import SAMPLERS, SamplingConfig
 from medsegdiff.masks.statistics import summarise
 
 STEPS = (1, 2, 3, 5, 8, 10, 20, 25, 50, 100)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.engine.parity.cases import parameter
-from medsegdiff.nn.config import NetworkConfig
 
 GROUPS = 32
 STAGES = 5

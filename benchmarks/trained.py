@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.app.sample import find_inputs
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.engine.checkpoint import Weights, load_weights
-from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.prediction import build_segmenter
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.io.pictures import read_mask

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.config import DataConfig
+from medsegdiff.config.data import DataConfig
 
 SUMMARY = "phantom: write generated images; prepare: build the array cache"
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig, difference
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig, difference
 from medsegdiff.kernels.precision import check
-from medsegdiff.nn.config import NetworkConfig
 
 if TYPE_CHECKING:
     from medsegdiff.engine.evaluation.report import Report

@@ -12,8 +12,8 @@ from typing import Any, Optional
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.config import RunConfig
-from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
 
 SUMMARY = "say what the machine offers, what is missing and how to mend it; compile ahead of time"
 

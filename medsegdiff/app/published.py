@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.network import NetworkConfig, published_version
+from medsegdiff.config.run import RunConfig, pick
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import RunConfig, SamplingConfig, pick
-from medsegdiff.nn.config import NetworkConfig, published_version
 
 
 def boolean(text: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any, Optional
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder
+from medsegdiff.config.run import difference, pick
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
-from medsegdiff.engine.config import SamplingConfig, difference, pick
 from medsegdiff.io.predictions import check_id
 from medsegdiff.kernels.precision import check
 

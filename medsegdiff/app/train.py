@@ -9,11 +9,13 @@ from typing import Any
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig, TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.kernels.precision import check
-from medsegdiff.nn.config import NetworkConfig
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
-from medsegdiff.engine.config import RunConfig
+from medsegdiff.config.run import RunConfig
 from medsegdiff.engine.finite import REMEDY, broken
 
 BEST = "best"  # the folder, within a run's, that keeps the best checkpoint

@@ -17,6 +17,7 @@ from typing import Optional
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
+from medsegdiff.config import choices
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
@@ -184,13 +185,13 @@ def _cudnn() -> Finding:
 def _precision() -> Finding:
     """No gap: what a machine does not compute in cannot be mended."""
     if toolchain.find_cuda()[0] is None:
-        missing = {name: precision.missing_on_cpu(name, machine.cpu()) for name in precision.PRECISIONS}
+        missing = {name: precision.missing_on_cpu(name, machine.cpu()) for name in choices.PRECISIONS}
     else:
         version = toolchain.command_version("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
         if version is None:
             return Finding("Precision", "fp32; what else is not known: nvidia-smi does not tell")
         major, minor = version.split(".")[:2]
-        missing = {name: precision.missing_on_gpu(name, 10 * int(major) + int(minor)) for name in precision.PRECISIONS}
+        missing = {name: precision.missing_on_gpu(name, 10 * int(major) + int(minor)) for name in choices.PRECISIONS}
     offered = [name for name, reason in missing.items() if not reason]
     lacking = [f"; not {name}: {reason.partition(';')[0]}" for name, reason in missing.items() if reason]
     return Finding("Precision", ", ".join(offered) + "".join(lacking))

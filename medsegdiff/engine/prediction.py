@@ -17,11 +17,11 @@ from medsegdiff import __version__
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.engine.checkpoint import Weights
-from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.progress import Progress
 from medsegdiff.engine.segmentation import Segmentation, Segmenter
 from medsegdiff.io.ensembles import Ensemble, write_ensembles

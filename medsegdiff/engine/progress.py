@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.sampling import SamplingConfig
 
 
 class Progress:

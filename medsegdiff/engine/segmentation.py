@@ -10,9 +10,9 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.sampling import FLIPS, SamplingConfig
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
-from medsegdiff.engine.config import FLIPS, SamplingConfig
 from medsegdiff.kernels import precision
 from medsegdiff.masks.fusion import Ensemble, published_blend
 from medsegdiff.nn.network import Condition, MedSegDiff

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from medsegdiff.base.randomness import generator
-from medsegdiff.engine.config import RunConfig, SamplingConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.engine.training.dry_run import noise_batch
 from medsegdiff.engine.training.trainer import Trainer

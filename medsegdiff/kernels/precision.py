@@ -15,7 +15,6 @@ from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 
 Var = Any  # jt.Var
-PRECISIONS = ("fp32", "bf16", "fp16")
 _KINDS = {"bf16": "bfloat16", "fp16": "float16"}
 # Compute capability times ten, from which CUDA's libraries multiply in these at full speed.
 _CAPABILITY = {"bf16": 80, "fp16": 70}

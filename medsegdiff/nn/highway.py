@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.nn import functional as F
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.ffparser import FFParser
 from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
 from medsegdiff.nn.recompute import Part

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn import functional as F
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
 from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
 from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Stage, Upsample

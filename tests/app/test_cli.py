@@ -9,9 +9,11 @@ import pytest
 from medsegdiff import __version__
 from medsegdiff.app.cli import COMMANDS, main, report
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, SamplingConfig, TrainingConfig
-from medsegdiff.nn.config import NetworkConfig
 
 
 def fails_in_one_line(capsys, *words) -> str:

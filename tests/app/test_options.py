@@ -10,9 +10,12 @@ import yaml
 
 from medsegdiff.app.options import Parser, add_section, helps, with_dashes
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig, SamplingConfig, TrainingConfig
-from medsegdiff.nn.config import NetworkConfig
 
 SECTIONS = (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig, SamplingConfig)
 

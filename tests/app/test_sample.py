@@ -6,11 +6,12 @@ from PIL import Image
 
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine import checkpoint
-from medsegdiff.engine.config import RunConfig, SamplingConfig
-from medsegdiff.nn.config import NetworkConfig
 
 CONFIG = RunConfig(
     network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),

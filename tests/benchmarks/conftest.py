@@ -1,11 +1,11 @@
 import pytest
 
 from benchmarks.trained import Trained
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine import checkpoint
-from medsegdiff.engine.config import RunConfig
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import state
 

@@ -16,13 +16,14 @@ import traceback
 from pathlib import Path
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.engine import checkpoint as checkpoints
-from medsegdiff.engine.config import DataConfig, RunConfig
 from medsegdiff.engine.training import loop
-from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.trainer import Trainer
-from medsegdiff.nn.config import NetworkConfig
 from tests.engine.conftest import Discs
 
 KILLS, STEPS, INTERVAL, KEEP = 25, 120, 3, 3

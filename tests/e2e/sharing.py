@@ -18,13 +18,14 @@ import numpy as np
 from medsegdiff.app.cli import report
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import DataConfig, RunConfig
 from medsegdiff.engine.training import loop
-from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn import weights
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime import exchange
 from tests.engine.conftest import Discs
 from tests.engine.training.variants import with_network, with_training

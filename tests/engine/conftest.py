@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.kernels import convolution, precision
 from medsegdiff.nn import layers
-from medsegdiff.nn.config import NetworkConfig
 
 
 class Discs:

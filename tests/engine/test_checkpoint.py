@@ -6,10 +6,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
-from medsegdiff.engine.config import RunConfig, TrainingConfig
-from medsegdiff.nn.config import NetworkConfig
 
 CONFIG = RunConfig(network=NetworkConfig(image_size=64))
 

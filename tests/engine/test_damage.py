@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.run import RunConfig
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
-from medsegdiff.engine.config import RunConfig
 
 FILES = ("model.safetensors", "ema-0.9999.safetensors", "optimizer.safetensors", "state.json")
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.engine.config import SamplingConfig
 from medsegdiff.engine.prediction import Extras, predict
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.io.ensembles import read_ensembles
@@ -23,7 +23,7 @@ SIZES = {"a.1": (40, 50), "b": (64, 33), "c": (32, 32), "d": (70, 70)}
 
 @pytest.fixture(scope="module")
 def network():
-    from medsegdiff.nn.config import NetworkConfig
+    from medsegdiff.config.network import NetworkConfig
 
     config = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1)
     network = MedSegDiff(config).initialise(1)

@@ -1,4 +1,4 @@
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.engine.progress import Progress
 
 

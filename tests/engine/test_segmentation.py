@@ -5,11 +5,11 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.engine.config import SamplingConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.kernels.precision import unavailable
 from medsegdiff.nn import weights
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 
 SAMPLING = SamplingConfig(steps=3, members=3, batch_size=4)

@@ -6,13 +6,14 @@ CODE = """
 import dataclasses, re
 from pathlib import Path
 import numpy as np
-from medsegdiff.engine.config import RunConfig, SamplingConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
-from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.engine.training.dry_run import noise_batch
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.engine.warming import WARMINGS
-from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 
 def kernels():

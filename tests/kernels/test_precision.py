@@ -6,6 +6,7 @@ import pytest
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
+from medsegdiff.config import choices
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.attention import attention_reference
 from medsegdiff.runtime.backend import jt, nn
@@ -23,7 +24,7 @@ def any_precision(monkeypatch):
 
 
 def test_float32_is_everywhere_and_the_default():
-    assert precision.current() == precision.PRECISIONS[0] == "fp32"
+    assert precision.current() == choices.PRECISIONS[0] == "fp32"
     assert precision.missing_on_cpu("fp32", OLD) == precision.missing_on_gpu("fp32", 35) == ""
     assert precision.unavailable("fp32") == ""
 
@@ -52,7 +53,7 @@ def test_the_environment_may_forbid_bfloat16(name, held, forbidden, monkeypatch)
 
 @pytest.mark.parametrize(("capability", "lacking"), [(61, {"bf16", "fp16"}), (75, {"bf16"}), (80, set()), (120, set())])
 def test_what_a_gpu_offers(capability, lacking):
-    assert {name for name in precision.PRECISIONS if precision.missing_on_gpu(name, capability)} == lacking
+    assert {name for name in choices.PRECISIONS if precision.missing_on_gpu(name, capability)} == lacking
 
 
 def test_the_complaint_tells_both_capabilities():

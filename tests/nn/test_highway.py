@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn import weights
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.highway import Highway
 from medsegdiff.nn.layers import DropoutStreams, set_dropout
 from medsegdiff.runtime.backend import jt

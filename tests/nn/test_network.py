@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.backend import jt
 from tests.nn.filled import arrays_of, fill

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medsegdiff.nn.config import NetworkConfig
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn.layers import DropoutStreams
 from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Upsample
 from medsegdiff.runtime.backend import jt

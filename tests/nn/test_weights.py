@@ -96,7 +96,7 @@ def test_a_spectrum_is_resampled_bilinearly_over_frequency():
 
 
 def test_a_published_checkpoint_of_the_first_version_loads_and_says_what_it_lacks():
-    from medsegdiff.nn.config import NetworkConfig
+    from medsegdiff.config.network import NetworkConfig
     from medsegdiff.nn.network import MedSegDiff
 
     options = {"num_channels": 32, "version": "v1", "channel_mult": "1,2", "attention_resolutions": ""}

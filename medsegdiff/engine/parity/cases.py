@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.network import NetworkConfig, published_version
+from medsegdiff.config.run import pick
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import pick
-from medsegdiff.nn.config import NetworkConfig, published_version
 
 
 def stream(name: str) -> np.random.Generator:

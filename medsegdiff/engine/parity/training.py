@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.layouts.isic import find_cases
-from medsegdiff.engine.config import RunConfig, TrainingConfig
 from medsegdiff.engine.parity import kinks
 from medsegdiff.engine.parity.cases import Case, normal, stream
 from medsegdiff.engine.parity.replay import build

@@ -12,8 +12,8 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Batch
-from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.toolchain import announce_kernels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.config.training import TrainingConfig
 
 
 def learning_rate(training: TrainingConfig, step: int) -> float:

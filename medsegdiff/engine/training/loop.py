@@ -17,10 +17,10 @@ from tqdm import tqdm
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing
+from medsegdiff.config.run import RunConfig, difference
 from medsegdiff.data.loader import Batches, Dataset
 from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.engine.checkpoint import Checkpoint
-from medsegdiff.engine.config import RunConfig, difference
 from medsegdiff.engine.training.interruption import Interrupted, held_back, stop_requests, undisturbed
 from medsegdiff.engine.training.journal import Journal
 from medsegdiff.engine.training.logbook import Logbook

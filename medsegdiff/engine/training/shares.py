@@ -10,7 +10,7 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.config import RunConfig
+from medsegdiff.config.run import RunConfig
 from medsegdiff.runtime import exchange
 
 

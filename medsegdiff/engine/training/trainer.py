@@ -11,12 +11,12 @@ import numpy as np
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Batch
 from medsegdiff.diffusion.losses import TrainingLoss
 from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.diffusion.timesteps import make_timesteps
 from medsegdiff.engine.checkpoint import Checkpoint
-from medsegdiff.engine.config import RunConfig
 from medsegdiff.engine.finite import REMEDY, broken
 from medsegdiff.engine.training.learning_rate import learning_rate
 from medsegdiff.engine.training.loss_scale import LossScale

@@ -13,9 +13,10 @@ from PIL import Image
 
 from medsegdiff.base import ranks
 from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.loader import Dataset
 from medsegdiff.diffusion.samplers import State
-from medsegdiff.engine.config import RunConfig, SamplingConfig
 from medsegdiff.engine.segmentation import Segmenter
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.engine.parity import kinks
 from medsegdiff.nn import weights
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.nn.layers import set_dropout
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.runtime.backend import jt

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from medsegdiff.engine.training.config import TrainingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.engine.training.learning_rate import learning_rate
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.data.loader import Batch
 from medsegdiff.engine.training.trainer import Trainer
-from medsegdiff.nn.config import NetworkConfig
 from tests.engine.training.variants import with_training
 from tests.processor import SUBNORMALS, with_subnormals
 

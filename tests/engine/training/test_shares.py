@@ -3,9 +3,10 @@ import pytest
 
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.config import RunConfig, TrainingConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.engine.training.shares import check_shares, rows_of, whole
-from medsegdiff.nn.config import NetworkConfig
 from medsegdiff.runtime import exchange
 
 

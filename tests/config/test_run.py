@@ -3,16 +3,12 @@ import dataclasses
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig, difference
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.config import (
-    DataConfig,
-    RunConfig,
-    SamplingConfig,
-    TrainingConfig,
-    ValidationConfig,
-    difference,
-)
-from medsegdiff.nn.config import NetworkConfig
 
 
 def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
@@ -69,38 +65,6 @@ def test_a_bad_option_is_named(section, options, word):
         section(**options)
 
 
-def test_several_averages_may_be_asked_for():
-    assert TrainingConfig(ema_rate="0.9999, 0.99").ema_rates == ["0.9999", "0.99"]
-    assert TrainingConfig(ema_rate="").ema_rates == []
-
-
-@pytest.mark.parametrize(
-    ("options", "steps", "spacing"),
-    [
-        ({"steps": 25}, 25, "25"),
-        ({"steps": 0}, 100, ""),
-        ({"steps": 100}, 100, ""),
-        ({"steps": 7, "timestep_respacing": "ddim10"}, 10, "ddim10"),
-        ({"timestep_respacing": "10,15,20"}, 45, "10,15,20"),
-        ({"sampler": "dpm++", "steps": 150}, 150, ""),
-        ({"sampler": "dpm++", "steps": 0}, 100, ""),
-    ],
-)
-def test_the_steps_that_are_done_are_resolved_and_spaced(options, steps, spacing):
-    diffusion, sampling = DiffusionConfig(diffusion_steps=100), SamplingConfig(**options)
-    assert sampling.resolved(diffusion).steps == steps
-    assert sampling.resolved(diffusion).resolved(diffusion) == sampling.resolved(diffusion)
-    assert sampling.spacing(diffusion) == sampling.resolved(diffusion).spacing(diffusion) == spacing
-
-
-@pytest.mark.parametrize(
-    ("options", "named"), [({"steps": 31}, r"--steps 31.*30 steps"), ({"timestep_respacing": "31"}, "31 steps cannot")]
-)
-def test_steps_that_there_are_not_are_refused(options, named):
-    with pytest.raises(InputError, match=named):
-        SamplingConfig(**options).resolved(DiffusionConfig(diffusion_steps=30))
-
-
 def test_the_difference_of_two_configurations_names_the_option_and_both_values():
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
@@ -112,24 +76,6 @@ def test_validation_takes_no_more_steps_than_there_are():
     RunConfig(diffusion=diffusion, validation=ValidationConfig(val_steps=31))  # unused
     with pytest.raises(InputError, match=r"--val-steps 31.*--diffusion-steps 30"):
         RunConfig(diffusion=diffusion, validation=ValidationConfig(val_interval=1, val_steps=31))
-
-
-@pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 3), (False, 25)])
-def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predict_xstart, steps):
-    diffusion = DiffusionConfig(diffusion_steps=100, predict_xstart=predict_xstart)
-    assert SamplingConfig().resolved(diffusion).steps == steps
-    assert SamplingConfig(steps=7).resolved(diffusion).steps == 7
-
-
-@pytest.mark.parametrize(("members", "ends"), [(1, (1, 1)), ("4", (4, 4)), ("3..25", (3, 25)), ("2..2", (2, 2))])
-def test_members_are_a_number_or_a_range(members, ends):
-    assert SamplingConfig(members=members).member_range == ends
-
-
-@pytest.mark.parametrize("members", [0, "0", "-1", "a", "3..", "..3", "5..3", "1..3", "3...5", ""])
-def test_other_members_are_refused(members):
-    with pytest.raises(InputError, match="--members"):
-        SamplingConfig(members=members)
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_grad"])

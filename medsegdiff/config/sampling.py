@@ -1,62 +1,22 @@
-"""The configuration of a run: sections as dataclasses, written flat."""
+"""The options of sampling."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from dataclasses import dataclass
+from typing import Optional, Union
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import PRECISIONS
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
-from medsegdiff.engine.training.config import TrainingConfig, ValidationConfig
-from medsegdiff.kernels.precision import PRECISIONS
 from medsegdiff.masks.fusion import RULES
-from medsegdiff.nn.config import NetworkConfig
 
 SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")
 # Axes of (C, S, S) that are mirrored for each member in turn, where --tta is given.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 _MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask, or the noise
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the images come from and how they are prepared.
-
-    Args:
-        data_name: kind of dataset: isic
-        data_dir: the dataset's folder
-        mask_resize: resize masks by "bilinear" (then > 0, as published) or "nearest"; with more than two classes
-            always by the nearest pixel
-        augment: random flips, right-angle rotations and colour changes
-        augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
-            deformation, hue, and larger colour changes
-        augment_hair: share of the images over which augment draws hairs, from 0 to 1
-        cache_dir: where resized images are kept; by default the user's cache folder
-    """
-
-    data_name: str = "isic"
-    data_dir: str = ""
-    mask_resize: str = "bilinear"
-    augment: bool = False
-    augment_strength: float = 0.0
-    augment_hair: float = 0.0
-    cache_dir: Optional[str] = None
-
-    def __post_init__(self) -> None:
-        if self.data_name.lower() != "isic":
-            raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
-        if self.mask_resize not in ("bilinear", "nearest"):
-            raise InputError(f"--mask-resize {self.mask_resize}: must be bilinear or nearest")
-        for name in ("augment_strength", "augment_hair"):
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(f"{option} {value}: must be from 0 to 1")
-            if value and not self.augment:
-                raise InputError(f"{option} {value}: has a meaning with --augment only; give that too")
 
 
 @dataclass(frozen=True)
@@ -178,51 +138,3 @@ class SamplingConfig:
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"--{name} {value}: must be one of {', '.join(filter(None, known))}")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that a training run is made of."""
-
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
-
-    def __post_init__(self) -> None:
-        if self.validation.val_interval and self.validation.val_steps > self.diffusion.diffusion_steps:
-            raise InputError(
-                f"--val-steps {self.validation.val_steps}: there are only --diffusion-steps "
-                f"{self.diffusion.diffusion_steps}; use at most those"
-            )
-
-    def flat(self) -> dict[str, Any]:
-        """All options by name; no name occurs in two sections."""
-        return {key: value for section in dataclasses.asdict(self).values() for key, value in section.items()}
-
-    @classmethod
-    def from_flat(cls, options: Mapping[str, Any]) -> RunConfig:
-        """The configuration of `options`; names that are no option are passed over."""
-        return cls(
-            network=pick(NetworkConfig, options),
-            diffusion=pick(DiffusionConfig, options),
-            data=pick(DataConfig, options),
-            training=pick(TrainingConfig, options),
-            validation=pick(ValidationConfig, options),
-        )
-
-
-def pick(section: type, options: Mapping[str, Any]) -> Any:
-    """An instance of the dataclass `section` from those of `options` that are its fields."""
-    names = {f.name for f in dataclasses.fields(section)}
-    return section(**{name: value for name, value in options.items() if name in names})
-
-
-def difference(ours: Any, theirs: Any) -> Optional[str]:
-    """The first option in which two sections differ, as "--option A, not B"; None if they agree."""
-    for f in dataclasses.fields(ours):
-        a, b = getattr(ours, f.name), getattr(theirs, f.name)
-        if a != b:
-            return f"--{f.name.replace('_', '-')} {b}, not {a}"
-    return None

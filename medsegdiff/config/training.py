@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.kernels.precision import PRECISIONS
+from medsegdiff.config.choices import PRECISIONS
 
 SCHEDULES = ("", "constant", "linear", "cosine")
 DECAYED = ("all", "matrices")

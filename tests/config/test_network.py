@@ -1,7 +1,7 @@
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.nn.config import NetworkConfig, published_version
+from medsegdiff.config.network import NetworkConfig, published_version
 
 
 @pytest.mark.parametrize(

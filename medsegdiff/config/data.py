@@ -1,0 +1,45 @@
+"""The options of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from medsegdiff.base.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they are prepared.
+
+    Args:
+        data_name: kind of dataset: isic
+        data_dir: the dataset's folder
+        mask_resize: resize masks by "bilinear" (then > 0, as published) or "nearest"; with more than two classes
+            always by the nearest pixel
+        augment: random flips, right-angle rotations and colour changes
+        augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
+            deformation, hue, and larger colour changes
+        augment_hair: share of the images over which augment draws hairs, from 0 to 1
+        cache_dir: where resized images are kept; by default the user's cache folder
+    """
+
+    data_name: str = "isic"
+    data_dir: str = ""
+    mask_resize: str = "bilinear"
+    augment: bool = False
+    augment_strength: float = 0.0
+    augment_hair: float = 0.0
+    cache_dir: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.data_name.lower() != "isic":
+            raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
+        if self.mask_resize not in ("bilinear", "nearest"):
+            raise InputError(f"--mask-resize {self.mask_resize}: must be bilinear or nearest")
+        for name in ("augment_strength", "augment_hair"):
+            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"{option} {value}: must be from 0 to 1")
+            if value and not self.augment:
+                raise InputError(f"{option} {value}: has a meaning with --augment only; give that too")

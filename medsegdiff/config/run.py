@@ -1,0 +1,62 @@
+"""The configuration of a run: sections as dataclasses, written flat."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.training import TrainingConfig, ValidationConfig
+from medsegdiff.diffusion.process import DiffusionConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a training run is made of."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        if self.validation.val_interval and self.validation.val_steps > self.diffusion.diffusion_steps:
+            raise InputError(
+                f"--val-steps {self.validation.val_steps}: there are only --diffusion-steps "
+                f"{self.diffusion.diffusion_steps}; use at most those"
+            )
+
+    def flat(self) -> dict[str, Any]:
+        """All options by name; no name occurs in two sections."""
+        return {key: value for section in dataclasses.asdict(self).values() for key, value in section.items()}
+
+    @classmethod
+    def from_flat(cls, options: Mapping[str, Any]) -> RunConfig:
+        """The configuration of `options`; names that are no option are passed over."""
+        return cls(
+            network=pick(NetworkConfig, options),
+            diffusion=pick(DiffusionConfig, options),
+            data=pick(DataConfig, options),
+            training=pick(TrainingConfig, options),
+            validation=pick(ValidationConfig, options),
+        )
+
+
+def pick(section: type, options: Mapping[str, Any]) -> Any:
+    """An instance of the dataclass `section` from those of `options` that are its fields."""
+    names = {f.name for f in dataclasses.fields(section)}
+    return section(**{name: value for name, value in options.items() if name in names})
+
+
+def difference(ours: Any, theirs: Any) -> Optional[str]:
+    """The first option in which two sections differ, as "--option A, not B"; None if they agree."""
+    for f in dataclasses.fields(ours):
+        a, b = getattr(ours, f.name), getattr(theirs, f.name)
+        if a != b:
+            return f"--{f.name.replace('_', '-')} {b}, not {a}"
+    return None
