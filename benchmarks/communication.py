@@ -22,11 +22,11 @@ from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.training.dry_run import noise_batch
-from medsegdiff.engine.training.shares import check_shares
-from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
+from medsegdiff.training.dry_run import noise_batch
+from medsegdiff.training.shares import check_shares
+from medsegdiff.training.trainer import Trainer
 
 
 def noted_sums(step: Callable[[], Any]) -> list[Any]:

@@ -24,7 +24,7 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.diffusion.samplers import Denoise, Noise, State, ddim, dpm_solver_pp, final
-from medsegdiff.engine.segmentation import network_denoise
+from medsegdiff.inference.jittor_denoiser import network_denoise
 
 STEPS = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500)
 

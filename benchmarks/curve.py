@@ -24,7 +24,7 @@ from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights, set_d
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.engine.parity.cases import Case, load, stream
+from medsegdiff.parity.cases import Case, load, stream
 
 CASE = Path("tests/parity/cases/curve-isic-64.npz")
 

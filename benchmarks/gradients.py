@@ -25,11 +25,11 @@ from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights, set_d
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.engine.parity.cases import Case, stream
-from medsegdiff.engine.parity.replay import build
-from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn import layers
 from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.parity.cases import Case, stream
+from medsegdiff.parity.replay import build
+from medsegdiff.training.trainer import Trainer
 
 Arrays = dict[str, np.ndarray]
 # A convolution's bias before a batch norm has no gradient; what is computed is rounding noise.

@@ -25,7 +25,7 @@ from benchmarks.trained import Trained
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion import samplers
-from medsegdiff.engine.segmentation import network_denoise
+from medsegdiff.inference.jittor_denoiser import network_denoise
 from medsegdiff.masks.statistics import summarise
 
 MEMBERS = 5

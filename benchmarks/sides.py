@@ -183,10 +183,10 @@ def _our_side() -> Callable[[Variant, Work], Run]:
     from medsegdiff.config.run import RunConfig
     from medsegdiff.config.training import TrainingConfig
     from medsegdiff.data.loader import Batch
-    from medsegdiff.engine.training.trainer import Trainer
     from medsegdiff.kernels import precision
     from medsegdiff.nn.network import MedSegDiff
     from medsegdiff.runtime.backend import jt
+    from medsegdiff.training.trainer import Trainer
 
     def build(variant: Variant, work: Work) -> Run:
         config = NetworkConfig(image_size=work.size, num_channels=work.width)

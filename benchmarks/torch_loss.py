@@ -1,4 +1,4 @@
-"""The training loss of `medsegdiff.diffusion.losses` on PyTorch, in the precision of its arguments."""
+"""The training loss of `medsegdiff.training.losses` on PyTorch, in the precision of its arguments."""
 
 from __future__ import annotations
 

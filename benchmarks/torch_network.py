@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.engine.parity.cases import parameter
+from medsegdiff.parity.cases import parameter
 
 GROUPS = 32
 STAGES = 5

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.app.sample import find_inputs
+from medsegdiff.checkpoints.folder import Weights, load_weights
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
-from medsegdiff.engine.checkpoint import Weights, load_weights
-from medsegdiff.engine.prediction import build_segmenter
-from medsegdiff.engine.segmentation import Segmentation, Segmenter
+from medsegdiff.inference.predict import build_segmenter
+from medsegdiff.inference.segmenter import Segmentation, Segmenter
 from medsegdiff.io.pictures import read_mask
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap

@@ -3,6 +3,16 @@
 import os
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from medsegdiff.base.randomness import generator
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
+from medsegdiff.diffusion.process import DiffusionConfig
 
 TUNING = os.environ.get("MEDSEGDIFF_TUNING")
 
@@ -20,3 +30,75 @@ def pytest_configure():
 
 def pytest_report_header():
     return f"kernels compiled with {TUNING}" if TUNING else None
+
+
+class Discs:
+    """Six bright discs on noise, shaped like a prepared dataset."""
+
+    def __init__(self, count=6, size=32):
+        self.ids = [f"disc-{i}" for i in range(count)]
+        self.original_sizes = [(size, size)] * count
+        self.fingerprint = "discs"
+        y, x = np.mgrid[:size, :size]
+        self._masks = [(((y - 12 - i) ** 2 + (x - 16) ** 2) < 40)[None].astype(np.float32) for i in range(count)]
+
+    def __len__(self):
+        return len(self.ids)
+
+    def mask(self, index):
+        return self._masks[index]
+
+    def image(self, index):
+        noise = generator("disc", index).random((3, 32, 32), dtype=np.float32)
+        return np.clip(0.3 * noise + 0.6 * self._masks[index], 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def discs():
+    return Discs()
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A 32-pixel run that fits any machine."""
+    return RunConfig(
+        network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
+        diffusion=DiffusionConfig(diffusion_steps=30),
+        training=TrainingConfig(
+            out_dir=str(tmp_path / "run"),
+            steps=4,
+            batch_size=2,
+            lr=1e-3,
+            log_interval=2,
+            save_interval=2,
+            tensorboard=False,
+            schedule_sampler="loss-second-moment",
+        ),
+    )
+
+
+@pytest.fixture
+def precisions_seen(monkeypatch):
+    """What the networks' convolutions are asked to compute in; they do so in float32, as any machine can."""
+    from medsegdiff.kernels import convolution, precision
+    from medsegdiff.nn import layers
+
+    seen, original = [], convolution.conv2d
+
+    def conv2d(*given, **options):
+        seen.append(precision.current())
+        with precision.using("fp32"):
+            return original(*given, **options)
+
+    monkeypatch.setattr(precision, "unavailable", lambda name: "")
+    monkeypatch.setattr(layers, "conv2d", conv2d)
+    return seen
+
+
+@pytest.fixture
+def spaces():
+    """Small named arrays, as a checkpoint holds them."""
+    return SimpleNamespace(
+        model={"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1, -1])},
+        other={"a.weight": np.full((2, 3), 7, np.float32), "a.bias": np.float32([0, 0])},
+    )

@@ -55,7 +55,7 @@ def run(options: Any) -> int:
 
 def check() -> int:
     """Compare the operations with NumPy and print how far they are; returns the exit code."""
-    from medsegdiff.engine import device_check
+    from medsegdiff.doctor import device_check
 
     print(f"on the {device_check.device()}, errors relative to float64; {device_check.LIMIT:.0e} passes")
     failed = []

@@ -19,7 +19,7 @@ from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.kernels.precision import check
 
 if TYPE_CHECKING:
-    from medsegdiff.engine.evaluation.report import Report
+    from medsegdiff.evaluation.report import Report
 
 SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
 
@@ -128,7 +128,7 @@ def _make_way(run: Path, overview: Path, config: RunConfig) -> None:
 
     The overview is what a demo writes last, and so tells the two apart.
     """
-    from medsegdiff.engine.checkpoint import list_checkpoints, read_state
+    from medsegdiff.checkpoints.folder import list_checkpoints, read_state
 
     checkpoints = list_checkpoints(run)
     if checkpoints:

@@ -52,7 +52,7 @@ def run(options: Any) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from medsegdiff.engine.diagnosis import diagnose
+    from medsegdiff.doctor.diagnosis import diagnose
 
     purposes = _purposes(options.warm)
     networks = [_read(Path(name)) for name in options.networks]
@@ -97,7 +97,7 @@ def _read(path: Path) -> RunConfig:
 
 def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:
     with _telling("Jittor's core"):
-        from medsegdiff.engine.warming import WARMINGS
+        from medsegdiff.doctor.warming import WARMINGS
     for config in networks or _NETWORKS:
         network = config.network
         for purpose in purposes:

@@ -46,7 +46,7 @@ def run(options: Any) -> int:
     make_protocol(options.protocol, options.protocol_size)
     if not 2 <= options.num_classes <= 256:
         raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
-    from medsegdiff.engine.evaluation.truth import truth_from_folder
+    from medsegdiff.evaluation.truth import truth_from_folder
 
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
@@ -71,9 +71,9 @@ def evaluate(
     """Score, print the tables, write the files; returns the report."""
     from rich.console import Console
 
-    from medsegdiff.engine.evaluation.evaluate import evaluate as score
-    from medsegdiff.engine.evaluation.report import RETENTION
-    from medsegdiff.engine.evaluation.screen import tables
+    from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.report import RETENTION
+    from medsegdiff.evaluation.screen import tables
 
     report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed, num_classes, protocol)
     Console(soft_wrap=True).print(tables(report))

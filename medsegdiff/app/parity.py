@@ -34,7 +34,7 @@ def configure(parser: Parser) -> None:
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code: 1 if anything is over its tolerance or was not compared."""
-    from medsegdiff.engine.parity import cases
+    from medsegdiff.parity import cases
 
     files = cases.find([Path(path) for path in options.paths])
     loaded = [cases.load(file) for file in files]
@@ -61,8 +61,8 @@ def _find_images(given: str) -> Optional[Path]:
 
 
 def _replay(case: Any, images: Optional[Path], full_curve: bool, out_dir: str) -> list[Any]:
-    from medsegdiff.engine.parity import replay, training
-    from medsegdiff.engine.parity.report import Row
+    from medsegdiff.parity import replay, training
+    from medsegdiff.parity.report import Row
 
     if case.kind == "train":
         return training.train(case)
@@ -71,7 +71,7 @@ def _replay(case: Any, images: Optional[Path], full_curve: bool, out_dir: str) -
             return [Row(case.name, "curve", note="not run: needs the ISIC 2016 training images; give --isic-dir")]
         curve = training.curve(case, images, case.meta["steps"] if full_curve else 10)
         if out_dir:
-            from medsegdiff.engine.parity.figures import write_curve
+            from medsegdiff.parity.figures import write_curve
 
             write_curve(curve, Path(out_dir))
         if not full_curve:

@@ -216,7 +216,7 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")
-    from medsegdiff.engine.evaluation.truth import truth_from_folder
+    from medsegdiff.evaluation.truth import truth_from_folder
 
     command.evaluate(options.pred_path, truth_from_folder(Path(options.gt_path)))
     return 0

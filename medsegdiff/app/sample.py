@@ -83,7 +83,7 @@ def sample(
     Args:
         sampling: how to sample
         model_path, data_dir, out_dir, images, weights, limit, cache_dir: the options
-        save_members, overlays, traces: see `engine.prediction.Extras`
+        save_members, overlays, traces: see `inference.predict.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
     if not model_path:
@@ -103,8 +103,8 @@ def sample(
     if sampling.steps == 1 and not sampling.continuous:
         print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
+    from medsegdiff.checkpoints.folder import load_weights
     from medsegdiff.data.cache import prepare
-    from medsegdiff.engine.checkpoint import load_weights
 
     check(sampling.precision)
 
@@ -125,7 +125,7 @@ def sample(
     )
     out = make_folder(Path(out_dir))
 
-    from medsegdiff.engine.prediction import Extras, build_segmenter, predict
+    from medsegdiff.inference.predict import Extras, build_segmenter, predict
 
     extras = Extras(save_members, overlays, traces)
     segmenter, source = build_segmenter(loaded, sampling), loaded.source

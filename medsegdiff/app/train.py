@@ -14,8 +14,8 @@ from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.training.shares import check_shares
 from medsegdiff.kernels.precision import check
+from medsegdiff.training.shares import check_shares
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
@@ -71,8 +71,8 @@ def train(config: RunConfig, dry: bool = False) -> int:
     if validation.val_interval:
         dataset, held_out = hold_out(dataset, validation.val_fraction, validation.val_images)
 
-    from medsegdiff.engine.training.interruption import Interrupted
-    from medsegdiff.engine.training.loop import train as run_training
+    from medsegdiff.training.interruption import Interrupted
+    from medsegdiff.training.loop import train as run_training
 
     try:
         last = run_training(config, dataset, held_out)
@@ -84,7 +84,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
 
 
 def _dry_run(config: RunConfig, images: int) -> int:
-    from medsegdiff.engine.training.dry_run import dry_run
+    from medsegdiff.training.dry_run import dry_run
 
     for what, how_much in dry_run(config, images):
         print(f"{what:16}{how_much}", flush=True)

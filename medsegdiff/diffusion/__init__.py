@@ -1,1 +1,1 @@
-"""Gaussian diffusion: schedules, losses, timestep sampling, samplers."""
+"""Gaussian diffusion: schedules, the process, timestep sampling, samplers. NumPy only."""

@@ -71,7 +71,7 @@ def test_removal(capsys):
 
 
 def test_an_operation_that_is_wrong_fails_the_check(machine, capsys):
-    from medsegdiff.engine import device_check
+    from medsegdiff.doctor import device_check
 
     right, wrong = (device_check.Outcome(name, 1e-6, gradient) for name, gradient in (("sine", 1e-6), ("tan", 1e-3)))
     machine.setattr(device_check, "check_device", lambda: iter([right]))

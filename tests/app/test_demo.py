@@ -10,7 +10,7 @@ from PIL import Image
 from medsegdiff.app import demo as command
 from medsegdiff.app.demo import Plan, demo
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.checkpoint import list_checkpoints, read_state
+from medsegdiff.checkpoints.folder import list_checkpoints, read_state
 
 TINY = Plan(
     train_images=4,
@@ -64,7 +64,7 @@ def test_after_a_complete_demo_training_starts_anew(done):
 
 
 def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
-    from medsegdiff.engine.training.trainer import Trainer  # imports Jittor
+    from medsegdiff.training.trainer import Trainer  # imports Jittor
 
     step = Trainer.train_step
 

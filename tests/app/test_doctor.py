@@ -8,7 +8,7 @@ import pytest
 
 from medsegdiff.app.cli import main
 from medsegdiff.base import machine
-from medsegdiff.engine import diagnosis
+from medsegdiff.doctor import diagnosis
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn
@@ -228,7 +228,7 @@ def warmed(monkeypatch):
         return lambda config: noted.append((purpose, config.network.image_size, config.network.num_channels))
 
     warmings = {purpose: noting(purpose) for purpose in ("sample", "train")}
-    monkeypatch.setitem(sys.modules, "medsegdiff.engine.warming", SimpleNamespace(WARMINGS=warmings))
+    monkeypatch.setitem(sys.modules, "medsegdiff.doctor.warming", SimpleNamespace(WARMINGS=warmings))
     return noted
 
 

@@ -6,12 +6,12 @@ from PIL import Image
 
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
+from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine import checkpoint
 
 CONFIG = RunConfig(
     network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
@@ -38,7 +38,7 @@ def home(tmp_path_factory):
     arrays = {name: value.numpy() for name, value in state(MedSegDiff(CONFIG.network).initialise(1)).items()}
     groups = {"model": arrays, "ema-0.9999": arrays}
     (folder / "run").mkdir()
-    checkpoint.save(folder / "run", checkpoint.Checkpoint(12, CONFIG, groups, training={}))
+    checkpoints.save(folder / "run", checkpoints.Checkpoint(12, CONFIG, groups, training={}))
     return folder
 
 

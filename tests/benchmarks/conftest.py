@@ -1,11 +1,11 @@
 import pytest
 
 from benchmarks.trained import Trained
+from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine import checkpoint
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.weights import state
 
@@ -25,7 +25,7 @@ def given(tmp_path_factory):
     network.out[2].weight.assign(network.out[2].weight + 0.05)  # it starts at zero: all masks would be alike
     arrays = {"model": {name: value.numpy() for name, value in state(network).items()}}
     (folder / "run").mkdir()
-    checkpoint.save(folder / "run", checkpoint.Checkpoint(12, config, arrays, training={}))
+    checkpoints.save(folder / "run", checkpoints.Checkpoint(12, config, arrays, training={}))
     return ["--model-path", str(folder / "run"), "--data-dir", str(folder / "isic")]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import curve
 from benchmarks.torch_network import TorchMedSegDiff
-from medsegdiff.engine.parity.cases import load
+from medsegdiff.parity.cases import load
 
 QUANTITIES = ("loss_diff", "vb", "loss_cal", "grad_norm")
 

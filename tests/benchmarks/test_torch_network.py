@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from benchmarks.gradients import NO_GRADIENT, torch_step  # noqa: E402
 from benchmarks.torch_network import COUNTER, TorchMedSegDiff, load_parity_weights, set_dropout  # noqa: E402
 from medsegdiff.config.network import NetworkConfig  # noqa: E402
-from medsegdiff.engine.parity import cases  # noqa: E402
+from medsegdiff.parity import cases  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "parity" / "cases"
 # Activations of the conditioning network that rounding put on LeakyReLU's other side when the cases were computed,

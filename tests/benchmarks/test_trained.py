@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.trained import Trained, name_of
+from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.engine.checkpoint import Weights
 
 
 def test_a_model_is_named_by_its_step_and_its_weights():

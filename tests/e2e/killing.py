@@ -16,15 +16,15 @@ import traceback
 from pathlib import Path
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine import checkpoint as checkpoints
-from medsegdiff.engine.training import loop
-from medsegdiff.engine.training.trainer import Trainer
-from tests.engine.conftest import Discs
+from medsegdiff.training import loop
+from medsegdiff.training.trainer import Trainer
+from tests.conftest import Discs
 
 KILLS, STEPS, INTERVAL, KEEP = 25, 120, 3, 3
 

@@ -23,12 +23,12 @@ from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.engine.training import loop
-from medsegdiff.engine.training.trainer import Trainer
 from medsegdiff.nn import weights
 from medsegdiff.runtime import exchange
-from tests.engine.conftest import Discs
-from tests.engine.training.variants import with_network, with_training
+from medsegdiff.training import loop
+from medsegdiff.training.trainer import Trainer
+from tests.conftest import Discs
+from tests.training.variants import with_network, with_training
 
 STEPS, DEATH = 20, 7
 

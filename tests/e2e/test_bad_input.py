@@ -9,8 +9,8 @@ from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.base import machine
+from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.data.phantom import write_isic
-from medsegdiff.engine import checkpoint as checkpoints
 from medsegdiff.runtime.backend import jt
 
 DATA = "ISBI2016_ISIC_Part1_Training_Data"
@@ -227,7 +227,7 @@ def file_system(folder, options):
 
 @pytest.mark.e2e
 def test_a_full_disk_is_one_line_and_the_older_checkpoints_stay_whole(trained, phantoms, tmp_path, capfd):
-    from medsegdiff.engine import checkpoint as checkpoints
+    from medsegdiff.checkpoints import folder as checkpoints
 
     whole = sum(file.stat().st_size for file in (trained / "step-000001").iterdir())
     with file_system(tmp_path / "small", f"size={int(whole * 1.6)}") as disk:

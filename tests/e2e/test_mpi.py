@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.data.phantom import write_isic
-from medsegdiff.engine import checkpoint as checkpoints
 from tests.e2e.sharing import DEATH, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]

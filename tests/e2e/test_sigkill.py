@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegdiff.engine import checkpoint as checkpoints
+from medsegdiff.checkpoints import folder as checkpoints
 from tests.e2e.killing import KEEP, KILLS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import pytest
 
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
-from medsegdiff.engine.parity import cases, replay, report, training
+from medsegdiff.parity import cases, replay, report, training
 
 FOLDER = Path(__file__).parent / "cases"
 ROOT = Path(__file__).resolve().parents[2]

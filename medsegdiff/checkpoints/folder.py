@@ -1,0 +1,266 @@
+"""Checkpoints: whole folders `step-000123/` of finite numbers, checked when written and when read.
+
+`state.json` holds the checksums of the other files and, in its last line, one of itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from medsegdiff import __version__
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import replacing
+from medsegdiff.checkpoints.finite import REMEDY, broken
+from medsegdiff.config.run import RunConfig
+
+BEST = "best"  # the folder, within a run's, that keeps the best checkpoint
+_STATE = "state.json"
+_FOLDER = re.compile(r"step-(\d+)")
+_HIDDEN = re.compile(r"\.(step-\d+)\.[0-9a-f]+\.(tmp|old)")
+_FORMAT = 2  # 1 had no checksum of the state itself
+_SEAL = ',\n "checksum": "'
+
+
+@dataclass
+class Checkpoint:
+    """What a training run needs to go on, and sampling to start."""
+
+    step: int
+    config: RunConfig
+    arrays: dict[str, dict[str, np.ndarray]]
+    """One group of arrays for each file: "model", "ema-RATE", "optimizer"."""
+    training: dict[str, Any]
+    """What else training needs: the timestep sampler, the logs' pending means, the validation's best."""
+    dataset: str = ""
+    """Fingerprint of the training data."""
+
+
+def _digest(path: Path) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 22), b""):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
+    """Write `checkpoint` into `out/step-NNNNNN`, then remove all but the `keep` newest up to it (0: none).
+
+    Later ones stay: damaged ones, if training went on from before them, which count for nothing.
+
+    Raises:
+        InputError: the disk is full or read-only, or an array is not finite; the checkpoints that were there stay
+            whole.
+    """
+    path = out / f"step-{checkpoint.step:06d}"
+    for group, arrays in checkpoint.arrays.items():
+        if found := broken(arrays):
+            raise InputError(f"{path / group}.safetensors: not saved: {found}; {REMEDY}")
+    with replacing(path) as beside:
+        beside.mkdir()
+        for group, arrays in checkpoint.arrays.items():
+            _save_arrays(beside / f"{group}.safetensors", arrays)
+        state = {
+            "format": _FORMAT,
+            "step": checkpoint.step,
+            "config": checkpoint.config.flat(),
+            "training": checkpoint.training,
+            "dataset": checkpoint.dataset,
+            "code_version": __version__,
+            "checksums": {file.name: _digest(file) for file in sorted(beside.glob("*.safetensors"))},
+        }
+        (beside / _STATE).write_text(_sealed(json.dumps(state, indent=1)), encoding="utf-8")
+    found = list_checkpoints(out)
+    for old in found[: max(0, found.index(path) + 1 - keep)] if keep else []:
+        remove(old)
+    return path
+
+
+def _sealed(text: str) -> str:
+    """The JSON object `text` with a checksum of it as its last member."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f'{text[:-2]}{_SEAL}{digest}"\n}}'
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint; one whose removal is cut short does not stay behind as a damaged one."""
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
+    with contextlib.suppress(OSError):
+        path.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def tidy(out: Path) -> None:
+    """Clear away what a killed process left half written or half removed in `out`, which nobody else may be using.
+
+    A whole checkpoint that waited for its name, where none other bears it, gets it.
+    """
+    for path in sorted(out.glob(".step-*")):
+        found = _HIDDEN.fullmatch(path.name)
+        if found is None:
+            continue
+        name, kind = found.groups()
+        if kind == "tmp" and not (out / name).exists() and _is_whole(path, int(name[5:])):
+            path.rename(out / name)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    try:
+        return load(path).step == step
+    except InputError:
+        return False
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except SafetensorError as error:  # it hides the operating system's number in its text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number.group(1)), str(error), str(path)) from error
+
+
+def list_checkpoints(out: Path) -> list[Path]:
+    """The checkpoint folders of `out`, oldest first."""
+    found = [(int(m.group(1)), path) for path in out.glob("step-*") if (m := _FOLDER.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """`state.json` of the checkpoint folder `path`.
+
+    Raises:
+        InputError: it is missing or damaged, or it is that of another step's folder.
+    """
+    file = path / _STATE
+    try:
+        text = file.read_bytes().decode("utf-8")
+        state = json.loads(text)
+        kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
+        state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
+    except FileNotFoundError:
+        raise InputError(f"{path}: not a checkpoint: it has no {_STATE}; give a folder step-NNNNNN") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{file}: damaged; use another checkpoint") from None
+    # Either word says that there is a checksum: damage to one of them cannot hide it.
+    if ("format" in state or "checksum" in state) and text != _sealed(text.rpartition(_SEAL)[0] + "\n}"):
+        raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
+    named = _FOLDER.fullmatch(path.name)
+    if named and int(named.group(1)) != state["step"]:
+        raise InputError(f"{file}: belongs to step {state['step']}, not to this folder; use another checkpoint")
+    return state
+
+
+def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
+    """Read the checkpoint folder `path`, all groups of arrays or only `groups`.
+
+    Raises:
+        InputError: a file is missing, is not what was written, or holds an array that is not finite.
+    """
+    state = read_state(path)
+    checksums: Mapping[str, str] = state["checksums"]
+    names = [name.rpartition(".")[0] for name in checksums] if groups is None else groups
+    arrays = {group: _load_arrays(path / f"{group}.safetensors", checksums) for group in names}
+    try:
+        config = RunConfig.from_flat(state["config"])
+    except InputError as error:
+        raise InputError(f"{path / _STATE}: its configuration is not understood: {error}") from None
+    return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
+
+
+def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarray]:
+    try:
+        if _digest(file) != checksums.get(file.name):
+            raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
+        return _finite(load_file(file), file)
+    except FileNotFoundError:
+        raise InputError(f"{file}: missing; use another checkpoint") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); use another checkpoint") from None
+
+
+def _finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    if found := broken(arrays):
+        raise InputError(f"{file}: cannot be used: {found}; use another checkpoint")
+    return arrays
+
+
+def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
+    """The newest whole checkpoint of `out`, or None, and what is wrong with newer ones."""
+    complaints = []
+    for path in reversed(list_checkpoints(out)):
+        try:
+            return load(path), complaints
+        except InputError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+class Weights(NamedTuple):
+    """Trained weights, with the configuration of the run they come from."""
+
+    config: RunConfig
+    arrays: dict[str, np.ndarray]
+    source: str
+    """The file they were read from."""
+
+
+def load_weights(path: Path, which: str = "ema") -> Weights:
+    """The weights to sample with.
+
+    Args:
+        path: a run's folder (its newest checkpoint is taken), a checkpoint folder, or a
+            `.safetensors` file: one inside a checkpoint, or one with the config in its metadata
+        which: "ema" (the first average) or "model" (the raw weights)
+
+    Raises:
+        InputError: nothing is there, it is damaged, not finite, or of another kind.
+    """
+    if path.is_file():
+        return _load_file(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
+    if not (path / _STATE).is_file():
+        checkpoints = list_checkpoints(path)
+        if not checkpoints:
+            raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
+        path = checkpoints[-1]
+    state = read_state(path)
+    first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
+    group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
+    checkpoint = load(path, [group])
+    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors")
+
+
+def _load_file(path: Path) -> Weights:
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
+    if (path.parent / _STATE).is_file():
+        checkpoint = load(path.parent, [path.stem])
+        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        arrays = load_file(path)
+        options = json.loads(metadata["config"])
+    except KeyError:
+        raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
+    except (SafetensorError, ValueError, OSError):
+        raise InputError(f"{path}: damaged or not a .safetensors file") from None
+    return Weights(RunConfig.from_flat(options), _finite(arrays, path), str(path))

@@ -1,1 +1,0 @@
-"""Training, sampling, evaluating and comparing: what the commands run."""

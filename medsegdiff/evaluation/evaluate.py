@@ -1,0 +1,85 @@
+"""From a folder of predictions to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+from rich.console import Console
+from rich.progress import track
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation import summary
+from medsegdiff.evaluation.measure import measure
+from medsegdiff.evaluation.predictions import find
+from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, class_metrics
+from medsegdiff.evaluation.truth import read_truth
+from medsegdiff.io.ensembles import read_ensembles
+from medsegdiff.masks.protocols import make_protocol
+
+
+def evaluate(
+    pred_dir: Path,
+    truth: dict[str, Path],
+    out: Optional[Path] = None,
+    protocol_size: Optional[int] = None,
+    note: str = "",
+    seed: int = 0,
+    num_classes: int = 2,
+    protocol: str = "ours",
+) -> Report:
+    """Measure the predictions in `pred_dir` against the ground truth.
+
+    Per image, the published protocol (see `protocols.make_protocol`; of the probability, or of the mask where there
+    is no probability) and the overlap of the masks at the original resolution; where
+    their files exist also what `measure.Score` lists.
+    A file of the published sampler, `<digits>_output_ens.jpg` or `.png` for the id `ISIC_<digits>`, has the
+    network's resolution: for the overlap it is resized to the truth's and cut at one half.
+
+    Args:
+        pred_dir: the folder of the predictions, see `medsegdiff.io.predictions`.
+        truth: ground truth mask of every image to evaluate, by id; grey levels 0 and 255, or 0 and 1, and
+            class indices where there are more than two classes.
+        out: where to write the report, if anywhere.
+        protocol_size: side of the square, in pixels, that the protocol compares at; None: its own.
+        note: a line about the dataset, repeated in the report.
+        seed: of the bootstrap.
+        num_classes: how many classes there are, background included.
+        protocol: "ours", "original" or "jittor".
+
+    Raises:
+        InputError: there is no truth or no prediction for any of it, a file cannot be read, or a prediction
+            differs in size from its truth.
+    """
+    compared_by = make_protocol(protocol, protocol_size)
+    if not truth:
+        raise InputError(f"{pred_dir}: there is no ground truth to compare with; give at least one mask")
+    found = find(pred_dir, truth, num_classes)
+    if not found:
+        raise InputError(
+            f"{pred_dir}: holds no prediction for any of the {len(truth)} ground truths; "
+            f"expected files such as {next(iter(truth))}.png"
+        )
+    ensembles = read_ensembles(pred_dir)
+    console = Console(stderr=True)
+    scores = [
+        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
+        for id, prediction in track(
+            found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
+        )
+    ]
+    report = Report(
+        scores=scores,
+        summaries=summary.summaries(scores, [*METRICS, *EXTRAS, *class_metrics(num_classes)], seed),
+        missing=[id for id in truth if id not in found],
+        protocol=compared_by,
+        num_classes=num_classes,
+        calibration=summary.calibration(scores),
+        comparison=summary.comparison(scores, seed),
+        selection=summary.selection(scores),
+        gaps=tuple(summary.gaps(scores)),
+        note=note,
+    )
+    if out is not None:
+        report.write(Path(out))
+    return report

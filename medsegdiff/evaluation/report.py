@@ -1,0 +1,191 @@
+"""What an evaluation found, and the files that it is written to."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import PIL
+
+import medsegdiff
+from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.evaluation.measure import COMPARED, Score
+from medsegdiff.evaluation.summary import Calibration, Comparison, Selection
+from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
+from medsegdiff.masks.protocols import Protocol
+from medsegdiff.masks.statistics import Summary
+from medsegdiff.masks.uncertainty import CALIBRATION_BINS
+from medsegdiff.plots.curves import draw_retention
+
+METRICS = {
+    "published_iou": "IoU, published protocol",
+    "published_dice": "Dice, published protocol",
+    "dice": "Dice at 0.5",
+    "iou": "IoU at 0.5",
+    "precision": "Precision at 0.5",
+    "recall": "Recall at 0.5",
+}
+"""Measured of every image."""
+
+EXTRAS = {
+    "brier": "Brier score (best 0)",
+    "ged": "GED of the members (best 0)",
+    "agreement": "Agreement of the members",
+    "empty_members": "Share of empty members",
+}
+"""Measured where the files allow."""
+
+RETENTION = "retention.png"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The metrics of every image with a prediction; all else is over these images alone."""
+
+    scores: list[Score]
+    summaries: dict[str, Summary]
+    """By the keys of `METRICS`, `EXTRAS` and, of more than two classes, `class_metrics`."""
+    missing: list[str]
+    protocol: Protocol
+    num_classes: int = 2
+    calibration: Optional[Calibration] = None
+    comparison: Optional[Comparison] = None
+    selection: Optional[Selection] = None
+    gaps: tuple[str, ...] = ()
+    """What was not measured, and why."""
+    note: str = ""
+
+    @property
+    def expected(self) -> int:
+        """The number of images with a ground truth."""
+        return len(self.scores) + len(self.missing)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """What the numbers mean, in words."""
+        words = {
+            "published protocol": self.protocol.convention,
+            "at 0.5": "the mask file (*_output_ens: resized to the truth first) against truth > 127 of 255, "
+            "at the truth's own resolution",
+            "empty masks (at 0.5)": EMPTY_CONVENTION,
+            "interval": "95 % percentile bootstrap of the mean over images; std is the sample's",
+        }
+        if self.num_classes > 2:
+            words["at 0.5"] = "the mask file's classes against the truth's, at the truth's own resolution"
+            words["classes"] = (
+                f"each of the {self.num_classes - 1} foreground classes is a binary problem of its own; "
+                "an image's metric is the mean over them"
+            )
+        if self.calibration:
+            words["Brier score, ECE"] = (
+                "squared error of the probability, mean over pixels; expected calibration error over "
+                f"{CALIBRATION_BINS} bins of probability, images of any resolution weighing the same"
+            )
+        if "ged" in self.summaries:
+            words["GED"] = (
+                "squared generalised energy distance with 1 - IoU of the members' masks; "
+                "it falls with their number: compare equal ones only"
+            )
+        if self.comparison:
+            words["one member"] = "metrics of each member of an image, averaged over its members"
+        if "agreement" in self.summaries:
+            words["agreement"] = "mean Dice of two members; 1 also where all of them are empty"
+        if self.selection:
+            words["error retention"] = (
+                "mean of 1 - Dice over the images kept, averaged over how many are kept, "
+                "those whose members agree most first; least possible: the truly best first; by chance: the mean"
+            )
+        return words
+
+    def write(self, out: Path) -> None:
+        """Write into `out`: `metrics.csv`, a row per image, `metrics.json`, all else, and `retention.png` if known.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        out = make_folder(out)
+        with replacing(out / "metrics.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            more = [*EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
+            more += class_metrics(self.num_classes)
+            rows.writerow(["id", *METRICS, "prediction", *more])
+            for score in self.scores:
+                values = [[score.metrics.get(key, "") for key in keys] for keys in (METRICS, more)]
+                rows.writerow([score.id, *values[0], score.prediction.name, *values[1]])
+        if self.selection:
+            draw_retention(self.selection.retention, out / RETENTION, "1 - Dice at 0.5", "agreement of members")
+        else:  # an earlier evaluation's
+            (out / RETENTION).unlink(missing_ok=True)
+        with replacing(out / "metrics.json") as path:
+            path.write_text(json.dumps(self._content(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "metrics": {key: _plain(summary) for key, summary in self.summaries.items()},
+            "calibration": self.calibration and {**self.calibration._asdict(), "bins": CALIBRATION_BINS},
+            "comparison": self.comparison
+            and {
+                "images": self.comparison.images,
+                **{
+                    key: {name: _plain(summary) for name, summary in rows.items()}
+                    for key, rows in self.comparison.metrics.items()
+                },
+            },
+            "error retention": self.selection and _selection(self.selection),
+            "not measured": list(self.gaps),
+            "images": {
+                "with ground truth": self.expected,
+                "evaluated": len(self.scores),
+                "missing": len(self.missing),
+            },
+            "missing": self.missing,
+            "note": self.note,
+            "protocol": self.protocol.name,
+            "protocol_size": self.protocol.size,
+            "num_classes": self.num_classes,
+            "conventions": self.conventions,
+            "versions": {
+                "medsegdiff": medsegdiff.__version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "pillow": PIL.__version__,
+            },
+        }
+
+
+def class_metrics(num_classes: int) -> list[str]:
+    """The metrics of single foreground classes, of which there are none where there is one class only."""
+    labels = range(1, num_classes) if num_classes > 2 else ()
+    return [f"{name}_class{label}" for label in labels for name in Overlap._fields]
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
+    retention = selection.retention
+    return {
+        "images": selection.images,
+        "images with empty members alone": selection.empty,
+        "error": "1 - Dice at 0.5",
+        "confidence": "agreement of members",
+        "area": retention.area,
+        "oracle area": retention.oracle_area,
+        "random area": retention.random_area,
+        "spearman": _finite(selection.correlation),
+        "fraction": retention.fraction.tolist(),
+        "curve": retention.curve.tolist(),
+        "oracle": retention.oracle.tolist(),
+    }
+
+
+def _plain(summary: Summary) -> dict[str, Optional[float]]:
+    return {key: _finite(value) for key, value in summary._asdict().items()}
+
+
+def _finite(value: float) -> Optional[float]:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value

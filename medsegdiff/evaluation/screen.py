@@ -1,0 +1,107 @@
+"""The report as tables for the screen."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from medsegdiff.evaluation.measure import COMPARED
+from medsegdiff.evaluation.report import EXTRAS, METRICS, Report
+from medsegdiff.evaluation.summary import Comparison, Selection
+from medsegdiff.masks.metrics import Overlap
+from medsegdiff.masks.statistics import Summary
+
+_MISSING_ON_SCREEN = 5
+_COMPARED = {
+    "cal": "conditioning network",
+    "member": "one member",
+    "ensemble": "ensemble",
+    "ensemble - cal": "ensemble - network",
+}
+
+
+def tables(report: Report) -> Group:
+    """All of the report, to be printed by a rich `Console`."""
+    parts: list[RenderableType] = [_summary(report)]
+    if report.num_classes > 2:
+        parts.append(_classes(report))
+    if report.comparison:
+        parts.append(_comparison(report.comparison))
+    if report.selection:
+        parts.append(_selection(report.selection))
+    if report.missing:
+        named = ", ".join(report.missing[:_MISSING_ON_SCREEN])
+        more = len(report.missing) - _MISSING_ON_SCREEN
+        named += f" and {more} more" if more > 0 else ""
+        warning = f"{len(report.missing)} without a prediction, left out of the means: {named}"
+        parts.append(Text(warning, style="bold"))
+    parts += [Text(line) for line in (report.note, *report.gaps) if line]
+    parts += [Text(f"{name}: {text}", style="dim") for name, text in report.conventions.items()]
+    return Group(*parts)
+
+
+def _summary(report: Report) -> Table:
+    table = Table("metric", title=f"{len(report.scores)} of {report.expected} images have a prediction")
+    for heading in ("mean", "std", "95 % interval"):
+        table.add_column(heading, justify="right")
+    labels = {**METRICS, **EXTRAS}
+    for key in labels:
+        if key in report.summaries:
+            row = report.summaries[key]
+            table.add_row(labels[key] + _of(row.n, report), *_cells(row))
+        if key == "brier" and report.calibration:
+            label = "Expected calibration error" + _of(report.calibration.images, report)
+            table.add_row(label, f"{report.calibration.ece:.4f}", "-", "-")
+    return table
+
+
+def _classes(report: Report) -> Table:
+    table = Table("class", title="Each foreground class at 0.5, mean over images")
+    for name in Overlap._fields:
+        table.add_column(METRICS[name].split()[0], justify="right")
+    for label in range(1, report.num_classes):
+        means = [report.summaries[f"{name}_class{label}"].mean for name in Overlap._fields]
+        table.add_row(str(label), *(f"{mean:.4f}" for mean in means))
+    return table
+
+
+def _comparison(comparison: Comparison) -> Table:
+    table = Table("metric", "of", title=f"Is the diffusion worth it? The same {comparison.images} images")
+    for heading in ("mean", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for key in COMPARED:
+        for name, label in _COMPARED.items():
+            first, last = name == "cal", name == "ensemble - cal"
+            mean, _, interval = _cells(comparison.metrics[key][name], "+" if last else "")
+            metric = METRICS[key].removesuffix(" protocol") if first else ""
+            table.add_row(metric, label, mean, interval, end_section=last)
+    return table
+
+
+def _selection(selection: Selection) -> Table:
+    title = f"Does the members' agreement tell good masks from bad? {selection.images} images"
+    table = Table("error retention", title=title)
+    table.add_column("value", justify="right")
+    correlation, retention = selection.correlation, selection.retention
+    table.add_row("area under the curve, by agreement", f"{retention.area:.4f}")
+    table.add_row("least possible (by the true error)", f"{retention.oracle_area:.4f}")
+    table.add_row("by chance", f"{retention.random_area:.4f}")
+    rank = "-" if math.isnan(correlation) else f"{correlation:+.4f}"
+    table.add_row("Spearman's rank correlation of agreement and Dice", rank)
+    table.add_row("images that agree because all members are empty", str(selection.empty))
+    return table
+
+
+def _of(images: int, report: Report) -> str:
+    """Said where a row is over fewer images than the others."""
+    return "" if images == len(report.scores) else f" ({images} images)"
+
+
+def _cells(row: Summary, sign: str = "") -> tuple[str, str, str]:
+    """Mean, standard deviation and interval; of a single image the mean alone."""
+    one = math.isnan(row.std)
+    interval = "-" if one else f"{row.low:{sign}.4f} to {row.high:{sign}.4f}"
+    return f"{row.mean:{sign}.4f}", "-" if one else f"{row.std:.4f}", interval

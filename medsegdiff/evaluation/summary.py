@@ -1,0 +1,106 @@
+"""From the metrics of single images to those of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.evaluation.measure import COMPARED, Score
+from medsegdiff.masks.statistics import Summary, summarise
+from medsegdiff.masks.uncertainty import Retention, error_retention, expected_calibration_error, rank_correlation
+
+
+def summaries(scores: Sequence[Score], keys: Sequence[str], seed: int) -> dict[str, Summary]:
+    """Summarise each metric over the images that have it; metrics that none has are left out."""
+    values = {key: [score.metrics[key] for score in scores if key in score.metrics] for key in keys}
+    return {key: summarise(some, seed) for key, some in values.items() if some}
+
+
+class Calibration(NamedTuple):
+    """How well probabilities are calibrated over the images that have one."""
+
+    ece: float
+    """Expected calibration error, the mean over foreground classes."""
+    images: int
+
+
+def calibration(scores: Sequence[Score]) -> Optional[Calibration]:
+    """Measure calibration; None where no image has a probability."""
+    histograms = [score.calibration for score in scores if score.calibration is not None]
+    if not histograms:
+        return None
+    by_class = np.swapaxes(histograms, 0, 1)
+    return Calibration(float(np.mean([expected_calibration_error(some) for some in by_class])), len(histograms))
+
+
+class Comparison(NamedTuple):
+    """The same metrics, over the same images, of the conditioning network, of single members and of the ensemble.
+
+    `metrics` maps each of `COMPARED` to the summaries of "cal", "member", "ensemble" and "ensemble - cal", the
+    last one of the difference image by image.
+    """
+
+    metrics: dict[str, dict[str, Summary]]
+    images: int
+
+
+def comparison(scores: Sequence[Score], seed: int) -> Optional[Comparison]:
+    """Compare over the images that have both other predictions; None where there is no such image."""
+    both = [score.metrics for score in scores if {"cal_dice", "member_dice"} <= score.metrics.keys()]
+    if not both:
+        return None
+    metrics = {}
+    for key in COMPARED:
+        cal, member, ensemble = (
+            np.array([image[prefix + key] for image in both]) for prefix in ("cal_", "member_", "")
+        )
+        rows = {"cal": cal, "member": member, "ensemble": ensemble, "ensemble - cal": ensemble - cal}
+        metrics[key] = {name: summarise(values, seed) for name, values in rows.items()}
+    return Comparison(metrics, len(both))
+
+
+class Selection(NamedTuple):
+    """How well the members' agreement tells good masks from bad, over the images that have one."""
+
+    retention: Retention
+    """Of the error 1 - Dice by the confidence "agreement"."""
+    correlation: float
+    """Spearman's, of agreement and Dice; NaN where all images are alike in one of them."""
+    images: int
+    empty: int
+    """Of how many images every member is empty, which is an agreement of 1."""
+
+
+def selection(scores: Sequence[Score]) -> Optional[Selection]:
+    """Measure it; None where fewer than two images have an agreement."""
+    known = [score.metrics for score in scores if "agreement" in score.metrics]
+    if len(known) < 2:
+        return None
+    agreement, dice = (np.array([image[key] for image in known]) for key in ("agreement", "dice"))
+    empty = sum(image["empty_members"] == 1 for image in known)
+    return Selection(error_retention(1 - dice, agreement), rank_correlation(agreement, dice), len(known), empty)
+
+
+_SAVE = "run sample with --save-members"
+_NEEDS = {
+    "brier": ("Brier score, ECE", "a probability (ID_prob.png)", "sample writes it"),
+    "member_dice": ("GED, single members", "saved members (ID_member0.png, ...)", _SAVE),
+    "cal_dice": ("conditioning network against ensemble", "that network's mask (ID_cal.png)", _SAVE),
+    "agreement": ("error retention", "an agreement in images.csv", "run sample with at least 2 members"),
+}
+
+
+def gaps(scores: Sequence[Score]) -> list[str]:
+    """What could not be measured, or not of all images, a line each."""
+    lines = []
+    for key, (what, lacking, remedy) in _NEEDS.items():
+        without = sum(key not in score.metrics for score in scores)
+        if without == len(scores):
+            lines.append(f"{what}: not measured, no image has {lacking}; {remedy}")
+        elif without:
+            lines.append(f"{what}: without {without} of {len(scores)} images, which do not have {lacking}")
+    if sum("agreement" in score.metrics for score in scores) == 1:
+        lines.append("error retention: not measured, one image alone has no order; evaluate at least 2")
+    return lines

@@ -1,0 +1,1 @@
+"""Segmenting with a trained network."""

@@ -1,0 +1,306 @@
+"""The training loop: steps, and between them rows of the log, validations, checkpoints and stop requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing
+from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.checkpoints.folder import Checkpoint
+from medsegdiff.config.run import RunConfig, difference
+from medsegdiff.data.loader import Batches, Dataset
+from medsegdiff.kernels import precision
+from medsegdiff.runtime import exchange
+from medsegdiff.runtime.toolchain import announce_kernels
+from medsegdiff.training.interruption import Interrupted, held_back, stop_requests, undisturbed
+from medsegdiff.training.journal import Journal
+from medsegdiff.training.logbook import Logbook
+from medsegdiff.training.provenance import provenance
+from medsegdiff.training.shares import check_shares, rows_of
+from medsegdiff.training.trainer import StepResult, Trainer
+from medsegdiff.training.validation import SAMPLES, Abandoned, Progress, Validator, write_picture
+
+MOST_SKIPS = 20
+# Options that change neither what is learnt nor what is logged.
+_INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
+
+
+def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = None) -> Path:
+    """Train to `config.training.steps`, continuing from the newest checkpoint; returns the last one.
+
+    Args:
+        config: the run's configuration
+        dataset: what to train on
+        held_out: what to validate with, at a `val_interval` above 0
+
+    Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
+
+    Raises:
+        InputError: the output folder cannot be used or holds another configuration's checkpoints, this machine lacks
+            the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
+            gradients of all steps, or of many in a row, were not.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written, if anything was learnt.
+    """
+    check_shares(config)
+    precision.check(config.training.precision)
+    if ranks.rank():
+        return _follow(config, dataset)
+    out = make_folder(Path(config.training.out_dir))
+    with exclusive(out):
+        run = _Run(config, dataset, held_out, out)
+        with run.journalled(), stop_requests() as requests:
+            run.steps(requests)
+        return out / f"step-{run.trainer.step:06d}"
+
+
+def _follow(config: RunConfig, dataset: Dataset) -> Path:
+    """Compute this process's share of the steps, as long as process 0 goes on."""
+    trainer, batches = Trainer(config), _own_batches(config, dataset)
+    trainer.follow_the_leader()
+    with stop_requests() as requests:
+        while _all_go_on(trainer, requests):
+            with undisturbed():
+                trainer.train_step(batches[trainer.step])
+        exchange.tell(None)  # while the leader still saves, a signal must not end this process, and with it the job
+    return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
+
+
+def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
+    training, data = config.training, config.data
+    rows = rows_of(ranks.rank(), training.batch_size, training.microbatch)
+    augmentation = {"augmented": data.augment, "strength": data.augment_strength, "hair": data.augment_hair}
+    return Batches(dataset, training.batch_size, training.seed, rows=rows.tolist(), **augmentation)
+
+
+def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, saved: bool = False) -> bool:
+    """Whether all processes take another step: process 0 decides, which hears of `requests` to any of them.
+
+    Where it has `saved` this step, all go on from there, as in a resumed run, whatever rounding did to them.
+    """
+    heard = exchange.gather(np.array([requests[0] if requests else 0]))
+    requests.extend(int(number) for number in heard.ravel() if number)
+    going_on, saved = exchange.tell([willing and not requests, saved])
+    if going_on and saved:
+        trainer.follow_the_leader()
+    return going_on
+
+
+class _Run:
+    """A training with its folder."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], out: Path) -> None:
+        self.config, self.dataset, self.held_out, self.out = config, dataset, held_out, out
+        self.trainer = Trainer(config)
+        self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
+        self.progress = Progress()
+        training = config.training
+        self.logbook = Logbook(out, training.tensorboard, self.validator is not None, training.dice_weight > 0)
+        self.journal = Journal(out)
+        self.batches = _own_batches(config, dataset)
+        self.saved = -1
+        checkpoints.tidy(out)
+        checkpoints.tidy(out / checkpoints.BEST)
+        for folder in (out, out / checkpoints.BEST, out / SAMPLES):
+            clear_leftovers(folder)
+        resumed = self._resume()
+        with replacing(out / "config.yaml") as beside:
+            beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+        origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
+        with replacing(out / "run.json") as beside:
+            beside.write_text(json.dumps(origin, indent=1))
+        self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
+        self.trainer.follow_the_leader()
+
+    def _resume(self) -> bool:
+        """Continue from the newest whole checkpoint, if there is one."""
+        found, complaints = checkpoints.load_newest(self.out)
+        for complaint in complaints:
+            print(f"skipped: {complaint}", file=sys.stderr)
+        if found is None:
+            if complaints:
+                raise InputError(
+                    f"{self.out}: none of its checkpoints can be used; give another --out-dir, or move them away"
+                )
+            self.logbook.resume(0, {})
+            return False
+        self._compare(found)
+        self.trainer.restore(found)
+        self.progress = Progress(**found.training.get("validation", {}))
+        self.logbook.resume(found.training.get("row", found.step), found.training["log"], self.progress.last)
+        best = self.out / checkpoints.BEST / f"step-{found.step:06d}"
+        if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
+            self._keep_best(found)
+        self.saved = found.step
+        print(f"continuing from {self.out}/step-{found.step:06d}", file=sys.stderr)
+        return True
+
+    def _compare(self, found: Checkpoint) -> None:
+        """Refuse a checkpoint of another network or other data; say which options are new."""
+        for section in ("network", "diffusion"):
+            differs = difference(getattr(self.config, section), getattr(found.config, section))
+            if differs:
+                raise InputError(
+                    f"{self.out}: was trained with {differs}; give the same options to continue, or another --out-dir"
+                )
+        if found.dataset != self.dataset.fingerprint:
+            held_out = difference(self.config.validation, found.config.validation)
+            hint = f" (and the same share held out: {held_out})" if held_out else ""
+            raise InputError(
+                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another --out-dir"
+            )
+        ours, theirs = self.config.flat(), found.config.flat()
+        for name in ours:
+            if name not in _INDIFFERENT and ours[name] != theirs[name]:
+                option = name.replace("_", "-")
+                print(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}", file=sys.stderr)
+        end, before = self.config.training.annealed, found.config.training.annealed
+        if end != before and end and before:  # as where --steps says when it ends
+            print(f"note: the learning rate now falls to 0 at step {end}, not {before}", file=sys.stderr)
+
+    @contextmanager
+    def journalled(self) -> Iterator[None]:
+        """Write down how the block ended."""
+        reason = "finished"
+        try:
+            yield
+            reason = "patience" if self.impatient else "finished"
+        except Interrupted as stop:
+            reason = str(stop)
+            raise
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            with suppress(InputError, OSError):  # such as the full disk that is the reason
+                self.journal.note("stop", self.trainer.step, reason=reason)
+            with suppress(InputError, OSError):
+                self.logbook.close()
+
+    @property
+    def impatient(self) -> bool:
+        """Whether validation has not improved for too long."""
+        return 0 < self.config.validation.patience <= self.progress.stale
+
+    @property
+    def learnt(self) -> bool:
+        """Whether any step was not skipped."""
+        return self.trainer.optimiser.count > 0
+
+    def steps(self, requests: list[int]) -> None:
+        """Train until the last step, a stop request or the end of patience.
+
+        What belongs between two steps is done before it is asked whether to go on, and each checkpoint knows what of
+        it is done; so a run that was stopped in between takes it up where it was.
+        """
+        training, trainer = self.config.training, self.trainer
+        announce_kernels()
+        with _progress_bar(trainer.step, training.steps) as bar:
+            while True:
+                if trainer.step:
+                    self._between(requests)
+                willing = trainer.step < training.steps and not self.impatient
+                if not _all_go_on(trainer, requests, willing, saved=self.saved == trainer.step):
+                    break
+                with undisturbed():
+                    result = trainer.train_step(self.batches[trainer.step])
+                self._note(result)
+                bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
+                bar.update()
+        if not requests and not self.learnt:
+            remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
+            raise InputError(
+                f"step {trainer.step}: nothing is learnt, and nothing saved: the loss or its gradient was not a finite "
+                f"number in any step, at last with the images {', '.join(self._images())}; {remedy}"
+            )
+        if self.learnt and self.saved != trainer.step:
+            self._save()
+        if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
+            self.logbook.write(trainer.step, trainer.step * training.batch_size)
+        exchange.tell(None)
+        if requests:
+            raise Interrupted(requests[0])
+
+    def _images(self) -> list[str]:
+        """Those of the last step."""
+        return self.batches.ids(self.trainer.step - 1)
+
+    def _note(self, result: StepResult) -> None:
+        trainer = self.trainer
+        if not result.skipped:
+            self.logbook.add(result.losses, result.t, len(trainer.diffusion), result.norms)
+            return
+        self.logbook.skip()
+        ids = self._images()
+        numbers = {"loss": str(result.total), "grad_norm": str(result.norms["grad_norm"])}
+        self.journal.note("skip", trainer.step, images=ids, **numbers, loss_scale=trainer.loss_scale.value)
+        if trainer.skipped_in_a_row >= MOST_SKIPS:
+            raise InputError(
+                f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
+                f"in a row, at last with the images {', '.join(ids)}; look at them, lower --lr, or give --clip-grad 1"
+            )
+
+    def _between(self, requests: list[int]) -> None:
+        """Validation, row and checkpoint, where they are due and not done yet; the row alone if nothing is learnt."""
+        training, step, interval = self.config.training, self.trainer.step, self.config.validation.val_interval
+        improved = False
+        if self.validator and self.learnt and step % interval == 0 and self.progress.last != step:
+            if requests:
+                return
+            try:
+                improved = self._validate(self.validator, requests)
+            except Abandoned:
+                return
+        if step % training.log_interval == 0 and step > self.logbook.row:
+            self.logbook.write(step, step * training.batch_size)
+        if improved:
+            self._keep_best(self._save())
+        elif self.learnt and step % training.save_interval == 0 and self.saved != step:
+            self._save()
+
+    def _validate(self, validator: Validator, requests: list[int]) -> bool:
+        step = self.trainer.step
+        with undisturbed():
+            outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
+        improved = self.progress.take(step, outcome.dice)
+        write_picture(self.out, step, outcome.picture)
+        self.logbook.validate(step, outcome.dice, outcome.picture)
+        self.journal.note("validation", step, dice=outcome.dice, best=self.progress.best, stale=self.progress.stale)
+        return improved
+
+    def _save(self) -> Checkpoint:
+        found = self.trainer.checkpoint(
+            self.dataset.fingerprint,
+            log=self.logbook.state(),
+            row=self.logbook.row,
+            validation=dataclasses.asdict(self.progress),
+        )
+        self.logbook.flush()  # a checkpoint must not outlive the rows before it
+        path = checkpoints.save(self.out, found, self.config.training.keep)
+        self.saved = found.step
+        self.journal.note("checkpoint", found.step, path=path.name)
+        return found
+
+    def _keep_best(self, found: Checkpoint) -> None:
+        folder = make_folder(self.out / checkpoints.BEST)
+        path = checkpoints.save(folder, found)
+        for other in checkpoints.list_checkpoints(folder):
+            if other != path:
+                checkpoints.remove(other)
+        self.journal.note("best", found.step, dice=self.progress.best)
+
+
+def _progress_bar(done: int, total: int) -> Any:
+    quiet = not sys.stderr.isatty()
+    return tqdm(initial=done, total=total, unit="step", mininterval=20 if quiet else 0.2, dynamic_ncols=True)

@@ -1,0 +1,178 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.checkpoints.folder import Checkpoint
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.training import TrainingConfig
+
+CONFIG = RunConfig(network=NetworkConfig(image_size=64))
+
+
+@pytest.fixture
+def run(tmp_path, spaces):
+    for step in (2, 10, 9):
+        arrays = {"model": spaces.model, "ema-0.9999": spaces.other, "optimizer": {"mean:a": np.float32([step])}}
+        checkpoints.save(tmp_path, Checkpoint(step, CONFIG, arrays, {"log": {"loss": [1.5, 2]}}, "abc"))
+    return tmp_path
+
+
+def test_what_is_read_is_what_was_written(run, spaces):
+    found = checkpoints.load(run / "step-000010")
+    assert (found.step, found.config, found.dataset) == (10, CONFIG, "abc")
+    assert found.training == {"log": {"loss": [1.5, 2]}}
+    np.testing.assert_array_equal(found.arrays["model"]["a.weight"], spaces.model["a.weight"])
+    assert found.arrays["optimizer"]["mean:a"] == 10
+
+
+def test_the_newest_is_found_by_number_and_nothing_else_lies_there(run):
+    found, complaints = checkpoints.load_newest(run)
+    assert found.step == 10
+    assert complaints == []
+    assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+def test_only_the_newest_are_kept(run, spaces):
+    checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {}), keep=2)
+    assert [p.name for p in checkpoints.list_checkpoints(run)] == ["step-000010", "step-000011"]
+    assert sorted(p.name for p in run.iterdir()) == ["step-000010", "step-000011"]
+
+
+def test_later_ones_from_before_a_step_back_neither_count_nor_push_out_the_new_one(run, spaces):
+    checkpoints.save(run, Checkpoint(3, CONFIG, {"model": spaces.model}, {}), keep=1)
+    assert [p.name for p in checkpoints.list_checkpoints(run)] == ["step-000003", "step-000009", "step-000010"]
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_is_whole_comes_back(run):
+    (run / ".step-000011.abc.tmp").mkdir()
+    (run / ".step-000011.abc.tmp" / "model.safetensors").write_bytes(b"half")
+    (run / "step-000002").rename(run / ".step-000002.def.old")
+    (run / "step-000010").rename(run / ".step-000010.123.tmp")  # between the two renames of a replacement
+    (run / ".step-notes").touch()
+    checkpoints.tidy(run)
+    assert sorted(p.name for p in run.iterdir()) == [".step-notes", "step-000009", "step-000010"]
+    assert checkpoints.load_newest(run)[0].step == 10
+
+
+def test_a_leftover_does_not_replace_what_bears_its_name(run):
+    shutil.copytree(run / "step-000009", run / ".step-000010.123.tmp")
+    shutil.copytree(run / "step-000009", run / ".step-000008.123.tmp")
+    checkpoints.tidy(run)
+    assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+def test_a_checkpoint_from_before_states_were_sealed_is_read(run, spaces):
+    file = run / "step-000010" / "state.json"
+    state = json.loads(file.read_text())
+    del state["format"], state["checksum"]
+    for later in ("clip_grad", "val_interval", "lr_schedule", "use_checkpoint"):
+        del state["config"][later]
+    file.write_text(json.dumps(state, indent=1))
+    assert checkpoints.load(run / "step-000010").config == CONFIG
+    np.testing.assert_array_equal(checkpoints.load_weights(run).arrays["a.bias"], spaces.other["a.bias"])
+
+
+def test_of_several_averages_the_first_one_asked_for_is_sampled_with(tmp_path, spaces):
+    config = RunConfig(training=TrainingConfig(ema_rate="0.9999, 0.99"))
+    arrays = {"model": spaces.model, "ema-0.99": spaces.model, "ema-0.9999": spaces.other}
+    checkpoints.save(tmp_path, Checkpoint(1, config, arrays, {}))
+    assert checkpoints.load_weights(tmp_path).source.endswith("ema-0.9999.safetensors")
+
+
+def test_weights_come_from_a_run_a_checkpoint_or_a_file(run, spaces):
+    for path, group in [
+        (run, "ema-0.9999"),
+        (run / "step-000002", "ema-0.9999"),
+        (run / "step-000002" / "model.safetensors", "model"),
+    ]:
+        config, arrays, source = checkpoints.load_weights(path)
+        wanted = spaces.model if group == "model" else spaces.other
+        assert config == CONFIG
+        assert source.endswith(f"{group}.safetensors")
+        np.testing.assert_array_equal(arrays["a.weight"], wanted["a.weight"])
+    _, arrays, _ = checkpoints.load_weights(run, "model")
+    np.testing.assert_array_equal(arrays["a.weight"], spaces.model["a.weight"])
+
+
+def test_a_single_file_brings_its_configuration_along(tmp_path, spaces):
+    path = tmp_path / "weights.safetensors"
+    save_file(spaces.model, path, metadata={"config": json.dumps(CONFIG.flat())})
+    assert checkpoints.load_weights(path).config == CONFIG
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path, spaces):
+    bare = tmp_path / "bare.safetensors"
+    save_file(spaces.model, bare)
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    pickle = tmp_path / "model.pt"
+    pickle.write_bytes(b"\x80\x02")
+    for path, word in [
+        (tmp_path / "absent", "no such checkpoint"),
+        (tmp_path, "holds no checkpoint"),
+        (bare, "no configuration"),
+        (text, "damaged or not"),
+        (pickle, "not a .safetensors file"),
+    ]:
+        with pytest.raises(InputError, match=word) as caught:
+            checkpoints.load_weights(path)
+        assert str(path) in str(caught.value)
+
+
+def spoilt(arrays, value=np.nan):
+    return {**arrays, "a.bias": np.float32([1, value])}
+
+
+@pytest.mark.parametrize("group", ["model", "ema-0.9999", "optimizer"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_neither_saved_nor_a_reason_to_remove_what_is(run, spaces, group, value):
+    arrays = {"model": spaces.model, "ema-0.9999": spaces.other, "optimizer": {}}
+    arrays[group] = spoilt(spaces.model, value)
+    with pytest.raises(InputError, match=rf"step-000012/{group}.safetensors: not saved: a.bias is not finite; lower"):
+        checkpoints.save(run, Checkpoint(12, CONFIG, arrays, {}), keep=1)
+    assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+@pytest.fixture
+def from_before(run, spaces, monkeypatch):
+    """A run whose newest checkpoint was written when nothing was checked."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "broken", lambda arrays: "")
+        arrays = {"model": spoilt(spaces.model), "ema-0.9999": spaces.other, "optimizer": {}}
+        checkpoints.save(run, Checkpoint(12, CONFIG, arrays, {}))
+    return run
+
+
+def test_a_checkpoint_that_is_not_finite_counts_as_damaged(from_before, spaces):
+    found, complaints = checkpoints.load_newest(from_before)
+    assert found.step == 10
+    (complaint,) = complaints
+    assert complaint.endswith(
+        "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint"
+    )
+    with pytest.raises(InputError, match=r"a\.bias is not finite"):
+        checkpoints.load_weights(from_before, "model")
+    np.testing.assert_array_equal(checkpoints.load_weights(from_before).arrays["a.bias"], spaces.other["a.bias"])
+
+
+def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path, spaces):
+    path = tmp_path / "weights.safetensors"
+    save_file(spoilt(spaces.model), path, metadata={"config": json.dumps(CONFIG.flat())})
+    with pytest.raises(InputError, match=r"weights\.safetensors: cannot be used: a\.bias is not finite"):
+        checkpoints.load_weights(path)
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_and_no_trace(run, spaces, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(InputError, match="no space left"):
+        checkpoints.save(run, Checkpoint(12, CONFIG, {"model": spaces.model}, {}), keep=1)
+    assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]

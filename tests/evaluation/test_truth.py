@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation.truth import read_classes, read_truth, truth_from_folder
+
+
+def test_truth_from_folder(tmp_path):
+    with pytest.raises(InputError, match="absent: is not a folder"):
+        truth_from_folder(tmp_path / "absent")
+    with pytest.raises(InputError, match="holds no PNG"):
+        truth_from_folder(tmp_path)
+    for name in ("b.png", "a.1.png", ".c.png", "d.jpg"):
+        (tmp_path / name).touch()
+    assert truth_from_folder(tmp_path) == {"a.1": tmp_path / "a.1.png", "b": tmp_path / "b.png"}
+    for name in ("ISIC_2_Segmentation.png", "ISIC_1_segmentation.png"):
+        (tmp_path / name).touch()
+    assert list(truth_from_folder(tmp_path)) == ["ISIC_1", "ISIC_2"]
+
+
+@pytest.mark.parametrize(
+    ("grey", "soft"), [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([51, 204], [0.2, 0.8]), ([0, 0], [0, 0])]
+)
+def test_two_classes_are_grey_levels(tmp_path, grey, soft):
+    Image.fromarray(np.array([grey], np.uint8)).save(tmp_path / "x.png")
+    truth = read_truth(tmp_path / "x.png")
+    np.testing.assert_allclose(truth.soft(1), [soft], rtol=1e-6)
+    assert truth.soft(1).dtype == np.float32
+    np.testing.assert_array_equal(truth.mask(1), [np.array(soft) > 0.5])
+
+
+def test_class_indices_taken_for_grey_levels_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 2]], np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png: its highest grey level is 2; .*--num-classes"):
+        read_truth(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_more_classes_are_indices(tmp_path, labels, palette):
+    picture = Image.fromarray(labels)
+    if palette:
+        picture.putpalette([10, 20, 30, 40, 50, 60, 200, 100, 0])
+    picture.save(tmp_path / "x.png")
+    truth = read_truth(tmp_path / "x.png", num_classes=4)
+    assert truth.shape == labels.shape
+    for label in (1, 2, 3):
+        np.testing.assert_array_equal(truth.mask(label), labels == label)
+        np.testing.assert_array_equal(truth.soft(label), (labels == label).astype(np.float32))
+
+
+def test_an_index_beyond_the_last_class_is_refused(tmp_path, labels):
+    Image.fromarray(labels + np.uint8(1)).save(tmp_path / "x.png")
+    assert read_classes(tmp_path / "x.png", 4).max() == 3
+    with pytest.raises(InputError, match=r"x\.png: holds class 3, but with --num-classes 3 they are 0 to 2"):
+        read_truth(tmp_path / "x.png", 3)
