@@ -14,9 +14,10 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.kernels.convolution import Packed, conv2d
+from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
 from medsegdiff.kernels.linear import linear
 from medsegdiff.kernels.logistic import silu
-from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm, joint_batch_norm, joint_moments
+from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var

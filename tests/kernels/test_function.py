@@ -3,8 +3,9 @@ import pytest
 
 from medsegdiff.kernels.attention import attention
 from medsegdiff.kernels.convolution import conv2d
+from medsegdiff.kernels.joint_normalisation import joint_batch_norm
 from medsegdiff.kernels.linear import linear
-from medsegdiff.kernels.normalisation import group_norm, joint_batch_norm
+from medsegdiff.kernels.normalisation import group_norm
 from medsegdiff.runtime.backend import jt
 
 
