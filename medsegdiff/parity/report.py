@@ -17,6 +17,8 @@ class Row:
     error: Optional[float] = None
     tolerance: Optional[float] = None
     note: str = ""
+    excused: bool = False
+    """Whether it could not be compared here and need not be: what it compares with is not part of the project."""
 
     @property
     def passed(self) -> bool:
