@@ -40,7 +40,7 @@ def test_both_frameworks_take_the_same_steps_with_the_same_dropout(config, discs
         assert norms["param_norm"] == pytest.approx(result.norms["param_norm"], rel=1e-5)
     ours, theirs = ours.checkpoint().arrays, theirs.checkpoint().arrays
     for name, value in theirs["ema-0.9"].items():
-        np.testing.assert_allclose(value, ours["ema-0.9"][name], atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(value, ours["ema-0.9"][name], atol=5e-3, err_msg=name)
 
 
 def test_a_stopped_training_continues(config, discs, tmp_path):
