@@ -74,10 +74,9 @@ def test_every_kernel_divides_exactly_whoever_chose_the_flags():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no approximate reciprocal")
 @pytest.mark.parametrize("tuning", ["native", "haswell", "x86-64-v3", "skylake-avx512", "znver3"])
-@pytest.mark.parametrize(
-    "formula", ["y[i] / (std::sqrt(x[i]) + 1e-8f)", "y[i] / std::sqrt(x[i])", "1 / std::sqrt(x[i])"]
-)
-def test_no_reciprocal_is_approximated_for_any_processor(tuning, formula, tmp_path):
+@pytest.mark.parametrize("divisor", ["(std::sqrt(x[i]) + 1e-8f)", "std::sqrt(x[i])", "x[i]"])
+@pytest.mark.parametrize("dividend", ["1", "y[i]"])
+def test_no_reciprocal_is_approximated_for_any_processor(tuning, dividend, divisor, tmp_path):
     source = tmp_path / "root.cc"
     source.write_text(
         "#include <cmath>\n"
