@@ -10,6 +10,7 @@ from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
+from medsegdiff.config.files import names
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
@@ -22,7 +23,9 @@ SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
+    ours = " or ".join(names())
+    text = f"YAML file of options, or {ours}, which come with the package; the command line overrides it"
+    parser.add_argument("--config", action="config", help=text)
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
     add_section(parser, ValidationConfig, "validation")
