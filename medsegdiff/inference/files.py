@@ -12,6 +12,7 @@ from PIL import Image
 
 from medsegdiff.base.files import replacing
 from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.ensembles import ImageRow, read_ensembles, write_ensembles
 from medsegdiff.io.pictures import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
@@ -65,6 +66,15 @@ def write_image(
         drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
         with replacing(out / f"{result.id}_overlay.png") as beside:
             Image.fromarray(drawn).save(beside, format="PNG")
+
+
+def add_row(out: Path, result: ImageResult) -> None:
+    """Put what is known of an image's ensemble into the folder's table `images.csv`, beside the other images'.
+
+    Raises:
+        InputError: the table cannot be read or written.
+    """
+    write_ensembles(out, {**read_ensembles(out), result.id: ImageRow(result.count, result.empty, result.agreement)})
 
 
 def _foreground(
