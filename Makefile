@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test processors parity lint format clean
+.PHONY: demo test processors parity alignment lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
@@ -35,6 +35,12 @@ processors: $(VENV)/.installed-dev
 # All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
 parity: $(VENV)/.installed
 	$(BIN)/medsegdiff parity tests/parity/cases $(FULL)
+
+# The same training in this package and in PyTorch; DATA is a folder with Train and Test of ISIC 2016. Hours on two cores.
+DATA ?= data/ISIC
+alignment: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	$(BIN)/python -m benchmarks.alignment --data-dir $(DATA)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
