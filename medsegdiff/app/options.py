@@ -8,9 +8,18 @@ import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn, Optional
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.files import find_config
+
+
+class ConfigFile(ActionConfigFile):
+    """Reads a file of options, or one that comes with the package by its name."""
+
+    def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
+        """Put what the file says into `options`."""
+        super().__call__(parser, options, str(find_config(value)), option)
 
 
 class Parser(ArgumentParser):
@@ -19,6 +28,7 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         # Its own spelling, --print_config, would be the only option with an underscore.
         super().__init__(*args, **{"print_config": "--print-config", **options})
+        self.register("action", "config", ConfigFile)
 
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
