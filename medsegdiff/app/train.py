@@ -31,6 +31,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what training takes, from a few steps on noise; write nothing"
     )
+    parser.put_first("--config", "--data-dir", "--out-dir", "--steps", "--dry-run")
 
 
 def run(options: Any) -> int:
@@ -60,7 +61,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
     if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
-        print("note: to stop and save, send SIGUSR1 to mpirun: Ctrl-C and SIGTERM leave it a second (docs/cluster.md)")
+        print("note: to stop and save, send SIGUSR1 to mpirun: after Ctrl-C it waits one second only (docs/cluster.md)")
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
         return _dry_run(config, len(cases) - held)
