@@ -12,7 +12,7 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import ranks
+from medsegdiff.base import machine, ranks
 from medsegdiff.base.errors import InputError
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
@@ -51,6 +51,7 @@ def _traceback(wanted: bool) -> str:
 
 
 def _run(words: list[str]) -> int:
+    machine.check_system()
     asked = words[:1] in (["-h"], ["--help"], ["help"])
     if asked and len(words) > 1 and words[0] == "help":
         words, asked = [*words[1:], "--help"], False

@@ -8,6 +8,7 @@ import pytest
 
 from medsegdiff import __version__
 from medsegdiff.app.cli import COMMANDS, main, report
+from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -185,3 +186,9 @@ def test_work_for_one_process_is_not_done_by_several(monkeypatch, capsys):
         if command not in ("train", "sample"):
             assert main([command]) == 2
             assert capsys.readouterr().out.startswith(f"error: {command}: is work for one process")
+
+
+def test_another_system_is_one_line_whatever_is_asked(monkeypatch, capsys):
+    monkeypatch.setattr(machine.platform, "system", lambda: "Windows")
+    for words in (["help"], ["doctor"], ["sample", "--help"]):
+        assert "use WSL 2" in fails_in_one_line(capsys, *words)
