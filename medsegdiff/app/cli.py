@@ -29,7 +29,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def report(command: Callable[[], int], debug: bool = False) -> int:
-    """Run `command`; say in one line on standard error what stopped it."""
+    """Run `command`; print one line on standard error if something stopped it."""
     try:
         with ranks.only_the_leader_speaks():
             return command()

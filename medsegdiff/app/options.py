@@ -46,7 +46,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """A parser whose complaints are one line, and which takes - and _ in option names alike."""
+    """A parser whose errors are one line, and which takes - and _ in option names alike."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # Its own spelling, --print_config, would be the only option with an underscore.
@@ -88,7 +88,7 @@ class Parser(ArgumentParser):
 
 
 def in_our_words(line: str, known: Iterable[str]) -> str:
-    """A complaint of jsonargparse with what is wrong first, and the nearest known name of an unknown one."""
+    """An error message of jsonargparse with what is wrong first, and the nearest known name of an unknown one."""
     unknown = re.search(r"unrecognized arguments: (.*)", line, re.IGNORECASE)
     if unknown:
         words = unknown.group(1).split()
@@ -113,7 +113,7 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question after the complaint about an unknown `word`; empty where no known one is near."""
+    """What follows the error about an unknown `word`; empty where no known one is near."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
 

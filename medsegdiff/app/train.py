@@ -29,7 +29,7 @@ def configure(parser: Parser) -> None:
     add_section(parser, NetworkConfig, "network")
     add_section(parser, DiffusionConfig, "diffusion")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what training takes, from a few steps on noise; write nothing"
+        "--dry-run", action="store_true", help="measure memory and time of a few steps on noise; write nothing"
     )
     parser.put_first("--config", "--data-dir", "--out-dir", "--steps", "--dry-run")
 
@@ -41,7 +41,7 @@ def run(options: Any) -> int:
 
 
 def train(config: RunConfig, dry: bool = False) -> int:
-    """Find and prepare the data, then train; or, if `dry`, say what that takes."""
+    """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
     check_shares(config)
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")

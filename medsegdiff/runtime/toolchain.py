@@ -194,7 +194,7 @@ def _prepare_onednn() -> None:
 
 
 def _prepare_mpi() -> None:
-    """Let Jittor use MPI where this process has siblings, and only there: it would compile and load it for nothing."""
+    """Let Jittor use MPI only where several processes were started: else it would compile and load it for nothing."""
     os.environ["use_mpi"] = str(int(ranks.started_together()))
     if not ranks.started_together():
         if int(os.environ.get("PMI_SIZE") or 1) > 1:
@@ -255,7 +255,7 @@ def prepare(copy: Optional[Path] = None) -> None:
 
     if nvcc is None:
         install_cuda.install_cuda = lambda: None  # it would download one
-    # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
+    # Jittor asks python3-config, which an environment seldom has; the interpreter itself has both.
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _prepare_mpi()
