@@ -25,7 +25,6 @@ from benchmarks.trained import Trained
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion import samplers
-from medsegdiff.inference.jittor_denoiser import network_denoise
 from medsegdiff.masks.statistics import summarise
 
 MEMBERS = 5
@@ -39,7 +38,7 @@ def one_by_one(trained: Trained, sampling: SamplingConfig, images: int, encode_e
         image = trained.dataset.image(index)[None]
         members = []
         for member in range(MEMBERS):
-            condition = segmenter.encode(image)
+            condition = segmenter.denoiser.encode(image)
             states = segmenter.states(condition, [trained.dataset.ids[index]], [member])
             if encode_each_step:
                 states = _encoding_each_step(trained, sampling, image, index, member)
@@ -52,9 +51,10 @@ def _encoding_each_step(
     trained: Trained, sampling: SamplingConfig, image: np.ndarray, index: int, member: int
 ) -> Iterator[samplers.State]:
     segmenter = trained.segmenter(sampling)
+    denoiser = segmenter.denoiser
 
     def denoise(x: np.ndarray, t: float) -> samplers.Output:
-        return network_denoise(segmenter.network, segmenter.encode(image))(x, t)
+        return denoiser.denoise(x, t, denoiser.encode(image))
 
     def noise(draw: int) -> np.ndarray:
         stream = generator(sampling.seed, "mask", trained.dataset.ids[index], member, draw)

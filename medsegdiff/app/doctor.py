@@ -12,6 +12,7 @@ from typing import Any, Optional
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
@@ -55,7 +56,7 @@ def run(options: Any) -> int:
     from medsegdiff.doctor.diagnosis import diagnose
 
     purposes = _purposes(options.warm)
-    networks = [_read(Path(name)) for name in options.networks]
+    networks = [_read(find_config(name)) for name in options.networks]
     findings = diagnose()
     # One line an item, however long: such lists are searched and pasted.
     console = Console(soft_wrap=True, highlight=False)

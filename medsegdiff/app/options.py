@@ -10,11 +10,20 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NoReturn, Optional
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.files import find_config
 
 _METAVARS = {int: "N", float: "X"}
+
+
+class ConfigFile(ActionConfigFile):
+    """Reads a file of options, or one that comes with the package by its name."""
+
+    def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
+        """Put what the file says into `options`."""
+        super().__call__(parser, options, str(find_config(value)), option)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -52,6 +61,7 @@ class Parser(ArgumentParser):
         # Its own spelling, --print_config, would be the only option with an underscore.
         options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
         super().__init__(*args, **options)
+        self.register("action", "config", ConfigFile)
 
     def put_first(self, *options: str) -> None:
         """Show these options before all others in the help, and -h with its like last."""

@@ -91,7 +91,7 @@ def sample(
     Args:
         sampling: how to sample
         model_path, data_dir, out_dir, images, weights, limit, cache_dir: the options
-        save_members, overlays, traces: see `inference.predict.Extras`
+        save_members, overlays, traces: see `inference.files.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
     if not model_path:
@@ -133,10 +133,14 @@ def sample(
     )
     out = make_folder(Path(out_dir))
 
-    from medsegdiff.inference.predict import Extras, build_segmenter, predict
+    from medsegdiff.inference.files import Extras
+    from medsegdiff.inference.jittor_denoiser import load_denoiser
+    from medsegdiff.inference.predict import predict
+    from medsegdiff.inference.segmenter import BatchSegmenter
 
     extras = Extras(save_members, overlays, traces)
-    segmenter, source = build_segmenter(loaded, sampling), loaded.source
+    segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
+    source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Optional
+from typing import Literal, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -116,7 +116,7 @@ class Diffusion:
         first = schedule.posterior_variance[min(1, len(schedule) - 1)]
         return np.log(np.append(first, schedule.betas[1:]))
 
-    def log_variance(self, step: int, output: Output) -> np.ndarray:
+    def log_variance(self, step: int, output: Output) -> Union[np.ndarray, np.float32]:
         """Log variance of the reverse step; a learned one lies between the posterior's and beta's.
 
         Nothing in training keeps v inside [-1, 1]. A little beyond does little harm in the full schedule;

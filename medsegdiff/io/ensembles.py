@@ -13,7 +13,7 @@ from medsegdiff.base.files import replacing
 IMAGES = "images.csv"
 
 
-class Ensemble(NamedTuple):
+class ImageRow(NamedTuple):
     """What `images.csv` says of one image."""
 
     members: int
@@ -23,10 +23,10 @@ class Ensemble(NamedTuple):
     """Expected Dice of two members, in [0, 1], two empty ones being alike; none for a single one."""
 
 
-_COLUMNS = ["id", *Ensemble._fields]
+_COLUMNS = ["id", *ImageRow._fields]
 
 
-def write_ensembles(pred_dir: Path, ensembles: Mapping[str, Ensemble]) -> None:
+def write_ensembles(pred_dir: Path, ensembles: Mapping[str, ImageRow]) -> None:
     """Write the table `images.csv`, by id.
 
     Raises:
@@ -40,7 +40,7 @@ def write_ensembles(pred_dir: Path, ensembles: Mapping[str, Ensemble]) -> None:
             table.writerow((id, members, empty, "" if agreement is None else f"{agreement:.6f}"))
 
 
-def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
+def read_ensembles(pred_dir: Path) -> dict[str, ImageRow]:
     """Read that table, by id; empty where there is none.
 
     Raises:
@@ -61,8 +61,8 @@ def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
         ) from error
 
 
-def _ensemble(row: dict[str, str]) -> Ensemble:
-    ensemble = Ensemble(int(row["members"]), int(row["empty"]), float(row["agreement"]) if row["agreement"] else None)
+def _ensemble(row: dict[str, str]) -> ImageRow:
+    ensemble = ImageRow(int(row["members"]), int(row["empty"]), float(row["agreement"]) if row["agreement"] else None)
     if not 0 <= ensemble.empty <= ensemble.members or not 0 <= (ensemble.agreement or 0) <= 1:
         raise ValueError(f"{row}")
     return ensemble

@@ -17,7 +17,8 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.loader import Dataset
 from medsegdiff.diffusion.samplers import State
-from medsegdiff.inference.segmenter import Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.nn import weights
@@ -94,7 +95,8 @@ class Validator:
         network = MedSegDiff(self.config.network)
         for name, value in weights.state(network).items():
             value.assign(state[name].detach())  # the same memory, which the next step overwrites
-        segmenter = Segmenter(network, self.config.diffusion, self.sampling)
+        denoiser = JittorDenoiser(network, self.sampling.precision)
+        segmenter = BatchSegmenter(denoiser, self.config.diffusion, self.sampling)
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             if abandon():
