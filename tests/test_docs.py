@@ -127,3 +127,16 @@ def test_modules_that_the_migration_table_names_exist():
         for name in re.findall(r"`([\w/]+\.py)`", files):
             assert (ROOT / folder / name).is_file(), name
         assert not single or (ROOT / single).is_file(), single
+
+
+def test_messages_in_the_troubleshooting_tables_are_ours():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    sources = " ".join(path.read_text() for path in sorted(ROOT.glob("medsegdiff/**/*.py")))
+    sources = re.sub(r"\{[^{}]*\}", "{}", re.sub(r'"\s*f?"', "", sources))  # strings that continue; what is put in
+    messages = [
+        message for cells in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for message in cells.split("`")[1::2]
+    ]
+    assert len(messages) > 15
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip(" ,;:") in sources, message
