@@ -47,6 +47,8 @@ class HelpFormatter(DefaultHelpFormatter):
         return super()._format_action_invocation(action).rstrip()
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        if isinstance(action, ActionConfigFile):
+            return "FILE"
         kind = getattr(action, "_typehint", None)
         for plain in (kind, *typing.get_args(kind)):
             if plain in _METAVARS:
