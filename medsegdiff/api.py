@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.square import square, to_input
@@ -30,7 +31,7 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 P = TypeVar("P", bound=Picture)
 
 
-def load(path: PathLike, *, weights: str = "ema", precision: str = "fp32") -> Segmenter:
+def load(path: PathLike, *, weights: str = "ema", precision: Precision = "fp32") -> Segmenter:
     """Load a trained network.
 
     Args:
@@ -55,7 +56,7 @@ def load(path: PathLike, *, weights: str = "ema", precision: str = "fp32") -> Se
 class Segmenter:
     """A trained network that segments images; `load` makes one."""
 
-    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: str = "fp32") -> None:
+    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32") -> None:
         self._denoiser, self._precision = denoiser, precision
         self.config = config
         """Of the training that the weights come from."""
