@@ -6,11 +6,23 @@ import dataclasses
 import re
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
+
+
+class _ConfigFile(ActionConfigFile):
+    """Takes options from a YAML file, once that is known to be one that can be read safely."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Optional[str] = None) -> None:
+        options = read_yaml(Path(str(values)).expanduser())
+        if not isinstance(options, dict):
+            raise InputError(f"{values}: holds no options; write lines such as `image_size: 256`")
+        super().__call__(parser, namespace, values, option)
 
 
 class Parser(ArgumentParser):
@@ -19,6 +31,7 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         # Its own spelling, --print_config, would be the only option with an underscore.
         super().__init__(*args, **{"print_config": "--print-config", **options})
+        self.register("action", "config", _ConfigFile)
 
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
