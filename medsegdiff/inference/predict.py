@@ -25,7 +25,8 @@ from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference.progress import Progress
 from medsegdiff.inference.segmenter import Segmentation, Segmenter
 from medsegdiff.io.ensembles import Ensemble, write_ensembles
-from medsegdiff.io.pictures import read_image, read_labels, read_mask
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import read_image
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.regions import one_region_each
@@ -149,7 +150,7 @@ def _foreground(maps: Maps, mask: Optional[np.ndarray], case: Case) -> tuple[np.
         outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
     if case.mask is None:
         return outlined, None
-    return outlined, read_mask(case.mask) > 127 if single else read_labels(case.mask) > 0
+    return outlined, read_mask(case.mask) > 0.5 if single else read_labels(case.mask) > 0
 
 
 def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, seconds: float) -> None:
