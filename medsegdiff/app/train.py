@@ -66,7 +66,8 @@ def train(config: RunConfig, dry: bool = False) -> int:
         return _dry_run(config, len(cases) - held)
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
     network = config.network
-    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
+    kind = {"mask_resize": config.data.mask_resize, "num_classes": network.num_classes}
+    dataset = prepare(cases, network.image_size, cache, **kind, check_later=True)
     held_out = None
     if validation.val_interval:
         dataset, held_out = hold_out(dataset, validation.val_fraction, validation.val_images)
