@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import logging
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +22,7 @@ MOST_PIXELS = 1 << 26
 _LOSSY = ("JPEG", "MPO")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
+_SILENT = logging.NullHandler()
 
 
 class Picture(NamedTuple):
@@ -48,8 +52,7 @@ def decode(path: Path) -> Picture:
         InputError: the file is missing, no regular file, empty, damaged, of no format of `FORMATS`, or has more
             than `MOST_PIXELS`.
     """
-    # What Pillow warns of is refused, noted or harmless here. Set each time: others reset these filters.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    _hush()
     with reading(path) as file:
         # Given open, not by name: files that Pillow opens itself it may map, and it garbles a mapped TIFF on its side.
         try:
@@ -74,6 +77,16 @@ def decode(path: Path) -> Picture:
     if pages > 1:
         note(path, f"has {pages} pages; only the first is read")
     return picture
+
+
+def _hush() -> None:
+    """Keep what Pillow and libtiff warn of from standard error: it is refused, noted or harmless here."""
+    logging.getLogger("PIL").addHandler(_SILENT)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: others reset these filters
+    with contextlib.suppress(AttributeError, OSError):  # a Pillow without libtiff
+        libtiff = ctypes.CDLL(Image.core.__file__)
+        libtiff.TIFFSetWarningHandler(None)
+        libtiff.TIFFSetErrorHandler(None)
 
 
 def _too_large(path: Path, what: str) -> str:

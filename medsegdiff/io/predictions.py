@@ -157,7 +157,8 @@ def read_probability(path: Path) -> np.ndarray:
     if picture.is_cut:
         raise InputError(f"{path}: 16 bits a channel in colour or with alpha; export it as grey")
     values = np.asarray(image if picture.is_deep else image.convert("L"), dtype=np.float32)
-    values = values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
+    with np.errstate(invalid="ignore"):  # fractions that are not numbers are refused below
+        values = values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
     if not (values.min() >= 0 and values.max() <= 1):
         raise InputError(f"{path}: values from {values.min()} to {values.max()}, not a probability; write it again")
     return values

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +246,34 @@ def test_what_pillow_warns_of_is_not_shown(tmp_path, monkeypatch, recwarn):
     picture.save(tmp_path / "a.png", transparency=bytes([255, 3]))
     read_image(tmp_path / "a.png")
     assert list(recwarn) == []
+
+
+def test_what_libtiff_writes_is_not_shown(tmp_path, rgb, capfd):
+    path = tmp_path / "a.tif"
+    Image.fromarray(rgb).save(path, compression="tiff_deflate")
+    content = bytearray(path.read_bytes())
+    content[200:300] = bytes(100)
+    path.write_bytes(content)
+    assert "damaged" in refusal(read_image, path)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_pillow_logs_is_not_shown(tmp_path, rgb, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as outside of pytest, which has some
+    path = tmp_path / "a.tif"
+    Image.fromarray(rgb).save(path, tiffinfo={277: 3})
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    assert entry in content
+    path.write_bytes(content.replace(entry + b"\3\0", entry + b"\3\xfe"))
+    refusal(read_image, path)
+    assert capfd.readouterr().err == ""
+
+
+def test_pillow_opens_files_in_one_place_alone():
+    package = Path(pictures.__file__).parents[1]
+    opening = [path for path in package.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
+    assert opening == [Path(pictures.__file__)]
 
 
 def test_pictures_of_a_folder(tmp_path):
