@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import yaml
 
 from medsegdiff.base.errors import InputError
 
@@ -25,6 +28,15 @@ _KINDS = {
 }
 _seen: set[tuple[str, str]] = set()
 _counts: Counter[str] = Counter()
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values; 1e-4 is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @contextlib.contextmanager
@@ -80,8 +92,6 @@ def read_yaml(path: Path) -> Any:
         InputError: as `read_text`; it is no YAML, nested deeper than any options are, or has aliases, by which a
             small file can stand for one of any size.
     """
-    import yaml
-
     text, depth = read_text(path), 0
     try:
         for event in yaml.parse(text, yaml.SafeLoader):
@@ -90,7 +100,7 @@ def read_yaml(path: Path) -> Any:
                 raise InputError(f"{path}: line {event.start_mark.line + 1}: an alias (*{event.anchor}); write it out")
             if depth > _DEEPEST:
                 raise InputError(f"{path}: line {event.start_mark.line + 1}: nested deeper than {_DEEPEST} levels")
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: is no file of options: {' '.join(str(error).split())}") from None
 

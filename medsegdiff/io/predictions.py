@@ -28,8 +28,7 @@ from medsegdiff.masks.uncertainty import entropy
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 
-# What remains of a file system's 255 bytes beside the longest companion and a name under which it is written first.
-_LONGEST_ID = 255 - len("_member9999_class255.png") - len("." + 32 * "f" + ".tmp")
+_LONGEST_ID = 255 - len("_member9999_class255.png")  # bytes, of those that file systems give a name
 
 # One after another around the hue circle, background black.
 _PALETTE_HUES = 7

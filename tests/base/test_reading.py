@@ -76,6 +76,11 @@ def test_yaml_that_is_not_plain_is_refused_at_once(tmp_path, text, words):
     assert words in refusal(read_yaml, tmp_path / "a.yaml")
 
 
+def test_numbers_are_those_of_the_command_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: 1e-4\nb: 2.5E3\nc: -1e+2\nd: 1e4x\ne: 16\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": 1e-4, "b": 2500, "c": -100, "d": "1e4x", "e": 16}
+
+
 def test_notes_name_the_first_files_of_each_kind_once(capsys):
     for _ in range(2):
         for index in range(9):

@@ -113,13 +113,18 @@ def test_ids_that_cannot_name_a_prediction(tmp_path, probability, id):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("id", ["\udcb2\udca1", "n" * 210, "病" * 70, "a\nb"])
+@pytest.mark.parametrize("id", ["\udcb2\udca1", "n" * 232, "病" * 78, "a\nb"])
 def test_ids_that_are_not_utf8_too_long_or_not_printable(id):
     with pytest.raises(InputError, match="rename it") as caught:
         check_id(id)
     str(caught.value).encode()
     assert "\n" not in str(caught.value)
-    check_id("病" * 60)
+
+
+@pytest.mark.parametrize("id", ["n" * 231, "病" * 77, "plain copy (1).v2"])
+def test_long_names_work(tmp_path, probability, id):
+    assert write_prediction(tmp_path, id, Maps(probability, members=[probability])).is_file()
+    assert list(find_predictions(tmp_path)) == [id]
 
 
 @pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, np.inf])
