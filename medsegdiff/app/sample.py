@@ -117,7 +117,7 @@ def sample(
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     cache = Path(cache_dir) if cache_dir else None
     dataset = prepare(
-        cases,
+        [dataclasses.replace(case, mask=None) for case in cases],  # whatever masks there are, none is needed
         config.network.image_size,
         cache,
         config.data.mask_resize,

@@ -105,6 +105,18 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: is no file of options: {' '.join(str(error).split())}") from None
 
 
+def check_name(path: Path) -> None:
+    """Refuse a file whose name cannot be written into tables and reports.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{str(path)!a}: its name is not UTF-8 (of an older system?); rename it") from None
+
+
 def note(path: Path, what: str) -> None:
     """Say on standard error how a file was understood: of each kind of note the first files only, and those once."""
     if (str(path), what) in _seen or _counts[what] == _NAMED:

@@ -11,6 +11,7 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import check_name
 from medsegdiff.io.pictures import SUFFIXES, list_folder, list_pictures
 
 
@@ -69,12 +70,13 @@ def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
         located: each with the words that say where it stands.
 
     Raises:
-        InputError: two images of a folder share a name.
+        InputError: two images of a folder share a name, or one's is not UTF-8.
     """
     rivals: dict[str, list[tuple[str, Case]]] = {}
     seen: dict[str, Case] = {}
     located = list(located)
     for where, case in located:
+        check_name(case.image)
         rivals.setdefault(case.id, []).append((where, case))
     for where, case in located:
         named = _named(case, [other.image for _, other in rivals[case.id]])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note
+from medsegdiff.base.reading import check_name, note
 from medsegdiff.io.pictures import Picture, decode
 
 _HIGHEST_LABEL = 255
@@ -90,7 +90,7 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
     will do; beside a JPEG of the same name, which is the image, the other is the mask.
 
     Raises:
-        InputError: there are two masks for an id.
+        InputError: there are two masks for an id, or a name is not UTF-8.
     """
     named = [path for path in pictures if _SEGMENTATION.search(path.stem)]
     if 0 < len(named) < len(pictures):
@@ -98,6 +98,7 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
         note(other.parent, f"only files named _Segmentation are taken for masks, not {other.name}")
     found: dict[str, Path] = {}
     for path in named or pictures:
+        check_name(path)
         id = _SEGMENTATION.sub("", path.stem)
         rivals = [found[id], path] if id in found else [path]
         lossless = [other for other in rivals if other.suffix.lower() not in (".jpg", ".jpeg")] or rivals

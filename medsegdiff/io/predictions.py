@@ -20,6 +20,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.reading import check_name
 from medsegdiff.io.masks import find_masks
 from medsegdiff.io.pictures import decode, list_pictures
 from medsegdiff.masks.decision import decide
@@ -45,10 +46,8 @@ def check_id(id: str) -> None:
             f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
             "or ends as a companion file does: _prob, _std, _entropy, _cal, _overlay, _trace, _member0); rename it"
         )
-    try:
-        length = len(id.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise InputError(f"image id {id!a}: its name is not UTF-8 (of an older system?); rename it") from None
+    check_name(Path(id))
+    length = len(id.encode("utf-8"))
     if length > _LONGEST_ID or not id.isprintable():
         what = f"longer than {_LONGEST_ID} bytes" if length > _LONGEST_ID else "not printable"
         raise InputError(f"image id {id[:40]!r}...: its name is {what}, too much for its predictions'; rename it")

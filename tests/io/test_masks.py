@@ -130,6 +130,11 @@ def test_one_value(tmp_path):
         assert "below 0 or not a number" in refusal(read_mask, saved(tmp_path, values, "a.tif"))
 
 
+def test_a_mask_whose_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"\\udcb2\.png': its name is not UTF-8"):
+        find_masks([tmp_path / "\udcb2.png"])
+
+
 def test_finding_masks(tmp_path, capsys):
     paths = [tmp_path / name for name in ("a.jpg", "a.PNG", "b.1.tif", "c.jpeg")]
     assert find_masks(paths) == {"a": paths[1], "b.1": paths[2], "c": paths[3]}
