@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -68,6 +69,9 @@ def _failure(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in _FULL:
         return _unwritable(error, error.filename or "standard output or a file")
     line = " ".join(str(error).split())[:300]
+    full = next((number for number in _FULL if os.strerror(number) in str(error)), None)
+    if full is not None:  # as a compiler says, or a library that copies
+        return 2, f"error: {REMEDIES[full]} ({line})"
     return 2, f"error: unexpected {type(error).__name__}: {line} (--debug shows where)"
 
 
