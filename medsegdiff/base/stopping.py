@@ -8,9 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Optional
+from typing import Any, Optional
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ours: dict[int, Any] = {}
+"""The handlers of `asked`, while they are installed."""
+
+
+def _leave_to_the_system() -> None:
+    """In a child, such as a compiler's worker: it ends at once, though it may be waiting where no Python runs."""
+    for number, handler in _ours.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_leave_to_the_system)
 
 
 class Stopped(KeyboardInterrupt):
@@ -39,12 +52,8 @@ def asked() -> Iterator[list[int]]:
     Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main one nothing is changed.
     """
     heard: list[int] = []
-    owner = os.getpid()
 
     def stop(number: int, _frame: Optional[FrameType]) -> None:
-        if os.getpid() != owner:  # a child that is to end at once
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         heard.append(number)
         raise Stopped(number)
 
@@ -56,8 +65,10 @@ def asked() -> Iterator[list[int]]:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, stop)
+                _ours[number] = stop
         yield heard
     finally:
+        _ours.clear()
         for number, handler in before.items():
             if handler is not None:  # None: installed by other C code
                 signal.signal(number, handler)

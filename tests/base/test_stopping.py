@@ -44,13 +44,14 @@ def test_another_thread_changes_nothing():
     assert seen == [before]
 
 
-def test_a_child_just_ends():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_child_has_the_system_s_handlers(number):
     with stopping.asked():
         child = os.fork()
         if not child:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+            os._exit(signal.getsignal(number) != signal.SIG_DFL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signal.getsignal(number) != signal.SIG_DFL
 
 
 INTERRUPTED = """
