@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test parity lint format clean
+.PHONY: demo test processors parity alignment lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
@@ -21,9 +21,26 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(WIDE:%=--ignore=%) || status=1; \
 	exit $$status
 
+# As on other processors: kernels compiled for vectors of 256 bits, oneDNN held down to older instruction sets.
+processors: $(VENV)/.installed-dev
+	@status=0; \
+	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q tests/training/test_processors.py \
+		tests/kernels/test_extremes.py tests/kernels/test_normalisation.py tests/kernels/test_update.py || status=1; \
+	for isa in AVX2 AVX512_CORE AVX512_CORE_BF16; do \
+		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q tests/training/test_processors.py tests/kernels/test_attention.py \
+			tests/kernels/test_convolution.py tests/kernels/test_linear.py || status=1; \
+	done; \
+	exit $$status
+
 # All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
 parity: $(VENV)/.installed
 	$(BIN)/medsegdiff parity tests/parity/cases $(FULL)
+
+# The same training in this package and in PyTorch; DATA is a folder with Train and Test of ISIC 2016. Hours on two cores.
+DATA ?= data/ISIC
+alignment: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	$(BIN)/python -m benchmarks.alignment --data-dir $(DATA)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -27,3 +27,11 @@ def with_subnormals(flush, function, *arguments):
     thread.join()
     assert results, "it raised; what, is printed above"
     return results[0]
+
+
+@pytest.fixture
+def exact():
+    """NumPy, in this thread, computes with subnormal numbers: they are zero where Jittor has been loaded."""
+    subnormals_are_zero(False)
+    yield
+    subnormals_are_zero()

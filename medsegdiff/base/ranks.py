@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medsegdiff.base import streams
+from medsegdiff.base import machine, streams
 
 _GRACE = 3  # seconds
 
@@ -39,7 +39,7 @@ def fair_threads() -> int:
     """
     siblings = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
     ours, all_cores = (len(os.sched_getaffinity(process)) for process in (0, os.getppid()))
-    return max(1, min(ours, all_cores // siblings))
+    return max(1, min(ours, int(min(all_cores, machine.quota()) // siblings)))
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def _machine() -> dict[str, Any]:
         "host": platform.node(),
         "system": platform.platform(),
         "cpu": machine.cpu().model,
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": machine.usable_cores(),
         "memory_gib": round(memory / 2**30, 1),
         "device": "cuda" if jt.flags.use_cuda else "cpu",
     }

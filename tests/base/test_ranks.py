@@ -1,11 +1,12 @@
 """One process; what several do is in tests/e2e/test_mpi.py."""
 
+import math
 import os
 import sys
 
 import pytest
 
-from medsegdiff.base import ranks
+from medsegdiff.base import machine, ranks
 
 
 @pytest.fixture
@@ -28,6 +29,14 @@ def test_threads_are_shared_fairly(ours, parents, siblings, threads, monkeypatch
     cores = {0: ours, os.getppid(): parents}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores[process])))
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(siblings))
+    assert ranks.fair_threads() == threads
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(math.inf, 4), (8.0, 4), (3.0, 1), (5.5, 2), (0.5, 1)])
+def test_a_quota_is_shared_too(monkeypatch, quota, threads):
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8))
+    monkeypatch.setattr(machine, "quota", lambda: quota)
     assert ranks.fair_threads() == threads
 
 

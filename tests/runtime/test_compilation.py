@@ -1,6 +1,8 @@
 import os
 import platform
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +52,31 @@ def test_kernels_are_compiled_with_jittors_own_flags_after_ours():
     optimised = [flag for flag in kernel_flags() if flag.startswith("-O")]
     assert optimised[-1] == "-Ofast"  # the last one counts
     assert "-fopenmp" in kernel_flags()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no approximate reciprocal")
+def test_every_kernel_divides_exactly_whoever_chose_the_flags():
+    assert kernel_flags().index("-mno-recip") > kernel_flags().index("-Ofast")
+    theirs = " -O3 -Ofast -mrecip "
+    assert compilation.exact(theirs, "/usr/bin/g++-12").split() == [*theirs.split(), "-mno-recip"]
+    assert compilation.exact(theirs, "/usr/bin/clang++").split() == [*theirs.split(), "-mrecip=none"]
+    assert compilation.exact(jt.flags.cc_flags, jt.flags.cc_path) == jt.flags.cc_flags
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no approximate reciprocal")
+@pytest.mark.parametrize("tuning", ["native", "haswell", "x86-64-v3", "skylake-avx512", "znver3"])
+def test_no_reciprocal_is_approximated_for_any_processor(tuning, tmp_path):
+    source = tmp_path / "root.cc"
+    source.write_text(
+        "#include <cmath>\n"
+        "void f(float* x, const float* y, long n) {\n"
+        "    for (long i = 0; i < n; i++) x[i] = y[i] / (std::sqrt(x[i]) + 1e-8f);\n}\n"
+    )
+    flags = [flag for flag in kernel_flags() if flag != "-include" and not flag.endswith("prelude.h")]
+    command = [jt.flags.cc_path, *flags, f"-march={tuning}", "-S", "-o", "-", str(source)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "sqrtps" in code
+    assert not re.search(r"rsqrt|rcp[ps0-9]", code)
 
 
 def machine_code(library):
@@ -139,6 +166,26 @@ def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, mo
     with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
         compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
     assert multiprocessing.active_children() == []
+
+
+def killed(task):
+    """Stands in for `jittor_utils.do_compile` whose process is killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_compiling_process_that_is_killed_ends_it_with_a_line(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", killed)
+    with pytest.raises(InputError, match="was killed, perhaps for want of memory"):
+        compilation.run_commands(['"g++" "a.cc" -c'] * 3, str(tmp_path), "")
+
+
+def test_processes_that_ignore_signals_are_not_waited_for(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", record)
+    monkeypatch.setattr(utils, "pool_initializer", lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    (tmp_path / "a.cc").touch()
+    for _ in range(20):
+        compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'] * 2, str(tmp_path), "")
+    assert (tmp_path / "order").read_text().count("a.cc") == 40
 
 
 def test_a_process_that_may_have_no_children_compiles_itself(utils, tmp_path, monkeypatch):

@@ -1,0 +1,182 @@
+"""One training in both frameworks: this package and PyTorch, from the same weights, with the same random numbers.
+
+    python -m benchmarks.alignment --data-dir DIR [--config configs/isic-small.yaml] [--steps 2000]
+
+Trains the configuration with `medsegdiff train` and with the PyTorch network (`benchmarks.torch_trainer`), samples the
+test images with both networks' weights from the same noise, scores both, and writes log-ours.csv, log-pytorch.csv,
+curves.png and README.md, the table, into `--out`. Each part that is done is not done again; a training that was
+stopped continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.config.run import RunConfig
+from medsegdiff.data.cache import prepare
+from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.loader import Batches
+from medsegdiff.training.logbook import Logbook
+
+Logs = dict[str, dict[str, np.ndarray]]  # side, column
+SIDES = {"ours": "this package, Jittor", "pytorch": "PyTorch"}
+CURVES = ("loss_diff", "loss_cal", "vb", "grad_norm")
+SETTLED = 200  # steps after which the curves are compared
+METRICS = {"published_iou": "Mean IoU", "published_dice": "Mean Dice", "iou": "IoU at 0.5", "dice": "Dice at 0.5"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, sample, score, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="ISIC 2016 with Train and Test")
+    parser.add_argument("--config", default="configs/isic-small.yaml")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--work", type=Path, default=Path("results/alignment"), help="checkpoints and predictions")
+    parser.add_argument("--out", type=Path, default=Path("logs/alignment"), help="what is to be kept")
+    parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
+    parser.add_argument("--pytorch-alone", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    run = {side: options.work / side for side in SIDES}
+    last = f"step-{options.steps:06d}"
+    if options.pytorch_alone:
+        train_pytorch(configuration(options, run["pytorch"]))
+        return
+    if not (run["ours"] / last).exists():
+        given = configuration(options, run["ours"]).flat().items()
+        _medsegdiff("train", *(f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None))
+    if not (run["pytorch"] / last).exists():  # in a process of its own: each framework has its threads
+        again = sys.argv[1:] if argv is None else argv
+        subprocess.run([sys.executable, "-m", "benchmarks.alignment", *again, "--pytorch-alone"], check=True)
+    scores = {side: score(options.work / side, options.data_dir, options.limit) for side in SIDES}
+    logs = {side: read(options.work / side / "log.csv") for side in SIDES}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for side in SIDES:
+        shutil.copyfile(options.work / side / "log.csv", options.out / f"log-{side}.csv")
+    draw(options.out / "curves.png", logs)
+    (options.out / "README.md").write_text(page(options, logs, scores), encoding="utf-8")
+
+
+def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
+    """The configuration of both trainings, but for the folder they write to."""
+    given = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
+    ours = {"data_dir": str(options.data_dir), "out_dir": str(out), "tensorboard": False}
+    return RunConfig.from_flat({**given, **ours, "steps": options.steps, "lr_anneal_steps": options.steps})
+
+
+def _medsegdiff(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "medsegdiff", *arguments], check=True)
+
+
+def train_pytorch(config: RunConfig) -> None:
+    """Train in PyTorch; the run's folder gets log.csv and the last checkpoint."""
+    from benchmarks.torch_trainer import TorchTrainer
+
+    training, data, out = config.training, config.data, Path(config.training.out_dir)
+    cases = find_cases(Path(data.data_dir), "train")
+    dataset = prepare(cases, config.network.image_size, mask_resize=data.mask_resize)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer, logbook, saved = TorchTrainer(config), Logbook(out, tensorboard=False), out / "training.pt"
+    logbook.resume(0, {})
+    if saved.exists():
+        found = trainer.restore(saved)
+        logbook.resume(found["row"], found["pending"])
+    batches = Batches(
+        dataset,
+        training.batch_size,
+        training.seed,
+        data.augment,
+        strength=data.augment_strength,
+        hair=data.augment_hair,
+    )
+    while trainer.step < training.steps:
+        losses, t, norms = trainer.train_step(batches[trainer.step])
+        logbook.add(losses, t, len(trainer.diffusion), norms)
+        if trainer.step % training.log_interval == 0:
+            logbook.write(trainer.step, trainer.step * training.batch_size)
+        if trainer.step % training.save_interval == 0:
+            trainer.save(saved, row=logbook.row, pending=logbook.state())
+            print(f"PyTorch: step {trainer.step} of {training.steps}", file=sys.stderr, flush=True)
+    if trainer.step > logbook.row:
+        logbook.write(trainer.step, trainer.step * training.batch_size)
+    checkpoints.save(out, trainer.checkpoint())
+
+
+def score(run: Path, data_dir: Path, limit: int) -> dict[str, float]:
+    """Sample the test images with the run's averaged weights, and score them; done once."""
+    folder = run / "predictions"
+    if not (folder / "metrics.json").exists():
+        limited = [f"--limit={limit}"] if limit else []
+        _medsegdiff("sample", f"--model-path={run}", f"--data-dir={data_dir}", f"--out-dir={folder}", *limited)
+        _medsegdiff("evaluate", f"--pred-path={folder}", f"--data-dir={data_dir}")
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return {name: found["metrics"][name]["mean"] for name in METRICS}
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a log; what is empty is NaN."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in ("step", *CURVES)}
+
+
+def differences(logs: Logs) -> dict[str, float]:
+    """How far our curves are from PyTorch's, as a share of them: the mean over the rows after `SETTLED` steps."""
+    ours, theirs = logs["ours"], logs["pytorch"]
+    late = ours["step"] > SETTLED
+    return {name: float(np.nanmean(np.abs(ours[name] / theirs[name] - 1)[late])) for name in CURVES}
+
+
+def draw(path: Path, logs: Logs) -> None:
+    """Both curves, one over the other, and their difference below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots(2, len(CURVES), sharex=True, height_ratios=[2, 1])
+    for name, (above, below) in zip(CURVES, axes.T):
+        for (side, log), style in zip(logs.items(), ("-", "--")):
+            above.plot(log["step"], log[name], style, label=SIDES[side], linewidth=1.2)
+        above.set(title=name, yscale="log")
+        below.plot(logs["ours"]["step"], 100 * (logs["ours"][name] / logs["pytorch"][name] - 1), linewidth=1)
+        below.axhline(0, color="grey", linewidth=0.5)
+        below.set(xlabel="step", ylabel="difference, %" if name == CURVES[0] else "")
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, float]]) -> str:
+    """The table, in Markdown."""
+    far = ", ".join(f"{name} {share:.2%}" for name, share in differences(logs).items())
+    lines = [
+        "# One training, two frameworks",
+        "",
+        f"`python -m benchmarks.alignment --data-dir DIR --config {options.config} --steps {options.steps}`: the same",
+        "initial weights, batches, timesteps, noise and dropout masks; test images are sampled from the same noise.",
+        "",
+        "| Implementation | " + " | ".join(METRICS.values()) + " |",
+        "| --- |" + " ---: |" * len(METRICS),
+    ]
+    for side, label in SIDES.items():
+        lines.append(f"| {label} | " + " | ".join(f"{scores[side][name]:.4f}" for name in METRICS) + " |")
+    lines += [
+        "",
+        f"Mean difference of the rows of the logs after step {SETTLED}: {far}.",
+        "",
+        "![Curves](curves.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
