@@ -34,14 +34,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def at_once() -> None:
-    """End the process at SIGINT, in one line: for its first moments, in which there is nothing to be lost."""
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let these signals wait for the end of the block, which is to be a short one.
 
-    def end(number: int, _frame: Optional[FrameType]) -> None:
-        os.write(2, b"stopped\n")
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, end)
+    Programs that it starts inherit this, and so survive a Ctrl-C that goes to the whole group.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
