@@ -45,6 +45,17 @@ class Parser(ArgumentParser):
         return super().parse_args(args if args is None else with_dashes(args), *rest, **options)
 
 
+def output_folder(name: str) -> Path:
+    """The folder that `--out-dir` names.
+
+    Raises:
+        InputError: it is empty, which would be the working directory.
+    """
+    if not name:
+        raise InputError('--out-dir "": is empty; give a folder, or . for the working directory')
+    return Path(name)
+
+
 def with_dashes(argv: Sequence[str]) -> list[str]:
     """`argv` with the underscores of option names turned into dashes."""
     words = []

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
@@ -15,6 +15,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.kernels.precision import check
+from medsegdiff.training.run_folder import own
 from medsegdiff.training.shares import check_shares
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
@@ -44,6 +45,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     check_shares(config)
     if not config.data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
+    out = output_folder(config.training.out_dir)
     for option, value, has in (
         ("image-channels", config.network.image_channels, 3),
         ("class-cond", config.network.class_cond, False),
@@ -64,6 +66,8 @@ def train(config: RunConfig, dry: bool = False) -> int:
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
         return _dry_run(config, len(cases) - held)
+    if ranks.rank() == 0:
+        own(out)  # complains of what would be lost, before anything takes long
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
     network = config.network
     kind = {"mask_resize": config.data.mask_resize, "num_classes": network.num_classes}
