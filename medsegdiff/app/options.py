@@ -8,22 +8,27 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
 
 _METAVARS = {int: "N", float: "X"}
 
 
 class ConfigFile(ActionConfigFile):
-    """Reads a file of options, or one that comes with the package by its name."""
+    """Reads a file of options, or one that comes with the package by its name, once it is known to be safe to read."""
 
     def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
         """Put what the file says into `options`."""
-        super().__call__(parser, options, str(find_config(value)), option)
+        path = find_config(value)
+        if not isinstance(read_yaml(path), dict):
+            raise InputError(f"{value}: holds no options; write lines such as `image_size: 256`")
+        super().__call__(parser, options, str(path), option)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -136,6 +141,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """What follows the error about an unknown `word`; empty where no known one is near."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def output_folder(name: str) -> Path:
+    """The folder that `--out-dir` names.
+
+    Raises:
+        InputError: it is empty, which would be the working directory.
+    """
+    if not name:
+        raise InputError('--out-dir "": is empty; give a folder, or . for the working directory')
+    return Path(name)
 
 
 def with_dashes(argv: Sequence[str]) -> list[str]:

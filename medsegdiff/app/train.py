@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
 
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import names
@@ -55,12 +55,15 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
         found = parser.parse_object({**config.flat(), **options})
     else:
         found = parser.parse_object(dict(options), parser.parse_args(["--config", str(config)]))
-    return RunConfig.from_flat(vars(found))
+    read = RunConfig.from_flat(vars(found))
+    output_folder(read.training.out_dir)
+    return read
 
 
 def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
     check_shares(config)
+    output_folder(config.training.out_dir)
     from medsegdiff.data.splits import count_held_out
     from medsegdiff.training.images import find_images, open_images
 

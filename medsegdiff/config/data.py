@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Optional
 
+from medsegdiff.base.bounds import check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import check_choices
 
@@ -36,6 +37,7 @@ class DataConfig:
     cache_dir: Optional[str] = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.data_name.lower() != "isic":
             raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
         check_choices(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from medsegdiff.base.errors import InputError
@@ -24,13 +25,14 @@ def find_config(name: str | Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    path = Path(name)
-    if path.is_file():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for an unknown user)
+    there = os.path.lexists(path)  # false, too, of a name that the system refuses
+    if there and not path.is_dir():
         return path
     if path.suffix in ("", ".yaml") and path.parent in (Path(), Path("configs")) and path.stem in names():
         return _FOLDER / f"{path.stem}.yaml"
-    if path.exists():
-        return path  # a folder or a pipe, of which reading it says what it is
+    if there:
+        return path  # a folder, of which reading it says so
     near = difflib.get_close_matches(path.stem, names(), 1)
     remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
     raise InputError(f"{name}: no such file of options; {remedy}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from PIL import Image
 
-from medsegdiff.base.files import replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.ensembles import ImageRow, read_ensembles, write_ensembles
-from medsegdiff.io.pictures import read_labels, read_mask
+from medsegdiff.io.ensembles import IMAGES, ImageRow, read_ensembles, write_ensembles
+from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.regions import one_region_each
@@ -36,24 +36,28 @@ class Extras:
 
 
 def write_image(
-    out: Path,
+    ledger: Ledger,
     result: ImageResult,
     size: tuple[int, int],
     picture: Callable[[], np.ndarray],
     extras: Extras,
+    about: dict[str, Any],
     postprocess: bool = False,
     truth: Optional[Path] = None,
+    draw: Optional[Callable[[Path], None]] = None,
 ) -> None:
-    """Write the files of one image, see `io.predictions`, into the existing folder `out`.
+    """Write the files of one image, see `io.predictions`.
 
     Args:
-        out: the folder
+        ledger: what sampling wrote into the folder to write to
         result: what was sampled
         size: the image's own (height, width)
         picture: gives the image, uint8 (H, W, 3), for the overlay
         extras: what to write besides
+        about: what to remember of them, see `inference.results`, besides the image's id and its row of `images.csv`
         postprocess: keep one region of each class in the mask
         truth: file of the ground truth, for the overlay
+        draw: writes further files of this image into the folder that it is given
 
     Raises:
         InputError: as `io.predictions.write_prediction`, or the image or its ground truth cannot be read.
@@ -61,20 +65,30 @@ def write_image(
     members = result.members if extras.members else ()
     maps = Maps(result.probability, result.std, result.cal if extras.members else None, members).resized(size)
     mask = one_region_each(decide(maps.probability)) if postprocess else None
-    write_prediction(out, result.id, maps, mask)
-    if extras.overlays:
-        drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
-        with replacing(out / f"{result.id}_overlay.png") as beside:
-            Image.fromarray(drawn).save(beside, format="PNG")
+
+    def companions(folder: Path) -> None:
+        if extras.overlays:
+            drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
+            Image.fromarray(drawn).save(folder / f"{result.id}_overlay.png")
+        if draw is not None:
+            draw(folder)
+
+    write_prediction(ledger, result.id, maps, mask, companions, {**about, "image": result.id, "ensemble": row(result)})
 
 
-def add_row(out: Path, result: ImageResult) -> None:
-    """Put what is known of an image's ensemble into the folder's table `images.csv`, beside the other images'.
+def row(result: ImageResult) -> ImageRow:
+    """What the table `images.csv` says of an image."""
+    return ImageRow(result.count, result.empty, result.agreement)
+
+
+def add_row(ledger: Ledger, result: ImageResult) -> None:
+    """Put an image's row into the folder's table `images.csv`, beside the other images'.
 
     Raises:
-        InputError: the table cannot be read or written.
+        InputError: the table cannot be read or written, or is not sampling's own.
     """
-    write_ensembles(out, {**read_ensembles(out), result.id: ImageRow(result.count, result.empty, result.agreement)})
+    with ledger.together(IMAGES) as stage:
+        write_ensembles(stage, {**read_ensembles(ledger.folder), result.id: row(result)})
 
 
 def _foreground(
@@ -88,4 +102,4 @@ def _foreground(
         outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
     if truth is None:
         return outlined, None
-    return outlined, read_mask(truth) > 127 if single else read_labels(truth) > 0
+    return outlined, read_mask(truth) > 0.5 if single else read_labels(truth) > 0

@@ -9,51 +9,51 @@ file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_c
 from __future__ import annotations
 
 import colorsys
-import glob
 import re
-import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import replacing
-from medsegdiff.masks.decision import THRESHOLD, decide
+from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.reading import check_name
+from medsegdiff.io.masks import find_masks
+from medsegdiff.io.pictures import decode, list_pictures
+from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
 
+WRITER = "sample"
+"""By this name a ledger knows what is written here."""
+
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
+
+_LONGEST_ID = 255 - len("_member9999_class255.png")  # bytes, of those that file systems give a name
 
 # One after another around the hue circle, background black.
 _PALETTE_HUES = 7
-
-# Pillow's decoders raise any of these on a cut or damaged file.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 def check_id(id: str) -> None:
     """Refuse an image's id that cannot name its prediction.
 
     Raises:
-        InputError: it cannot name a file, or reads as a companion file.
+        InputError: it cannot name a file, is not UTF-8, is too long for the names of companion files, or reads as one.
     """
     if not id or Path(id).name != id or id.startswith(".") or _COMPANION.search(id):
         raise InputError(
             f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
             "or ends as a companion file does: _prob, _std, _entropy, _cal, _overlay, _trace, _member0); rename it"
         )
+    check_name(Path(id))
+    length = len(id.encode("utf-8"))
+    if length > _LONGEST_ID or not id.isprintable():
+        what = f"longer than {_LONGEST_ID} bytes" if length > _LONGEST_ID else "not printable"
+        raise InputError(f"image id {id[:40]!r}...: its name is {what}, too much for its predictions'; rename it")
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,33 @@ class Maps:
         )
 
 
-def write_prediction(out: Path, id: str, maps: Maps, mask: np.ndarray | None = None) -> Path:
-    """Write the files of one image into the existing folder `out`; return the path of `ID.png`.
+def write_prediction(
+    out: Path | Ledger,
+    id: str,
+    maps: Maps,
+    mask: np.ndarray | None = None,
+    draw: Callable[[Path], None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Write the files of one image into the folder `out`, together; return the path of `ID.png`.
 
-    All that an earlier run wrote of this image is removed before. `ID.png` comes last, so that where it exists
+    All that an earlier run wrote of this image is removed. `ID.png` comes last, so that where it exists
     the others do, too.
 
     Args:
-        out: the folder.
+        out: the folder, or the ledger of what sampling wrote there.
         id: the image's id; dots and underscores are welcome.
         maps: what to write, at the image's resolution.
         mask: class indices, uint8 (H, W), where they are not those that the probability decides.
+        draw: writes further companions of this image into the folder that it is given.
+        about: what to remember of them, see `Ledger.together`.
 
     Raises:
         InputError: the id cannot name a file or reads as a companion file, a value is outside [0, 1]
-            or not a number, or the disk refuses.
+            or not a number, a file in the way is not sampling's own, or the disk refuses.
         ValueError: an array is not (M, H, W) or shapes differ.
     """
-    out = Path(out)
+    ledger = out if isinstance(out, Ledger) else Ledger(out, WRITER)
     check_id(id)
     layers = {f"member{index}": member for index, member in enumerate(maps.members)}
     layers.update({"prob": maps.probability, "std": maps.std, "cal": maps.cal})
@@ -105,31 +114,36 @@ def write_prediction(out: Path, id: str, maps: Maps, mask: np.ndarray | None = N
         if layer.ndim != 3 or layer.shape != maps.probability.shape:
             raise ValueError(f"{id}_{name}: shape {layer.shape}, the probability's is {maps.probability.shape}")
         if not ((layer >= 0) & (layer <= 1)).all():
-            raise InputError(
-                f"{out / f'{id}_{name}'}.png: values outside [0, 1] or not a number, not written; check the weights"
-            )
-    _remove_earlier(out, id)
-    for name, layer in layers.items():
-        for channel, values in enumerate(layer):
-            _write_grey(out / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
-    _write_grey(out / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
-    path = out / f"{id}.png"
+            path = ledger.folder / f"{id}_{name}.png"
+            raise InputError(f"{path}: values outside [0, 1] or not a number, not written; check the weights")
     classes = decide(maps.probability) if mask is None else mask
-    if len(maps.probability) == 1:
-        _write_png(path, Image.fromarray(classes * np.uint8(255)))
-    else:
-        indexed = Image.fromarray(classes)
-        indexed.putpalette(class_palette(len(maps.probability) + 1))
-        _write_png(path, indexed)
-    return path
+    with ledger.together(f"{id}.png", files_of(ledger.folder, {id}), about) as stage:
+        for name, layer in layers.items():
+            for channel, values in enumerate(layer):
+                _write_grey(stage / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
+        _write_grey(stage / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
+        if len(maps.probability) == 1:
+            picture = Image.fromarray(classes * np.uint8(255))
+        else:
+            picture = Image.fromarray(classes)
+            picture.putpalette(class_palette(len(maps.probability) + 1))
+        _write_png(stage / f"{id}.png", picture)
+        if draw is not None:
+            draw(stage)
+    return ledger.folder / f"{id}.png"
 
 
-def _remove_earlier(out: Path, id: str) -> None:
-    """Of an earlier run no file may pass for one of this; the mask goes first, as it says that the others are there."""
-    (out / f"{id}.png").unlink(missing_ok=True)
-    for path in out.glob(f"{glob.escape(id)}_*"):
-        if path.suffix in (".png", ".gif") and _COMPANION.fullmatch(path.stem[len(id) :]):
-            path.unlink()
+def files_of(folder: Path, ids: Collection[str]) -> list[str]:
+    """The names of the files in `folder` that are, or pass for, predictions of the images `ids`; none where it is not.
+
+    Files of an earlier run may not pass for those of a later one.
+    """
+    if not folder.is_dir():
+        return []
+    split = [path.name.rpartition(".") for path in sorted(folder.iterdir())]
+    masks = [f"{stem}.png" for stem, _, end in split if end == "png" and stem in ids]
+    companions = [(stem, end) for stem, _, end in split if end in ("png", "gif") and _COMPANION.search(stem)]
+    return masks + [f"{stem}.{end}" for stem, end in companions if _COMPANION.sub("", stem) in ids]
 
 
 def _class_suffix(name: str, channel: int, channels: int) -> str:
@@ -148,41 +162,30 @@ def class_palette(classes: int) -> list[int]:
 
 
 def read_probability(path: Path) -> np.ndarray:
-    """Read a grey picture of 16 or 8 bits as float32 (H, W) in [0, 1].
+    """Read a grey picture as float32 (H, W) in [0, 1]: of 16 bits 65535 is 1, of 8 bits 255, of fractions 1.
 
     Raises:
-        InputError: the file is absent, empty, damaged or not a picture.
+        InputError: as `pictures.decode`, or a value is outside that range.
     """
-    return _read_grey(Path(path))
-
-
-def read_mask_png(path: Path) -> np.ndarray:
-    """Read a binary mask, 0 and 255, as bool (H, W); grey levels between count as mask above one half.
-
-    Raises:
-        InputError: the file is absent, empty, damaged or not a picture, or it holds 0 and 1, which would
-            read as an empty mask, or several classes.
-    """
-    grey = _read_grey(Path(path))
-    with Image.open(path) as image:
-        if image.mode == "P" and np.asarray(image).max() > 1:
-            raise InputError(f"{path}: holds several classes; give --num-classes")
-    if np.isclose(grey.max(), 1 / 255):
-        raise InputError(f"{path}: holds the grey levels 0 and 1; write masks with 0 and 255")
-    return grey > THRESHOLD
+    picture = decode(path)
+    image = picture.image
+    if picture.is_cut:
+        raise InputError(f"{path}: 16 bits a channel in colour or with alpha; export it as grey")
+    values = np.asarray(image if picture.is_deep else image.convert("L"), dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # fractions that are not numbers are refused below
+        values = values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise InputError(f"{path}: values from {values.min()} to {values.max()}, not a probability; write it again")
+    return values
 
 
 def find_predictions(folder: Path) -> dict[str, Path]:
-    """Map the id of every image with an `ID.png` in `folder` to that file, sorted by id.
+    """Map the id of every image with a mask in `folder` to that file, sorted by id; see `masks.find_masks`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it has two masks for an id.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; give the folder that holds the predictions")
-    ids = sorted(path.name[: -len(".png")] for path in folder.glob("*.png"))
-    return {id: folder / f"{id}.png" for id in ids if not id.startswith(".") and not _COMPANION.search(id)}
+    return find_masks([path for path in list_pictures(folder) if not _COMPANION.search(path.stem)])
 
 
 def _write_grey(path: Path, values: np.ndarray) -> None:
@@ -191,18 +194,4 @@ def _write_grey(path: Path, values: np.ndarray) -> None:
 
 
 def _write_png(path: Path, picture: Image.Image) -> None:
-    with replacing(path) as beside:
-        picture.save(beside, format="PNG")
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            sixteen_bits = image.mode.startswith("I")
-            grey = np.asarray(image if sixteen_bits else image.convert("L"), dtype=np.float32)
-    except _UNREADABLE as error:
-        what = "is damaged or not a picture" if path.stat().st_size else "is empty (0 bytes)"
-        raise InputError(f"{path}: {what}; write it again") from error
-    return grey / np.float32(65535 if sixteen_bits else 255)
+    picture.save(path, format="PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
@@ -12,6 +13,7 @@ from medsegdiff.data.cases import Case
 from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import hold_out
+from medsegdiff.training.run_folder import own
 
 
 def find_images(config: RunConfig) -> list[Case]:
@@ -35,11 +37,15 @@ def open_images(config: RunConfig, cases: list[Case]) -> tuple[Dataset, Optional
     """`cases` at the network's size: those to train on and, where the configuration validates, those held out.
 
     Raises:
-        InputError: a file cannot be read, or too few images are left to train on.
+        InputError: a file cannot be read, or too few images are left to train on, or `config.training.out_dir` holds
+            what is not training's own.
     """
+    if ranks.rank() == 0:
+        own(Path(config.training.out_dir))  # complains of what would be lost, before anything takes long
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
     network, validation = config.network, config.validation
-    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
+    kind = {"mask_resize": config.data.mask_resize, "num_classes": network.num_classes}
+    dataset = prepare(cases, network.image_size, cache, **kind, check_later=True)
     if not validation.val_interval:
         return dataset, None
     return hold_out(dataset, validation.val_fraction, validation.val_images)

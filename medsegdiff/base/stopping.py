@@ -1,0 +1,77 @@
+"""What signals that ask a command to stop do: one line and the right exit code, at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Optional
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ours: dict[int, Any] = {}
+"""The handlers of `asked`, while they are installed."""
+
+
+def _leave_to_the_system() -> None:
+    """In a child, such as a compiler's worker: it ends at once, though it may be waiting where no Python runs."""
+    for number, handler in _ours.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_leave_to_the_system)
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to stop; what is half written is removed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let these signals wait for the end of the block, which is to be a short one.
+
+    Programs that it starts inherit this, and so survive a Ctrl-C that goes to the whole group.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def asked() -> Iterator[list[int]]:
+    """Raise `Stopped` within the block when a signal asks for it, and note its number in the list.
+
+    Not every library lets an exception through that comes while it is imported; the list tells what became of it.
+    Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main one nothing is changed.
+    """
+    heard: list[int] = []
+
+    def stop(number: int, _frame: Optional[FrameType]) -> None:
+        heard.append(number)
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, stop)
+                _ours[number] = stop
+        yield heard
+    finally:
+        _ours.clear()
+        for number, handler in before.items():
+            if handler is not None:  # None: installed by other C code
+                signal.signal(number, handler)
