@@ -122,18 +122,26 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
     if unknown:
         name, names = unknown.group(1), [option[2:].replace("-", "_") for option in known]
         return f"--config: no such option as {name}{did_you_mean(name, names)}"
+    line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
+    chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
+    if chosen:
+        return f"{chosen.group(1)}: must be one of {_listed(chosen.group(2))}"
     line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
     choice = re.fullmatch(r"(--\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line)
     if choice:
         option, choices, value = choice.groups()
-        named = [choice for choice in choices.replace("'", "").split(", ") if choice]
-        return f"{option} {value}: must be one of {', '.join(named)}"
+        return f"{option} {value}: must be one of {_listed(choices)}"
     several = re.fullmatch(r"(--\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line)
     if several:
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
         return f"{option}: must be of type {' or '.join(kinds)}, not {value}"
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
+
+
+def _listed(choices: str) -> str:
+    """Quoted words with commas between, without quotes and without the empty one."""
+    return ", ".join(filter(None, choices.replace("'", "").split(", ")))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -118,6 +118,7 @@ def test_complaints_are_one_line(words, named):
         (["--image_siez=64"], "--image-siez: no such option; did you mean --image-size?"),
         (["--zzz"], "--zzz: no such option"),
         (["stray"], "stray: belongs to no option"),
+        (["--image-size"], "--image-size: needs a value"),
         (["--schedule", "step"], "--schedule step: must be one of linear, cosine"),
         (["--image-size", "large"], "--image-size: must be of type int, not large"),
     ],
