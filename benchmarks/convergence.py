@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,6 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
 from medsegdiff.diffusion.samplers import Denoise, Noise, State, ddim, dpm_solver_pp, final
-from medsegdiff.inference.jittor_denoiser import network_denoise
 
 STEPS = (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500)
 
@@ -113,10 +113,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = DiffusionConfig(diffusion_steps=1000, predict_xstart=True)
     results = list(compare("ideal denoise function, T = 1000", ideal(masks, Diffusion(config)), config, start))
     config = trained.weights.config.diffusion
-    segmenter = trained.segmenter(SamplingConfig())
-    condition = segmenter.encode(np.stack([dataset.image(index) for index in range(count)]))
+    denoiser = trained.segmenter(SamplingConfig()).denoiser
+    condition = denoiser.encode(np.stack([dataset.image(index) for index in range(count)]))
     panel = f"trained network, T = {config.diffusion_steps}"
-    results += compare(panel, network_denoise(segmenter.network, condition), config, start)
+    results += compare(panel, partial(denoiser.denoise, condition=condition), config, start)
 
     with (options.out_dir / "convergence.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)

@@ -1,7 +1,7 @@
 """The losses of several trainings in one picture, from their `log.csv`: does bfloat16 converge as float32 does?
 
-    medsegdiff train --config configs/isic-small.yaml --data-dir DIR --steps 300 --out-dir results/fp32
-    medsegdiff train --config configs/isic-small.yaml --data-dir DIR --steps 300 --precision bf16 --out-dir results/bf16
+    medsegdiff train --config isic-small --data-dir DIR --steps 300 --out-dir results/fp32
+    medsegdiff train --config isic-small --data-dir DIR --steps 300 --precision bf16 --out-dir results/bf16
     python -m benchmarks.losses results/fp32 results/bf16 [--out docs/training/precision.png]
 
 Prints the means over the last half of the rows, and how far the others' are from the first's.

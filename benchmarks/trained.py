@@ -12,8 +12,8 @@ from medsegdiff.app.sample import find_inputs
 from medsegdiff.checkpoints.folder import Weights, load_weights
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
-from medsegdiff.inference.predict import build_segmenter
-from medsegdiff.inference.segmenter import Segmentation, Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser, load_denoiser
+from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.pictures import read_mask
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
@@ -21,7 +21,7 @@ from medsegdiff.masks.resizing import resize_probability
 
 
 class Trained:
-    """The averaged weights of a checkpoint, and so many of a dataset's test images, evenly spread."""
+    """The averaged weights of a checkpoint, and so many of a dataset's test images, at equal distances in the list."""
 
     def __init__(self, model_path: Path, data_dir: Path, images: int) -> None:
         self.weights = load_weights(model_path, "ema")
@@ -32,13 +32,14 @@ class Trained:
         cases = [cases[index] for index in chosen]
         self.dataset = prepare(cases, config.network.image_size, mask_resize=config.data.mask_resize)
         self.truths = {case.id: read_mask(case.mask) > 127 for case in cases}
-        self._network = build_segmenter(self.weights, SamplingConfig()).network
+        self._network = load_denoiser(self.weights).network
 
-    def segmenter(self, sampling: SamplingConfig) -> Segmenter:
+    def segmenter(self, sampling: SamplingConfig) -> BatchSegmenter:
         """The network with a sampler."""
-        return Segmenter(self._network, self.weights.config.diffusion, sampling)
+        denoiser = JittorDenoiser(self._network, sampling.precision)
+        return BatchSegmenter(denoiser, self.weights.config.diffusion, sampling)
 
-    def segment(self, sampling: SamplingConfig, ids: Sequence[str]) -> Iterator[Segmentation]:
+    def segment(self, sampling: SamplingConfig, ids: Sequence[str]) -> Iterator[ImageResult]:
         """Segment some of the images, with their members; an ensemble that settles early comes early."""
         numbers = {name: index for index, name in enumerate(self.dataset.ids)}
         return self.segmenter(sampling).segment(ids, lambda i: self.dataset.image(numbers[ids[i]]), keep_members=True)

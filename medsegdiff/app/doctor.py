@@ -12,10 +12,11 @@ from typing import Any, Optional
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "say what the machine offers, what is missing and how to mend it; compile ahead of time"
+SUMMARY = "say what the machine offers, what is missing and how to fix it; compile ahead of time"
 
 PURPOSES = ("sample", "train")
 # As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
@@ -55,7 +56,7 @@ def run(options: Any) -> int:
     from medsegdiff.doctor.diagnosis import diagnose
 
     purposes = _purposes(options.warm)
-    networks = [_read(Path(name)) for name in options.networks]
+    networks = [_read(find_config(name)) for name in options.networks]
     findings = diagnose()
     # One line an item, however long: such lists are searched and pasted.
     console = Console(soft_wrap=True, highlight=False)
@@ -65,7 +66,7 @@ def run(options: Any) -> int:
         console.print(mark + Text(f"{finding.name:{width + 2}}{finding.text}"))
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:
-        console.print(f"\nnot ready: {', '.join(lacking)} must be mended first")
+        console.print(f"\nnot ready: {', '.join(lacking)} must be fixed first")
         return 1
     console.print("\nready")
     if options.warm is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
-from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
+from medsegdiff.config.files import names
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
@@ -23,15 +24,18 @@ SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
+    ours = " or ".join(names())
+    text = f"YAML file of options, or {ours}, which come with the package; the command line overrides it"
+    parser.add_argument("--config", action="config", help=text)
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
     add_section(parser, ValidationConfig, "validation")
     add_section(parser, NetworkConfig, "network")
     add_section(parser, DiffusionConfig, "diffusion")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what training takes, from a few steps on noise; write nothing"
+        "--dry-run", action="store_true", help="measure memory and time of a few steps on noise; write nothing"
     )
+    parser.put_first("--config", "--data-dir", "--out-dir", "--steps", "--dry-run")
 
 
 def run(options: Any) -> int:
@@ -40,40 +44,41 @@ def run(options: Any) -> int:
     return train(config, options.dry_run)
 
 
-def train(config: RunConfig, dry: bool = False) -> int:
-    """Find and prepare the data, then train; or, if `dry`, say what that takes."""
-    check_shares(config)
-    if not config.data.data_dir:
-        raise InputError("--data-dir: missing; give the dataset's folder")
-    out = output_folder(config.training.out_dir)
-    for option, value, has in (
-        ("image-channels", config.network.image_channels, 3),
-        ("class-cond", config.network.class_cond, False),
-    ):
-        if value != has:
-            raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
-    from medsegdiff.data.cache import prepare
-    from medsegdiff.data.layouts.isic import find_cases
-    from medsegdiff.data.splits import count_held_out, hold_out
+def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]) -> RunConfig:
+    """A configuration, a file's or one's own, with `options` in place of its own, checked as the command's are.
 
-    cases = find_cases(Path(config.data.data_dir), "train")
+    Raises:
+        InputError: there is no such file, or an option is unknown or makes no sense.
+    """
+    parser = Parser(prog="medsegdiff train")
+    configure(parser)
+    if isinstance(config, RunConfig):
+        found = parser.parse_object({**config.flat(), **options})
+    else:
+        found = parser.parse_object(dict(options), parser.parse_args(["--config", str(config)]))
+    return RunConfig.from_flat(vars(found))
+
+
+def train(config: RunConfig, dry: bool = False) -> int:
+    """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
+    check_shares(config)
+    from medsegdiff.data.splits import count_held_out
+    from medsegdiff.training.images import find_images, open_images
+
+    out = output_folder(config.training.out_dir)
+    cases = find_images(config)
     check(config.training.precision)
     validation = config.validation
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
     if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
-        print("note: to stop and save, send SIGUSR1 to mpirun: Ctrl-C and SIGTERM leave it a second (docs/cluster.md)")
+        print("note: to stop and save, send SIGUSR1 to mpirun: after Ctrl-C it waits one second only (docs/cluster.md)")
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
         return _dry_run(config, len(cases) - held)
     if ranks.rank() == 0:
         own(out)  # complains of what would be lost, before anything takes long
-    cache = Path(config.data.cache_dir) if config.data.cache_dir else None
-    network = config.network
-    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
-    held_out = None
-    if validation.val_interval:
-        dataset, held_out = hold_out(dataset, validation.val_fraction, validation.val_images)
+    dataset, held_out = open_images(config, cases)
 
     from medsegdiff.training.interruption import Interrupted
     from medsegdiff.training.loop import train as run_training

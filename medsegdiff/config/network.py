@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import check_choices
 
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
+
+
+Version = Literal["new", "v1"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class NetworkConfig:
         class_cond: condition on a class label
         num_label_classes: labels known to class conditioning
         dropout: dropout probability of the denoiser's residual blocks
-        version: "new" (anchor conditioning) or "v1" (dynamic conditioning with the FF-Parser)
+        version: new (anchor conditioning) or v1 (dynamic conditioning with the FF-Parser)
     """
 
     image_size: int = 256
@@ -54,7 +58,7 @@ class NetworkConfig:
     class_cond: bool = False
     num_label_classes: int = 2
     dropout: float = 0.0
-    version: str = "new"
+    version: Version = "new"
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -63,8 +67,7 @@ class NetworkConfig:
         if self.num_channels < 32 or self.num_channels % 32:
             near = max(32, round(self.num_channels / 32) * 32)
             raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
-        if self.version not in ("new", "v1"):
-            raise InputError(f"--version {self.version}: must be new or v1")
+        check_choices(self)
         if not 2 <= self.num_classes <= 256:
             raise InputError(f"--num-classes {self.num_classes}: must be from 2 (with the background) to 256")
         for name in ("image_channels", "num_res_blocks", "num_heads", "num_label_classes"):

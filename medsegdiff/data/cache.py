@@ -22,6 +22,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing, writing
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.digests import digests
+from medsegdiff.data.square import square, to_input
 from medsegdiff.io.pictures import read_image, read_labels, read_mask
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
@@ -45,8 +46,7 @@ class Prepared:
 
     def image(self, index: int) -> np.ndarray:
         """One image, float32 (3, S, S), RGB in [0, 1]."""
-        pixels = self.images[index].transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels, np.float32) / np.float32(255)
+        return to_input(self.images[index])
 
     def mask(self, index: int) -> np.ndarray:
         """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
@@ -164,9 +164,9 @@ def _fingerprint(cases: Sequence[Case], form: _Form, index: Path, progress: bool
 
 def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> None:
     folder.mkdir()
-    square = (form.size, form.size)
-    images = _allocate(folder / "images.npy", (len(cases), *square, 3))
-    masks = _allocate(folder / "masks.npy", (len(cases), *square)) if form.mask_resize else None
+    shape = (len(cases), form.size, form.size)
+    images = _allocate(folder / "images.npy", (*shape, 3))
+    masks = _allocate(folder / "masks.npy", shape) if form.mask_resize else None
 
     def convert(index: int) -> tuple[int, int]:
         case = cases[index]
@@ -174,7 +174,7 @@ def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> 
             check_pair(case)
             masks[index] = form.mask(case.mask)
         image = read_image(case.image)
-        images[index] = np.asarray(Image.fromarray(image).resize(square, Image.Resampling.BILINEAR))
+        images[index] = square(image, form.size)
         return image.shape[:2]
 
     pool = ThreadPoolExecutor(2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Literal, NamedTuple, Optional, Union
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
+
+NoiseSchedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class DiffusionConfig:
 
     Args:
         diffusion_steps: steps T of the full schedule
-        noise_schedule: "linear" or "cosine"
+        noise_schedule: how the noise grows from step to step
         mask_scale: what the mask is multiplied by before noise is added, from 0.01 to 100; below 1 more of the steps
             are noisy ones
         predict_xstart: the network predicts the clean mask, not the noise
@@ -28,7 +30,7 @@ class DiffusionConfig:
     """
 
     diffusion_steps: int = 1000
-    noise_schedule: str = "linear"
+    noise_schedule: NoiseSchedule = "linear"
     mask_scale: float = 1.0
     predict_xstart: bool = False
     sigma_small: bool = False
@@ -114,7 +116,7 @@ class Diffusion:
         first = schedule.posterior_variance[min(1, len(schedule) - 1)]
         return np.log(np.append(first, schedule.betas[1:]))
 
-    def log_variance(self, step: int, output: Output) -> np.ndarray:
+    def log_variance(self, step: int, output: Output) -> Union[np.ndarray, np.float32]:
         """Log variance of the reverse step; a learned one lies between the posterior's and beta's.
 
         Nothing in training keeps v inside [-1, 1]. A little beyond does little harm in the full schedule;

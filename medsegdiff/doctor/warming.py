@@ -9,7 +9,8 @@ import numpy as np
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.inference.segmenter import Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.training.dry_run import noise_batch
 from medsegdiff.training.trainer import Trainer
@@ -17,10 +18,10 @@ from medsegdiff.training.trainer import Trainer
 
 def warm_sampling(config: RunConfig) -> None:
     """Compile what sampling with the network of `config` needs: for single masks, ensembles and several images."""
-    network = MedSegDiff(config.network).initialise()
+    denoiser = JittorDenoiser(MedSegDiff(config.network).initialise())
     shape = (config.network.image_channels, config.network.image_size, config.network.image_size)
     for images, members in ((1, 1), (1, 2), (2, 2)):  # kernels differ where a length is 1
-        segmenter = Segmenter(network, config.diffusion, SamplingConfig(members=members, steps=2))
+        segmenter = BatchSegmenter(denoiser, config.diffusion, SamplingConfig(members=members, steps=2))
         names = [str(index) for index in range(images)]
         for _ in segmenter.segment(names, lambda index: generator("warming", index).random(shape, np.float32)):
             pass

@@ -12,7 +12,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import Truth, read_classes
-from medsegdiff.io.ensembles import IMAGES, Ensemble
+from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.predictions import read_mask_png, read_probability
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.metrics import Overlap, overlap
@@ -49,7 +49,7 @@ class _Target(NamedTuple):
 
 
 def measure(
-    id: str, prediction: Prediction, truth: Truth, protocol: Protocol, ensemble: Optional[Ensemble] = None
+    id: str, prediction: Prediction, truth: Truth, protocol: Protocol, ensemble: Optional[ImageRow] = None
 ) -> Score:
     """Compare all files of an image's prediction with its truth, one member after another.
 
@@ -130,7 +130,7 @@ def _members(
     truth: Truth,
     targets: dict[int, _Target],
     protocol: Protocol,
-    ensemble: Optional[Ensemble],
+    ensemble: Optional[ImageRow],
 ) -> dict[str, float]:
     files = prediction.members
     if not files:

@@ -6,34 +6,60 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medsegdiff.base.errors import InputError
-from medsegdiff.diffusion import samplers
+from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.diffusion.process import Output
 from medsegdiff.kernels import precision
 from medsegdiff.nn.network import Condition, MedSegDiff
+from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime.backend import jt
 
 
-def network_denoise(
-    network: MedSegDiff, condition: Condition, inside: str = "fp32", names: Sequence[str] = ()
-) -> samplers.Denoise:
-    """The denoise function, of NumPy arrays, that samplers see; the network computes in precision `inside`.
+class JittorDenoiser:
+    """A `Denoiser`: the network in evaluation mode, computing in the precision `inside` ("fp32", "bf16" or "fp16")."""
 
-    It raises `InputError` where a prediction is not finite, with the name of the row's image if `names` are given.
-    """
+    def __init__(self, network: MedSegDiff, inside: str = "fp32") -> None:
+        network.eval()
+        self.network, self.inside = network, inside
 
-    def denoise(mask_t: np.ndarray, t: float) -> Output:
+    @property
+    def mask_shape(self) -> tuple[int, int, int]:
+        """(M, S, S), see `Denoiser`."""
+        config = self.network.config
+        return config.mask_channels, config.image_size, config.image_size
+
+    def encode(self, images: np.ndarray) -> Condition:
+        """What depends on the images (N, C, S, S) alone."""
+        with jt.no_grad(), precision.using(self.inside):
+            condition = self.network.encode(jt.array(images))
+            jt.sync([value for value in vars(condition).values() if value is not None])
+        return condition
+
+    def gather(self, parts: Sequence[Condition], rows: Sequence[int]) -> Condition:
+        """The rows `rows` of all the parts' rows."""
+        with jt.no_grad():
+            return Condition.join(parts).take(rows)
+
+    def denoise(self, mask_t: np.ndarray, t: float, condition: Condition) -> Output:
+        """What the network says of masks (N, M, S, S)."""
         times = jt.array(np.full(len(mask_t), t, np.float32))
-        with jt.no_grad(), precision.using(inside):
-            prediction = network.denoise(jt.array(mask_t), times, condition)
-            jt.sync([value for value in prediction if value is not None])
-        output = Output(*(None if value is None else value.numpy() for value in prediction))
-        broken = [~np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in output if value is not None]
-        rows = np.flatnonzero(np.any(broken, axis=0))
-        if len(rows):
-            image = f"{names[rows[0]]}: " if names else ""
-            remedy = "use another checkpoint" + ("" if inside == "fp32" else ", or --precision fp32")
-            raise InputError(f"{image}what the network predicts is not finite, which makes no mask; {remedy}")
-        return output
+        with jt.no_grad(), precision.using(self.inside):
+            output = self.network.denoise(jt.array(mask_t), times, condition)
+            jt.sync([value for value in output if value is not None])
+        return Output(*(None if value is None else value.numpy() for value in output))
 
-    return denoise
+
+def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
+    """A network with trained weights, for segmenting only.
+
+    Raises:
+        InputError: the weights do not fit their own configuration, or this machine lacks the precision.
+    """
+    precision.check(inside)
+    network = MedSegDiff(weights.config.network)
+    if any(name not in weights.arrays for name in state(network)):
+        network.initialise()  # published checkpoints lack a layer
+    for note in load(network, weights.arrays, weights.source):
+        print(f"note: {note}")
+    if inside == "bf16":
+        network.narrow()
+    return JittorDenoiser(network, inside)

@@ -8,72 +8,35 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 
 from medsegdiff import __version__
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.checkpoints.folder import Weights
-from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference import results
-from medsegdiff.inference.progress import Progress
-from medsegdiff.inference.segmenter import Segmentation, Segmenter
-from medsegdiff.io.ensembles import IMAGES, Ensemble, write_ensembles
-from medsegdiff.io.pictures import read_image, read_labels, read_mask
-from medsegdiff.io.predictions import WRITER, Maps, write_prediction
-from medsegdiff.masks.decision import decide
-from medsegdiff.masks.regions import one_region_each
-from medsegdiff.nn.network import MedSegDiff
-from medsegdiff.nn.weights import load, state
-from medsegdiff.plots.overlay import overlay
+from medsegdiff.inference.files import Extras, write_image
+from medsegdiff.inference.progress import ProgressBar
+from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.io.ensembles import IMAGES, ImageRow, write_ensembles
+from medsegdiff.io.pictures import read_image
+from medsegdiff.io.predictions import WRITER
 from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.toolchain import announce_kernels
 
 
-@dataclass(frozen=True)
-class Extras:
-    """What is written besides the masks, their probabilities and their uncertainty.
-
-    Args:
-        members: every member, and the conditioning network's own mask
-        overlays: each mask drawn over its image
-        traces: ids of images whose first member's way from noise to mask is drawn
-    """
-
-    members: bool = False
-    overlays: bool = False
-    traces: Sequence[str] = ()
-
-
-def build_segmenter(weights: Weights, sampling: SamplingConfig) -> Segmenter:
-    """A segmenter with trained weights.
-
-    Raises:
-        InputError: the weights do not fit their own configuration.
-    """
-    network = MedSegDiff(weights.config.network)
-    if any(name not in weights.arrays for name in state(network)):
-        network.initialise()  # published checkpoints lack a layer
-    for note in load(network, weights.arrays, weights.source):
-        print(f"note: {note}")
-    if sampling.precision == "bf16":
-        network.narrow()
-    return Segmenter(network, weights.config.diffusion, sampling)
-
-
 def predict(
-    segmenter: Segmenter,
+    segmenter: BatchSegmenter,
     cases: Sequence[Case],
     dataset: Prepared,
     out: Path,
@@ -84,7 +47,7 @@ def predict(
 ) -> None:
     """Segment `cases`, whose resized images are `dataset`, into the files of `io.predictions` in `out`.
 
-    Beside them `images.csv` (of each image's ensemble what `io.ensembles.Ensemble` lists) and `run.json`.
+    Beside them `images.csv` (of each image's ensemble what `io.ensembles.ImageRow` lists) and `run.json`.
     Several processes take the images in turn; each writes its own, and the first one the files about all.
     Images that are done already, with the same weights and options, stay as they are.
 
@@ -110,7 +73,6 @@ def predict(
     wanted = results.settings(segmenter.sampling, weights)
     make_folder(out)
     begun = time.time()
-    by_id = {case.id: case for case in cases}
     with ExitStack() as stack:
         if ranks.rank() == 0:
             stack.enter_context(exclusive(out))
@@ -138,7 +100,7 @@ def predict(
         chosen = left[ranks.rank() :: ranks.count()]
         if chosen:
             announce_kernels()
-        with Progress([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
+        with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
                 progress.step(ids)
@@ -147,14 +109,16 @@ def predict(
             ensembles = {}
             for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
                 progress.settled(result.id)
-                ensembles[result.id] = Ensemble(result.count, result.empty, result.agreement)
+                case, size = cases[result.index], dataset.original_sizes[result.index]
+                picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
+                ensembles[result.id] = ImageRow(result.count, result.empty, result.agreement)
                 about = {**abouts[result.id], "ensemble": ensembles[result.id]}
-                case = by_id[result.id]
-                _write(result, case, dataset, ledger, extras, tracer, segmenter.sampling.postprocess, about)
+                drawn = partial(tracer.draw, result.id, dataset.image(result.index))
+                write_image(ledger, result, size, picture, extras, postprocess, case.mask, drawn, about)
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             found = results.known(ledger, wanted)
-            found.update({name: Ensemble(*values) for part in parts for name, values in part.items()})
+            found.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
             with ledger.together(results.RUN, [IMAGES]) as stage:
                 write_ensembles(stage, {name: found[name] for name in [*dataset.ids, *sorted(found)]})
                 _write_run(stage, segmenter, source, dataset, len(done), time.time() - begun)
@@ -171,45 +135,13 @@ class _Tracer:
             if name in self.frames and member == 0:
                 self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
 
-
-def _write(
-    result: Segmentation,
-    case: Case,
-    dataset: Prepared,
-    ledger: Ledger,
-    extras: Extras,
-    tracer: _Tracer,
-    postprocess: bool,
-    about: dict[str, Any],
-) -> None:
-    index = dataset.ids.index(result.id)
-    maps = Maps(result.probability, result.std, result.cal if extras.members else None, result.members)
-    maps = maps.resized(dataset.original_sizes[index])
-    mask = one_region_each(decide(maps.probability)) if postprocess else None
-
-    def draw(folder: Path) -> None:
-        if extras.overlays:
-            picture = overlay(read_image(case.image), *_foreground(maps, mask, case), maps.std.max(axis=0))
-            Image.fromarray(picture).save(folder / f"{result.id}_overlay.png")
-        if result.id in tracer.frames:
-            write_trace(folder, result.id, dataset.image(index), tracer.frames[result.id])
-
-    write_prediction(ledger, result.id, maps, mask, draw, about)
+    def draw(self, name: str, image: np.ndarray, folder: Path) -> None:
+        """Write the way of the image `name`, if it was seen, into `folder`."""
+        if name in self.frames:
+            write_trace(folder, name, image, self.frames[name])
 
 
-def _foreground(maps: Maps, mask: Optional[np.ndarray], case: Case) -> tuple[np.ndarray, Optional[np.ndarray]]:
-    """What is outlined: the mask (H, W), as a probability, and the ground truth; of several classes all together."""
-    single = len(maps.probability) == 1
-    if single and mask is None:
-        outlined = maps.probability[0]
-    else:
-        outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
-    if case.mask is None:
-        return outlined, None
-    return outlined, read_mask(case.mask) > 127 if single else read_labels(case.mask) > 0
-
-
-def _write_run(out: Path, segmenter: Segmenter, source: str, dataset: Prepared, done: int, seconds: float) -> None:
+def _write_run(out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, done: int, seconds: float) -> None:
     run: dict[str, Any] = {
         "weights": source,
         "sampling": dataclasses.asdict(segmenter.sampling),

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from medsegdiff.config.sampling import SamplingConfig
 
 
-class Progress:
+class ProgressBar:
     """A bar over network evaluations, a context manager.
 
     Where ensembles adapt nobody knows how many there will be: images are expected to take what those that are done took
@@ -33,7 +33,7 @@ class Progress:
             dynamic_ncols=True,
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -14,7 +14,7 @@ from medsegdiff.base.ownership import Group, Ledger
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
-from medsegdiff.io.ensembles import IMAGES, Ensemble
+from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.predictions import files_of
 
 RUN = "run.json"
@@ -68,10 +68,10 @@ def clear(ledger: Ledger, wanted: dict[str, Any]) -> None:
         ledger.remove([RUN, IMAGES, *files_of(ledger.folder, others)])
 
 
-def known(ledger: Ledger, wanted: dict[str, Any]) -> dict[str, Ensemble]:
+def known(ledger: Ledger, wanted: dict[str, Any]) -> dict[str, ImageRow]:
     """The ensembles of all images that the folder has masks of, with these settings."""
     latest = _latest(ledger).items()
-    return {id: Ensemble(*group.about["ensemble"]) for id, group in latest if group.about["settings"] == wanted}
+    return {id: ImageRow(*group.about["ensemble"]) for id, group in latest if group.about["settings"] == wanted}
 
 
 def finished(ledger: Ledger, abouts: Mapping[str, dict[str, Any]]) -> set[str]:

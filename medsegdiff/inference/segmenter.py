@@ -1,4 +1,7 @@
-"""Segmenting: ensembles of sampled masks, batched over images and members."""
+"""Segmenting: ensembles of sampled masks, batched over images and members.
+
+Of the network it knows the `Denoiser` alone, and so nothing of Jittor.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,19 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import FLIPS, SamplingConfig
 from medsegdiff.diffusion import samplers
-from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
-from medsegdiff.inference.jittor_denoiser import network_denoise
-from medsegdiff.kernels import precision
+from medsegdiff.diffusion.process import Diffusion, DiffusionConfig, Output
+from medsegdiff.inference.denoiser import Condition, Denoiser
 from medsegdiff.masks.fusion import Ensemble, published_blend
-from medsegdiff.nn.network import Condition, MedSegDiff
-from medsegdiff.runtime.backend import jt
 
 OnStep = Callable[[Sequence[str], Sequence[int], samplers.State], None]
 """Called after each network evaluation with the image's id and the member's number of every row, and the state."""
 
 
-class Segmentation(NamedTuple):
+class ImageResult(NamedTuple):
     """What is known of one image, at network resolution."""
 
+    index: int
+    """The image's place among those given."""
     id: str
     probability: np.ndarray
     """(M, S, S) float32 in [0, 1]: the fused members."""
@@ -47,8 +49,11 @@ class Segmentation(NamedTuple):
 class _Image:
     """An image on its way: its members are handed out, sampled in any batch, and taken in in order."""
 
-    def __init__(self, id: str, condition: Condition, sampling: SamplingConfig, keep: bool) -> None:
-        self.id, self.condition, self.sampling = id, condition, sampling
+    def __init__(
+        self, index: int, id: str, conditions: Sequence[Condition], sampling: SamplingConfig, keep: bool
+    ) -> None:
+        self.index, self.id, self.sampling = index, id, sampling
+        self.conditions = conditions  # of one row each: one for every flip
         self.ensemble = Ensemble()
         self.cal: Union[np.ndarray, float] = 0.0  # the sum
         self.kept: Optional[list[np.ndarray]] = [] if keep else None
@@ -79,10 +84,11 @@ class _Image:
         count = self.ensemble.count
         self.done = count == most or (count >= least and self.ensemble.unsettled <= self.sampling.until)
 
-    def result(self) -> Segmentation:
+    def result(self) -> ImageResult:
         """What the members say together."""
         ensemble = self.ensemble
-        return Segmentation(
+        return ImageResult(
+            self.index,
             self.id,
             ensemble.fuse(self.sampling.fusion),
             ensemble.std,
@@ -94,30 +100,22 @@ class _Image:
         )
 
 
-class Segmenter:
-    """A network in evaluation mode with a sampler."""
+class BatchSegmenter:
+    """A network with a sampler."""
 
-    def __init__(self, network: MedSegDiff, diffusion: DiffusionConfig, sampling: SamplingConfig) -> None:
-        network.eval()
-        self.network = network
+    def __init__(self, denoiser: Denoiser, diffusion: DiffusionConfig, sampling: SamplingConfig) -> None:
+        self.denoiser = denoiser
         self.sampling = sampling = sampling.resolved(diffusion)
         self.diffusion = Diffusion(diffusion, sampling.spacing(diffusion))
         self.evaluations: int = sampling.steps
         """Of the network, for each mask."""
         self.flips = FLIPS if sampling.tta else FLIPS[:1]
 
-    def encode(self, images: np.ndarray) -> Condition:
-        """What depends on the images (N, C, S, S) alone."""
-        with jt.no_grad(), precision.using(self.sampling.precision):
-            condition = self.network.encode(jt.array(images))
-            jt.sync([value for value in vars(condition).values() if value is not None])
-        return condition
-
-    def _encode_flips(self, image: np.ndarray) -> Condition:
-        """A row for each flip of `image` (C, S, S)."""
+    def _encode_flips(self, image: np.ndarray) -> list[Condition]:
+        """One for each flip of `image` (C, S, S)."""
         # One at a time: the features are then the same whatever they are batched with later.
         flipped = [np.ascontiguousarray(np.flip(image, axes)) for axes in self.flips]
-        return Condition.join([self.encode(one[None]) for one in flipped])
+        return [self.denoiser.encode(one[None]) for one in flipped]
 
     def states(
         self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int], names: Sequence[str] = ()
@@ -129,8 +127,7 @@ class Segmenter:
         Raises:
             InputError: the network predicts what is not finite.
         """
-        config, sampling = self.network.config, self.sampling
-        shape = (config.mask_channels, config.image_size, config.image_size)
+        sampling, shape = self.sampling, self.denoiser.mask_shape
 
         def noise(draw: int) -> np.ndarray:
             if sampling.control == "no-noise":
@@ -138,7 +135,11 @@ class Segmenter:
             streams = (generator(sampling.seed, "mask", i, m, draw) for i, m in zip(noise_ids, members))
             return np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
 
-        denoise = network_denoise(self.network, condition, sampling.precision, names or noise_ids)
+        def denoise(mask_t: np.ndarray, t: float) -> Output:
+            output = self.denoiser.denoise(mask_t, t, condition)
+            self._check_finite(output, names or noise_ids)
+            return output
+
         if sampling.sampler == "ddpm":
             return samplers.ddpm(denoise, self.diffusion, noise)
         if sampling.sampler == "ddim":
@@ -152,6 +153,15 @@ class Segmenter:
             stochastic=sampling.sampler == "sde-dpm++",
         )
 
+    def _check_finite(self, output: Output, names: Sequence[str]) -> None:
+        """Refuse what makes no mask; `names` are those of the rows' images."""
+        broken = [~np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in output if value is not None]
+        rows = np.flatnonzero(np.any(broken, axis=0))
+        if len(rows):
+            remedy = "use another checkpoint" + ("" if self.sampling.precision == "fp32" else ", or --precision fp32")
+            image = f"{names[rows[0]]}: " if names[rows[0]] else ""
+            raise InputError(f"{image}what the network predicts is not finite, which makes no mask; {remedy}")
+
     def segment(
         self,
         ids: Sequence[str],
@@ -159,14 +169,14 @@ class Segmenter:
         keep_members: bool = False,
         on_step: Optional[OnStep] = None,
         chosen: Optional[Sequence[int]] = None,
-    ) -> Iterator[Segmentation]:
+    ) -> Iterator[ImageResult]:
         """Segment images in batches of masks; each image is encoded once, or with `tta` once for each of its flips.
 
         A batch takes the members that the images at hand want, then opens the next image. An image's result
         depends on its own members alone; an image that has settled early comes early.
 
         Args:
-            ids: the images' names
+            ids: the images' names, from which the noise of each is drawn; those of one name have the same
             image: gives image i as float32 (C, S, S) in [0, 1]
             keep_members: keep every member's mask
             on_step: is told of every network evaluation
@@ -215,16 +225,17 @@ class Segmenter:
             index, name = next(waiting, (-1, ""))
             if index < 0:
                 break
-            images.append(_Image(name, self._encode_flips(image(index)), self.sampling, keep_members))
+            images.append(_Image(index, name, self._encode_flips(image(index)), self.sampling, keep_members))
             hand_out(images[-1])
         return rows
 
     def _sample(self, rows: list[tuple[_Image, int]], noise_of: dict[str, str], on_step: Optional[OnStep]) -> None:
         chosen, flips = list({id(one): one for one, _ in rows}.values()), len(self.flips)
         first = {id(one): position * flips for position, one in enumerate(chosen)}
-        with jt.no_grad():
-            conditions = Condition.join([one.condition for one in chosen])
-            condition = conditions.take([first[id(one)] + member % flips for one, member in rows])
+        condition = self.denoiser.gather(
+            [part for one in chosen for part in one.conditions],
+            [first[id(one)] + member % flips for one, member in rows],
+        )
         names, members = [one.id for one, _ in rows], [member for _, member in rows]
         states = self.states(condition, [noise_of[name] for name in names], members, names)
         last = samplers.final(states, on_step and (lambda state: on_step(names, members, state)))

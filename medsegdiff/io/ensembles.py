@@ -12,7 +12,7 @@ from medsegdiff.base.errors import InputError
 IMAGES = "images.csv"
 
 
-class Ensemble(NamedTuple):
+class ImageRow(NamedTuple):
     """What `images.csv` says of one image."""
 
     members: int
@@ -22,10 +22,10 @@ class Ensemble(NamedTuple):
     """Expected Dice of two members, in [0, 1], two empty ones being alike; none for a single one."""
 
 
-_COLUMNS = ["id", *Ensemble._fields]
+_COLUMNS = ["id", *ImageRow._fields]
 
 
-def write_ensembles(folder: Path, ensembles: Mapping[str, Ensemble]) -> None:
+def write_ensembles(folder: Path, ensembles: Mapping[str, ImageRow]) -> None:
     """Write the table `images.csv`, by id, into a folder that has none."""
     with (Path(folder) / IMAGES).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -34,7 +34,7 @@ def write_ensembles(folder: Path, ensembles: Mapping[str, Ensemble]) -> None:
             table.writerow((id, members, empty, "" if agreement is None else f"{agreement:.6f}"))
 
 
-def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
+def read_ensembles(pred_dir: Path) -> dict[str, ImageRow]:
     """Read that table, by id; empty where there is none.
 
     Raises:
@@ -55,8 +55,8 @@ def read_ensembles(pred_dir: Path) -> dict[str, Ensemble]:
         ) from error
 
 
-def _ensemble(row: dict[str, str]) -> Ensemble:
-    ensemble = Ensemble(int(row["members"]), int(row["empty"]), float(row["agreement"]) if row["agreement"] else None)
+def _ensemble(row: dict[str, str]) -> ImageRow:
+    ensemble = ImageRow(int(row["members"]), int(row["empty"]), float(row["agreement"]) if row["agreement"] else None)
     if not 0 <= ensemble.empty <= ensemble.members or not 0 <= (ensemble.agreement or 0) <= 1:
         raise ValueError(f"{row}")
     return ensemble

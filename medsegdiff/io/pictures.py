@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.io.arrays import to_rgb
 
 _SIXTEEN_BIT = 65535
 _HIGHEST_LABEL = 255
@@ -34,8 +35,7 @@ def read_image(path: Path) -> np.ndarray:
         if _is_deep(image):
             grey = np.rint(_deep_values(image, path) / 257).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
-        # A palette may carry alpha that only the way through RGBA resolves quietly.
-        return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+        return to_rgb(image)
 
 
 def read_mask(path: Path) -> np.ndarray:

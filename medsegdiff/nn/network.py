@@ -19,7 +19,7 @@ from medsegdiff.runtime.backend import jt, nn
 Var = Any  # jt.Var
 
 
-class Prediction(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the network says of a noisy mask."""
 
     target: Var
@@ -152,7 +152,7 @@ class MedSegDiff(nn.Module):
         stem = first.part(image, channels, biased=True, residual=seen.anchor)
         return Condition(stem, cal=seen.cal, label=embedded)
 
-    def denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
+    def denoise(self, mask_t: Var, t: Var, condition: Condition) -> NetworkOutput:
         """Predict the noise in a mask.
 
         Args:
@@ -168,9 +168,9 @@ class MedSegDiff(nn.Module):
             part = self._denoise(mask_t[row : row + 1], t[row : row + 1], condition.take([row]))
             jt.sync([value for value in part if value is not None])
             parts.append(part)
-        return Prediction(*(None if values[0] is None else jt.concat(values, dim=0) for values in zip(*parts)))
+        return NetworkOutput(*(None if values[0] is None else jt.concat(values, dim=0) for values in zip(*parts)))
 
-    def _denoise(self, mask_t: Var, t: Var, condition: Condition) -> Prediction:
+    def _denoise(self, mask_t: Var, t: Var, condition: Condition) -> NetworkOutput:
         embedding = self._embed(t, condition.label)
         first = self.input_blocks[0][0]
         h = first.part(mask_t, slice(self.config.image_channels, None), biased=False, residual=condition.stem)
@@ -189,9 +189,9 @@ class MedSegDiff(nn.Module):
         norm, _, conv = self.out
         out = conv(norm(h, silu=True))
         if not self.config.learn_sigma:
-            return Prediction(out, None, cal)
+            return NetworkOutput(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
-        return Prediction(target, variance, cal)
+        return NetworkOutput(target, variance, cal)
 
     def _embed(self, t: Var, label: Optional[Var]) -> Var:
         """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
@@ -208,6 +208,6 @@ class MedSegDiff(nn.Module):
             x = F.average_pool(x)
         return x if x.shape[2] == size else F.upsample_bilinear(x, size // x.shape[2])
 
-    def execute(self, image: Var, mask_t: Var, t: Var, label: Optional[Var] = None) -> Prediction:
+    def execute(self, image: Var, mask_t: Var, t: Var, label: Optional[Var] = None) -> NetworkOutput:
         """`encode` and `denoise` in one."""
         return self.denoise(mask_t, t, self.encode(image, label))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from medsegdiff.diffusion import samplers
 from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.diffusion.schedule import make_schedule, respace
-from medsegdiff.inference.jittor_denoiser import network_denoise
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.masks import fusion
 from medsegdiff.masks.metrics import published_iou_dice
 from medsegdiff.nn import weights
@@ -75,11 +76,9 @@ def sample(case: Case) -> list[Row]:
     sampler = case.meta["sampler"]
     if sampler not in kinds:
         return [Row(case.name, f"sampler {sampler}", note="not supported")]
-    network = build(case)
-    network.eval()
-    with jt.no_grad():
-        condition = network.encode(jt.array(case.image()))
-    return kinds[sampler](case, network_denoise(network, condition))
+    denoiser = JittorDenoiser(build(case))
+    condition = denoiser.encode(case.image())
+    return kinds[sampler](case, partial(denoiser.denoise, condition=condition))
 
 
 def _compare(case: Case, quantity: str, ours: np.ndarray, stored: str) -> list[Row]:

@@ -16,7 +16,8 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.loader import Dataset
 from medsegdiff.diffusion.samplers import State
-from medsegdiff.inference.segmenter import Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.nn import weights
@@ -93,7 +94,8 @@ class Validator:
         network = MedSegDiff(self.config.network)
         for name, value in weights.state(network).items():
             value.assign(state[name].detach())  # the same memory, which the next step overwrites
-        segmenter = Segmenter(network, self.config.diffusion, self.sampling)
+        denoiser = JittorDenoiser(network, self.sampling.precision)
+        segmenter = BatchSegmenter(denoiser, self.config.diffusion, self.sampling)
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             if abandon():
@@ -113,7 +115,7 @@ class Validator:
 
 
 def dice(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of the decided mask, the mean over classes; both (M, S, S), the truth of 0 and 1."""
+    """Dice of the decided mask, the mean over classes; both (M, S, S), the ground truth of 0 and 1."""
     decided = decide(probability)
     return float(np.mean([overlap(decided == k + 1, channel > 0.5).dice for k, channel in enumerate(truth)]))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.inference.segmenter import Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.training.dry_run import noise_batch
 from medsegdiff.training.trainer import Trainer
@@ -28,8 +29,8 @@ for warm in WARMINGS.values():
 warmed = kernels()
 assert len(warmed - before) > 50, warmed
 
-network = MedSegDiff(larger.network).initialise()
-segmenter = Segmenter(network, larger.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
+denoiser = JittorDenoiser(MedSegDiff(larger.network).initialise())
+segmenter = BatchSegmenter(denoiser, larger.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
 list(segmenter.segment("abc", lambda i: np.zeros((3, 64, 64), np.float32)))
 trainer = Trainer(larger)
 for step in range(2):

@@ -5,7 +5,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.measure import COMPARED, measure
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import read_truth
-from medsegdiff.io.ensembles import Ensemble
+from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap, published_iou_dice
 from medsegdiff.masks.protocols import make_protocol
@@ -48,7 +48,7 @@ def score(folders, truth, path, num_classes=2, ensemble=None):
 def test_one_class_with_all_files(folders, mask, shifted):
     fused, cal, *members = shifted
     truth = folders.save_truth("x", mask)
-    found = score(folders, truth, folders.save("x", fused, cal, members), ensemble=Ensemble(2, 1, 0.75))
+    found = score(folders, truth, folders.save("x", fused, cal, members), ensemble=ImageRow(2, 1, 0.75))
 
     expected = {
         **overlap(fused > 0.5, mask)._asdict(),
@@ -73,7 +73,7 @@ def test_the_mask_alone_gives_no_number_that_needs_more(folders, mask):
     truth = folders.save_truth("x", mask)
     path = folders.save("x", mask)
     path.with_name("x_prob.png").unlink()
-    found = score(folders, truth, path, ensemble=Ensemble(1, 0, None))
+    found = score(folders, truth, path, ensemble=ImageRow(1, 0, None))
     assert set(found.metrics) == {"published_iou", "published_dice", "dice", "iou", "precision", "recall"}
     assert set(found.metrics.values()) == {1}
     assert found.calibration is None
@@ -144,6 +144,6 @@ def test_another_size_is_refused_naming_both(folders, mask, shifted, name):
 def test_members_must_be_as_many_as_the_table_says(folders, mask, shifted):
     truth = folders.save_truth("x", mask)
     path = folders.save("x", shifted[0], members=shifted)
-    assert "ged" in score(folders, truth, path, ensemble=Ensemble(4, 0, 0.5)).metrics
+    assert "ged" in score(folders, truth, path, ensemble=ImageRow(4, 0, 0.5)).metrics
     with pytest.raises(InputError, match=r"x\.png: has 4 member files, but images\.csv says 3"):
-        score(folders, truth, path, ensemble=Ensemble(3, 0, 0.5))
+        score(folders, truth, path, ensemble=ImageRow(3, 0, 0.5))

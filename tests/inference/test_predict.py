@@ -13,8 +13,10 @@ from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.inference.predict import Extras, predict
-from medsegdiff.inference.segmenter import Segmentation, Segmenter
+from medsegdiff.inference.files import Extras
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.predict import predict
+from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.predictions import read_mask_png, read_probability
 from medsegdiff.masks.regions import one_region_each
@@ -49,7 +51,8 @@ def write(network, cases, config, tmp_path):
     def write(name, order=None, extras=None, **options):
         chosen = [cases[index] for index in order or range(len(cases))]
         dataset = prepare(chosen, 32, tmp_path / "cache", progress=False)
-        segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, **options))
+        sampling = dataclasses.replace(SAMPLING, **options)
+        segmenter = BatchSegmenter(JittorDenoiser(network), config.diffusion, sampling)
         predict(segmenter, chosen, dataset, tmp_path / name, "weights", extras)
         return tmp_path / name
 
@@ -164,7 +167,7 @@ class Fake:
             on_step([ids[index]], [0], None)
             self.segmented.append(ids[index])
             mask = np.full((1, 32, 32), 0.75, np.float32)
-            yield Segmentation(ids[index], mask, mask / 8, mask, 1, 0, None, np.empty((0, 1, 32, 32), np.float32))
+            yield ImageResult(index, ids[index], mask, mask / 8, mask, 1, 0, None, np.empty((0, 1, 32, 32), np.float32))
 
 
 @pytest.fixture

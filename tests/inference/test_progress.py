@@ -1,5 +1,5 @@
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.inference.progress import Progress
+from medsegdiff.inference.progress import ProgressBar
 
 
 def sampled(progress, id, members, steps):
@@ -8,7 +8,7 @@ def sampled(progress, id, members, steps):
 
 
 def test_ensembles_of_one_size_are_counted_to_the_end():
-    with Progress(["a", "b"], SamplingConfig(members=3, steps=2)) as progress:
+    with ProgressBar(["a", "b"], SamplingConfig(members=3, steps=2)) as progress:
         assert progress.bar.total == 12
         for count, id in enumerate("ab", start=1):
             sampled(progress, id, 3, 2)
@@ -17,7 +17,7 @@ def test_ensembles_of_one_size_are_counted_to_the_end():
 
 
 def test_of_adaptive_ensembles_the_total_follows_those_that_have_settled():
-    with Progress(list("abcd"), SamplingConfig(members="2..10", steps=2)) as progress:
+    with ProgressBar(list("abcd"), SamplingConfig(members="2..10", steps=2)) as progress:
         assert progress.bar.total == 80  # nothing is known yet
         sampled(progress, "a", 3, 2)
         sampled(progress, "b", 4, 2)

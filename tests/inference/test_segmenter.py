@@ -7,7 +7,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.inference.segmenter import Segmenter
+from medsegdiff.inference.jittor_denoiser import JittorDenoiser
+from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.kernels.precision import unavailable
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
@@ -27,8 +28,13 @@ def network():
     return active(NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1))
 
 
+def build(network, config, sampling=SAMPLING, **options):
+    sampling = dataclasses.replace(sampling, **options)
+    return BatchSegmenter(JittorDenoiser(network, sampling.precision), config.diffusion, sampling)
+
+
 def run(network, discs, config, ids=None, **options):
-    segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, **options))
+    segmenter = build(network, config, **options)
     ids = discs.ids[:4] if ids is None else ids
     results = segmenter.segment(ids, lambda i: discs.image(discs.ids.index(ids[i])), keep_members=True)
     return {result.id: result for result in results}
@@ -85,7 +91,7 @@ def test_the_seed_changes_the_masks(network, discs, config):
 )
 def test_each_sampler_takes_the_evaluations_it_says(network, discs, config, sampler, steps, evaluations):
     sampling = SamplingConfig(sampler=sampler, steps=steps, members=2)
-    segmenter = Segmenter(network, config.diffusion, sampling)
+    segmenter = build(network, config, sampling)
     counted = []
     list(segmenter.segment(discs.ids[:1], discs.image, on_step=lambda ids, members, _: counted.append((ids, members))))
     assert counted == [(["disc-0", "disc-0"], [0, 1])] * evaluations
@@ -143,8 +149,8 @@ def test_noise_can_be_shuffled_among_the_images_or_left_out(network, discs, conf
         assert np.abs(shuffled[name].members - usual[name].members).max() > 0.01
         assert silent[name].std.max() == 0
     # Image 0 with the name of image 1 has the noise that shuffling gives it.
-    swapped = Segmenter(network, config.diffusion, SAMPLING)
-    condition = swapped.encode(discs.image(0)[None])
+    swapped = build(network, config)
+    condition = swapped.denoiser.encode(discs.image(0)[None])
     state = list(swapped.states(condition, [discs.ids[1]], [0]))[-1]
     np.testing.assert_array_equal(np.clip(state.x[0], 0, 1), shuffled[discs.ids[0]].members[0])
     with pytest.raises(InputError, match=r"shuffle-noise.*at least two"):
@@ -160,17 +166,17 @@ def test_several_classes_are_sampled_together(discs, config):
 
 
 def test_each_image_is_encoded_once(network, discs, config, monkeypatch):
-    segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, batch_size=2, members=5))
+    segmenter = build(network, config, batch_size=2, members=5)
     encoded = []
-    encode = segmenter.encode
-    monkeypatch.setattr(segmenter, "encode", lambda images: encoded.append(len(images)) or encode(images))
+    encode = segmenter.denoiser.encode
+    monkeypatch.setattr(segmenter.denoiser, "encode", lambda images: encoded.append(len(images)) or encode(images))
     list(segmenter.segment(discs.ids[:3], discs.image))
     assert encoded == [1, 1, 1]
 
 
 def test_the_noise_of_a_member_is_named_by_seed_id_member_and_draw(network, config):
-    segmenter = Segmenter(network, config.diffusion, SAMPLING)
-    condition = segmenter.encode(np.zeros((1, 3, 32, 32), np.float32))
+    segmenter = build(network, config)
+    condition = segmenter.denoiser.encode(np.zeros((1, 3, 32, 32), np.float32))
     seen = []
     import medsegdiff.diffusion.samplers as samplers
 
@@ -196,7 +202,7 @@ def test_image_and_masks_are_computed_in_the_precision_that_is_asked_for(network
 
 def test_chosen_images_are_segmented_as_among_all(network, discs, config):
     for control in ("", "shuffle-noise"):
-        segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, control=control))
+        segmenter = build(network, config, control=control)
         whole = {result.id: result for result in segmenter.segment(discs.ids[:4], discs.image, True)}
         part = list(segmenter.segment(discs.ids[:4], discs.image, True, chosen=range(1, 4, 2)))
         assert [result.id for result in part] == [discs.ids[1], discs.ids[3]]
@@ -221,7 +227,7 @@ def test_one_image_among_several_is_the_one_that_is_named(network, discs, config
     def image(index):
         return discs.image(index) * np.float32(np.nan if index == 2 else 1)
 
-    segmenter = Segmenter(network, config.diffusion, dataclasses.replace(SAMPLING, members=1, batch_size=4))
+    segmenter = build(network, config, members=1, batch_size=4)
     with pytest.raises(InputError, match=r"^disc-2: "):
         list(segmenter.segment(discs.ids[:4], image))
 
@@ -234,7 +240,7 @@ def test_members_of_flipped_images_are_flipped_back(network, discs, config, blen
     cals = []
     for member in range(6):
         axes = ((), (2,), (1,), (1, 2))[member % 4]
-        segmenter = Segmenter(network, config.diffusion, sampling)
+        segmenter = build(network, config, sampling)
         (one,) = segmenter.segment([name], [np.flip(pixels, axes).copy()].__getitem__, keep_members=True)
         np.testing.assert_array_equal(turned.members[member], np.flip(one.members[member], axes))
         cals.append(np.flip(one.cal, axes))

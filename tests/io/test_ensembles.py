@@ -1,12 +1,12 @@
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.ensembles import Ensemble, read_ensembles, write_ensembles
+from medsegdiff.io.ensembles import ImageRow, read_ensembles, write_ensembles
 
 
 def test_the_table_of_ensembles_is_read_as_it_was_written(tmp_path):
     assert read_ensembles(tmp_path) == {}
-    ensembles = {"a": Ensemble(5, 2, 0.25), "b": Ensemble(1, 0, None), "c,d": Ensemble(3, 3, 1.0)}
+    ensembles = {"a": ImageRow(5, 2, 0.25), "b": ImageRow(1, 0, None), "c,d": ImageRow(3, 3, 1.0)}
     write_ensembles(tmp_path, ensembles)
     assert read_ensembles(tmp_path) == ensembles
 

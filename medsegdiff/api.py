@@ -1,0 +1,216 @@
+"""The package from Python: load a trained network and segment, train one, score predictions.
+
+Importing this starts no Jittor; `load` and `train` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
+
+import numpy as np
+from PIL import Image
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import Precision
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.data.square import square, to_input
+from medsegdiff.inference.denoiser import Denoiser
+from medsegdiff.inference.segmentation import Segmentation
+from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.io.arrays import from_array, from_pillow
+from medsegdiff.io.pictures import read_image
+
+if TYPE_CHECKING:
+    from medsegdiff.evaluation.report import Report
+
+PathLike = Union[str, Path]
+Picture = Union[str, Path, Image.Image, np.ndarray]
+P = TypeVar("P", bound=Picture)
+
+
+def load(path: PathLike, *, weights: str = "ema", precision: Precision = "fp32") -> Segmenter:
+    """Load a trained network.
+
+    Args:
+        path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, or a `.safetensors` file
+        weights: "ema", the averaged weights, or "model", the raw ones
+        precision: what the network computes in: "fp32", "bf16" or "fp16"
+
+    Raises:
+        InputError: nothing is there, it is damaged, or this machine lacks the precision.
+    """
+    from medsegdiff.checkpoints.folder import load_weights
+
+    if weights not in ("ema", "model"):
+        raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
+    loaded = load_weights(Path(path), weights)
+
+    from medsegdiff.inference.jittor_denoiser import load_denoiser
+
+    return Segmenter(load_denoiser(loaded, precision), loaded.config, precision)
+
+
+class Segmenter:
+    """A trained network that segments images; `load` makes one."""
+
+    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32") -> None:
+        self._denoiser, self._precision = denoiser, precision
+        self.config = config
+        """Of the training that the weights come from."""
+
+    def __repr__(self) -> str:
+        classes, size, _ = self._denoiser.mask_shape
+        return f"Segmenter({classes} class{'es' * (classes > 1)}, {size} x {size} pixels, {self._precision})"
+
+    @overload
+    def segment(
+        self, image: Picture, *, members: Union[int, str] = 5, steps: Optional[int] = None, seed: int = 0, id: str = ""
+    ) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self,
+        image: Union[list[P], tuple[P, ...]],
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: Union[str, Sequence[str]] = "",
+    ) -> list[Segmentation]: ...
+
+    def segment(
+        self,
+        image: Union[Picture, list[P], tuple[P, ...]],
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: Union[str, Sequence[str]] = "",
+    ) -> Union[Segmentation, list[Segmentation]]:
+        """Segment one image, or a list of images, whose masks are sampled in common batches.
+
+        A mask depends on the image, `seed`, `id` and the weights alone: in a list it is the same as alone, and the
+        same as `medsegdiff sample` writes.
+
+        Args:
+            image: a picture's path, a Pillow image, or an array: (H, W, 3) in RGB or grey (H, W), uint8 or floats in
+                [0, 1]; or a list of these, of any sizes
+            members: how many masks are sampled; "3..25": from 3 to 25, until their mean has settled
+            steps: network evaluations a mask; None: 3, or 25 where the network predicts the noise
+            seed: what the noise is drawn from
+            id: the image's name, by which its files are named and its noise is drawn; by default that of its file
+                without suffix, else empty. For a list: one name each
+
+        Raises:
+            InputError: an image cannot be read, an option makes no sense, or the network predicts what is not finite.
+        """
+        if not isinstance(image, (list, tuple)):
+            return self._segment([image], [id], members, steps, seed)[0]
+        ids = [id] * len(image) if id == "" else list(id)
+        if isinstance(id, str) != (id == "") or len(ids) != len(image):
+            raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
+        return self._segment(image, ids, members, steps, seed)
+
+    def _segment(
+        self,
+        images: Sequence[Picture],
+        ids: Sequence[Any],
+        members: Union[int, str],
+        steps: Optional[int],
+        seed: int,
+    ) -> list[Segmentation]:
+        sampling = SamplingConfig(members=members, steps=steps, seed=seed, precision=self._precision)
+        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        names = [_name(image, id) for image, id in zip(images, ids)]
+        pictures, size = [_read(image) for image in images], self._denoiser.mask_shape[-1]
+        results = batches.segment(names, lambda i: to_input(square(pictures[i], size)), keep_members=True)
+        found = {result.index: Segmentation(pictures[result.index], result) for result in results}
+        return [found[index] for index in range(len(images))]
+
+
+def _name(image: Picture, id: str) -> str:
+    if not isinstance(id, str):
+        raise InputError(f"id {id!r}: must be a text")
+    return id or (Path(image).stem if isinstance(image, (str, Path)) else "")
+
+
+def _read(image: Picture) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return from_pillow(image)
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    raise InputError(f"image: a {type(image).__name__}; give a path, a Pillow image, a NumPy array, or a list of these")
+
+
+def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
+    """Train, or continue a training, as `medsegdiff train` does; returns the last checkpoint's folder.
+
+    Args:
+        config: a configuration, a YAML file of options, or the name of one that comes with the package, "isic-small"
+        options: what overrides it, by the names of `medsegdiff train --help` with underscores: `data_dir`, `out_dir`,
+            `steps`, `image_size`, ...
+
+    Raises:
+        InputError: an option is unknown or makes no sense, the data cannot be used, or `out_dir` holds another
+            configuration's training.
+        Interrupted: (`training.interruption`) Ctrl-C or a signal came; a checkpoint was written, and the same call
+            continues.
+    """
+    from medsegdiff.app.train import read_options
+    from medsegdiff.training.images import find_images, open_images
+
+    run = read_options(config, options)
+    dataset, held_out = open_images(run, find_images(run))
+
+    from medsegdiff.training.loop import train as run_training
+
+    return run_training(run, dataset, held_out)
+
+
+def evaluate(
+    predictions: PathLike,
+    ground_truth: Union[PathLike, Mapping[str, PathLike], None] = None,
+    *,
+    data_dir: Optional[PathLike] = None,
+    protocol: str = "ours",
+    protocol_size: Optional[int] = None,
+    num_classes: int = 2,
+    seed: int = 0,
+) -> Report:
+    """Score predictions against ground truth, as `medsegdiff evaluate` does.
+
+    Args:
+        predictions: the folder that `medsegdiff sample` or `Segmentation.save` wrote
+        ground_truth: folder of masks `ID.png` or `ID_Segmentation.png`, or their files by id
+        data_dir: or a dataset's folder, whose test masks are taken
+        protocol: how probabilities are compared at thresholds: "ours", "original" or "jittor"
+        protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
+        num_classes: classes, background included; above 2 masks hold class indices
+        seed: what the bootstrap is drawn from
+
+    Returns:
+        The report: `.summaries["dice"].mean`, each image's metrics in `.scores`; `.write(folder)` writes the files.
+
+    Raises:
+        InputError: there is no ground truth or no prediction for any of it, or a file cannot be read.
+    """
+    from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.truth import truth_from_folder
+
+    if data_dir is not None and ground_truth is None:
+        from medsegdiff.data.layouts.isic import find_cases
+
+        truth = {case.id: case.mask for case in find_cases(Path(data_dir), "test") if case.mask}
+    elif data_dir is not None or ground_truth is None:
+        raise InputError("ground_truth, data_dir: give one of them")
+    elif isinstance(ground_truth, Mapping):
+        truth = {id: Path(path) for id, path in ground_truth.items()}
+    else:
+        truth = truth_from_folder(Path(ground_truth))
+    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol)

@@ -1,0 +1,36 @@
+"""Files of options: the user's own, and those that come with the package."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from medsegdiff.base.errors import InputError
+
+_FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def names() -> list[str]:
+    """The names of the configurations that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of options that `name` means.
+
+    A file is itself. Else `isic-small`, which may also be written `isic-small.yaml` or `configs/isic-small.yaml`, is
+    the one of that name that comes with the package.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in ("", ".yaml") and path.parent in (Path(), Path("configs")) and path.stem in names():
+        return _FOLDER / f"{path.stem}.yaml"
+    if path.exists():
+        return path  # a folder or a pipe, of which reading it says what it is
+    near = difflib.get_close_matches(path.stem, names(), 1)
+    remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
+    raise InputError(f"{name}: no such file of options; {remedy}")

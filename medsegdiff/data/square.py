@@ -1,0 +1,16 @@
+"""Images as the network takes them: square, and in [0, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize uint8 (H, W, 3) to uint8 (size, size, 3) with Pillow's antialiased bilinear filter."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def to_input(pixels: np.ndarray) -> np.ndarray:
+    """Uint8 (S, S, C) as float32 (C, S, S) in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)

@@ -1,0 +1,57 @@
+"""Pictures that are in memory already, as files are read."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from medsegdiff.base.errors import InputError
+
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """A Pillow image as uint8 (H, W, 3), RGB in [0, 255]: what `pictures.read_image` reads of its file.
+
+    Raises:
+        InputError: its pixels are wider than 8 bits, or it cannot be decoded.
+    """
+    if image.mode not in _EIGHT_BITS:
+        raise InputError(
+            f"image: a Pillow image of mode {image.mode}, whose range is not known; "
+            "give its file's path, or an array of uint8, or of floats in [0, 1]"
+        )
+    try:
+        return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes only now
+        raise InputError(f"image: cannot be decoded ({error}); fetch or export it again") from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """An upright image of 8 bits a channel as uint8 (H, W, 3); alpha is dropped, not composited."""
+    # A palette may carry alpha that only the way through RGBA resolves quietly.
+    return np.array((image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB"))
+
+
+def from_array(array: np.ndarray) -> np.ndarray:
+    """An array as uint8 (H, W, 3), RGB in [0, 255].
+
+    Args:
+        array: (H, W, 3), or grey as (H, W) or (H, W, 1); uint8, or floats in [0, 1], which are rounded to 8 bits, as
+            files have them
+
+    Raises:
+        InputError: it has another shape or type, no pixel, or a value outside [0, 1].
+    """
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if not (grey or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
+        raise InputError(f"image: an array of shape {array.shape}; give (H, W, 3) in RGB, or grey (H, W)")
+    if array.dtype.kind == "f":
+        if not ((array >= 0) & (array <= 1)).all():
+            raise InputError(
+                f"image: floats from {array.min():g} to {array.max():g}; scale them to [0, 1], or give uint8"
+            )
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise InputError(f"image: an array of {array.dtype}; give uint8, or floats in [0, 1]")
+    return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2) if grey else array.copy()

@@ -1,0 +1,45 @@
+"""The images of a training: found, prepared, and some held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.run import RunConfig
+from medsegdiff.data.cache import prepare
+from medsegdiff.data.cases import Case
+from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.loader import Dataset
+from medsegdiff.data.splits import hold_out
+
+
+def find_images(config: RunConfig) -> list[Case]:
+    """The training images of `config.data.data_dir`, with their masks.
+
+    Raises:
+        InputError: no folder is named, it is no dataset, or the network is for other images.
+    """
+    if not config.data.data_dir:
+        raise InputError("--data-dir: missing; give the dataset's folder")
+    for option, value, has in (
+        ("image-channels", config.network.image_channels, 3),
+        ("class-cond", config.network.class_cond, False),
+    ):
+        if value != has:
+            raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
+    return find_cases(Path(config.data.data_dir), "train")
+
+
+def open_images(config: RunConfig, cases: list[Case]) -> tuple[Dataset, Optional[Dataset]]:
+    """`cases` at the network's size: those to train on and, where the configuration validates, those held out.
+
+    Raises:
+        InputError: a file cannot be read, or too few images are left to train on.
+    """
+    cache = Path(config.data.cache_dir) if config.data.cache_dir else None
+    network, validation = config.network, config.validation
+    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
+    if not validation.val_interval:
+        return dataset, None
+    return hold_out(dataset, validation.val_fraction, validation.val_images)
