@@ -207,6 +207,15 @@ def test_what_is_saved_is_read_back_and_needs_a_name(segmenter, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("name", ["a.png", "a_prob.png", "images.csv"])
+def test_what_saving_did_not_write_stays(segmenter, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(medsegdiff.InputError, match=f"{name}: not written by sample"):
+        segmenter.segment(photo(), id="a").save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_jupyter_shows_image_outline_and_uncertainty_side_by_side(segmenter):
     result = segmenter.segment(photo().repeat(20, axis=0).repeat(20, axis=1))
     shown = Image.open(io.BytesIO(result._repr_png_()))
@@ -285,9 +294,11 @@ def test_saved_are_the_bytes_that_the_command_writes(home, tmp_path, monkeypatch
     for result in results:
         assert result.std.max() > 0.001  # or all masks were alike
         result.save(tmp_path / "python", overlay=True, members=True)
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "command").iterdir() if path.name != "run.json"}
+    expected = {
+        path.name: path.read_bytes() for path in (tmp_path / "command").glob("[!.]*") if path.name != "run.json"
+    }
     assert len(expected) == 2 * (5 + 1 + 3) + 1  # mask, prob, std, entropy, overlay; cal; members; and the table
-    assert {path.name: path.read_bytes() for path in (tmp_path / "python").iterdir()} == expected
+    assert {path.name: path.read_bytes() for path in (tmp_path / "python").glob("[!.]*")} == expected
 
 
 def test_the_lines_in_the_documentation_run(home, tmp_path):

@@ -15,6 +15,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.files import Extras, add_row, write_image
 from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
@@ -93,6 +94,7 @@ class Segmentation:
             raise InputError('save: the image has no name; give one: segment(image, id="NAME")')
         check_id(self.id)
         ledger = Ledger(Path(folder), WRITER)
+        ledger.check([IMAGES])
         extras = Extras(members=members, overlays=overlay)
         write_image(ledger, self._result, self._size, lambda: self.image, extras, {"settings": self._settings})
         add_row(ledger, self._result)
