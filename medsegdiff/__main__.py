@@ -1,6 +1,15 @@
 """`python -m medsegdiff` is the `medsegdiff` command."""
 
-from medsegdiff.app.cli import main
+from medsegdiff.base import stopping
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    stopping.at_once()
+    from medsegdiff.app.cli import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

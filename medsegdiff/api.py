@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import digest
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.square import square, to_input
 from medsegdiff.inference.denoiser import Denoiser
+from medsegdiff.inference.results import settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.io.arrays import from_array, from_pillow
@@ -49,14 +51,15 @@ def load(path: PathLike, *, weights: str = "ema", precision: str = "fp32") -> Se
 
     from medsegdiff.inference.jittor_denoiser import load_denoiser
 
-    return Segmenter(load_denoiser(loaded, precision), loaded.config, precision)
+    return Segmenter(load_denoiser(loaded, precision), loaded.config, precision, digest(Path(loaded.source)))
 
 
 class Segmenter:
     """A trained network that segments images; `load` makes one."""
 
-    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: str = "fp32") -> None:
+    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: str = "fp32", weights: str = "") -> None:
         self._denoiser, self._precision = denoiser, precision
+        self._weights = weights  # a digest
         self.config = config
         """Of the training that the weights come from."""
 
@@ -126,7 +129,8 @@ class Segmenter:
         names = [_name(image, id) for image, id in zip(images, ids)]
         pictures, size = [_read(image) for image in images], self._denoiser.mask_shape[-1]
         results = batches.segment(names, lambda i: to_input(square(pictures[i], size)), keep_members=True)
-        found = {result.index: Segmentation(pictures[result.index], result) for result in results}
+        used = settings(batches.sampling, self._weights)
+        found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
         return [found[index] for index in range(len(images))]
 
 

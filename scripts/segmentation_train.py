@@ -2,8 +2,11 @@
 
 import sys
 
-from medsegdiff.app import published
-from medsegdiff.app.cli import report
+from medsegdiff.base import stopping
 
 if __name__ == "__main__":
+    stopping.at_once()
+    from medsegdiff.app import published
+    from medsegdiff.app.cli import report
+
     raise SystemExit(report(published.train, debug="--traceback" in sys.argv))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -12,10 +13,12 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser
-from medsegdiff.base import ranks
+from medsegdiff.base import ranks, stopping, streams
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import REMEDIES
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
 
@@ -30,24 +33,52 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def report(command: Callable[[], int], debug: bool = False) -> int:
     """Run `command`; say in one line on standard error what stopped it."""
+    streams.secure()
+    with stopping.asked() as heard:
+        code, complaint = _outcome(command, heard, debug)
+        refused = streams.refusal(sys.stdout)  # now: at its end the interpreter would complain in many lines
+        if complaint is None and refused:
+            code, complaint = _unwritable(refused, "standard output")
+        return code if complaint is None else ranks.fail(code, complaint)
+
+
+def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple[int, Optional[str]]:
+    """The exit code of `command`, and how it failed if it did."""
     try:
         with ranks.only_the_leader_speaks():
-            return command()
-    except InputError as error:
-        return ranks.fail(2, _traceback(debug) + f"error: {error}")
-    except KeyboardInterrupt:
-        return ranks.fail(130, "stopped")
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ranks.fail(128 + signal.SIGPIPE, "")
+            return command(), None
+    except SystemExit:  # as after --help
+        if not heard:
+            streams.refusal(sys.stdout)
+            raise
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", 130), "stopped"
     except Exception as error:
-        line = " ".join(str(error).split())[:300]
-        complaint = f"error: unexpected {type(error).__name__}: {line} (--debug shows where)"
-        return ranks.fail(2, _traceback(debug) + complaint)
+        if not heard:
+            code, complaint = _failure(error)
+            return code, (traceback.format_exc() if debug else "") + complaint
+    return 128 + heard[0], "stopped"  # whatever a library made of it
 
 
-def _traceback(wanted: bool) -> str:
-    return traceback.format_exc() if wanted else ""
+def _failure(error: Exception) -> tuple[int, str]:
+    """The exit code that says what went wrong, and a line that does."""
+    if isinstance(error, InputError):
+        return 2, f"error: {error}"
+    if isinstance(error, BrokenPipeError):
+        return _unwritable(error, "")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _unwritable(error, error.filename or "standard output or a file")
+    line = " ".join(str(error).split())[:300]
+    full = next((number for number in _FULL if os.strerror(number) in str(error)), None)
+    if full is not None:  # as a compiler says, or a library that copies
+        return 2, f"error: {REMEDIES[full]} ({line})"
+    return 2, f"error: unexpected {type(error).__name__}: {line} (--debug shows where)"
+
+
+def _unwritable(error: OSError, what: str) -> tuple[int, str]:
+    if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
+        return 128 + signal.SIGPIPE, ""
+    return 2, f"error: {what}: cannot be written: {REMEDIES.get(error.errno or 0, error.strerror)}"
 
 
 def _run(words: list[str]) -> int:

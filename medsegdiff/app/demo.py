@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig, difference
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
 SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
+
+OVERVIEW = "overview.png"
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ def configure(parser: Parser) -> None:
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code."""
-    return demo(Path(options.out_dir), Plan(steps=options.steps), options.seed, options.precision)
+    return demo(output_folder(options.out_dir), Plan(steps=options.steps), options.seed, options.precision)
 
 
 def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     """Generate images, train, sample, evaluate and draw the overview, all in `out`.
 
-    What an interrupted demo has trained is continued; after a complete one, training starts anew.
+    What is done already stays: an interrupted demo is continued, and a complete one only scored and drawn again.
 
     Raises:
         InputError: `out` cannot be written, or holds what is not this demo's, or the machine lacks the precision.
@@ -64,15 +66,19 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     from medsegdiff.app.train import train
     from medsegdiff.data.layouts.isic import find_cases
     from medsegdiff.data.phantom import write_isic
+    from medsegdiff.evaluation.report import check_free
 
     config = _configuration(out, plan, seed, precision)
     check(precision)
-    data, predictions, overview = out / "data", out / "predictions", out / "overview.png"
+    _check_run(Path(config.training.out_dir), config)
+    ledger = Ledger(out, "demo")
+    ledger.check([OVERVIEW])
+    data, predictions = out / "data", out / "predictions"
+    check_free(predictions)
 
     print(f"1/5 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
     write_isic(data, plan.train_images, plan.test_images, plan.picture_size, seed)
 
-    _make_way(Path(config.training.out_dir), overview, config)
     print(f"2/5 training a small network for {plan.steps} steps", flush=True)
     stopped = train(config)
     if stopped:
@@ -87,6 +93,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
         save_members=True,
         overlays=True,
         cache_dir=config.data.cache_dir,
+        overwrite=True,
     )
 
     print("4/5 comparing the masks with the truth", flush=True)
@@ -94,7 +101,8 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     report = evaluate(str(predictions), truth)
 
     print("5/5 drawing the overview", flush=True)
-    _draw(overview, data, predictions, report, plan.shown)
+    with ledger.together(OVERVIEW) as stage:
+        _draw(stage / OVERVIEW, data, predictions, report, plan.shown)
     print(_whereabouts(out))
     return 0
 
@@ -123,33 +131,25 @@ def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfi
     )
 
 
-def _make_way(run: Path, overview: Path, config: RunConfig) -> None:
-    """Remove a complete demo's run, so that training starts anew; an incomplete one stays, to be continued.
+def _check_run(run: Path, config: RunConfig) -> None:
+    """Refuse a folder that holds another training; the demo's own may have been moved.
 
-    The overview is what a demo writes last, and so tells the two apart.
+    Raises:
+        InputError: it does.
     """
     from medsegdiff.checkpoints.folder import list_checkpoints, read_state
 
-    checkpoints = list_checkpoints(run)
-    if checkpoints:
-        found = RunConfig.from_flat(read_state(checkpoints[-1])["config"])
-        differs = _foreign(config, found)
-        if differs:
-            raise InputError(f"{run}: holds another run, trained with {differs}; choose another --out-dir")
-        # Other steps mean another fall of the learning rate: such a run is not continued either.
-        if overview.exists() or found.training.steps != config.training.steps:
-            shutil.rmtree(run)
-    overview.unlink(missing_ok=True)
-
-
-def _foreign(ours: RunConfig, theirs: RunConfig) -> Optional[str]:
-    """The first option that says that a run is not this demo's; the demo's folder may have been moved."""
-    here = {"data_dir": "", "cache_dir": None}
-    return (
-        difference(ours.network, theirs.network)
-        or difference(ours.diffusion, theirs.diffusion)
-        or difference(dataclasses.replace(ours.data, **here), dataclasses.replace(theirs.data, **here))
-    )
+    for path in list_checkpoints(run)[-1:]:
+        found, here = RunConfig.from_flat(read_state(path)["config"]), config.data
+        found = dataclasses.replace(
+            found,
+            data=dataclasses.replace(found.data, data_dir=here.data_dir, cache_dir=here.cache_dir),
+            training=dataclasses.replace(found.training, out_dir=config.training.out_dir),
+        )
+        for section in dataclasses.fields(RunConfig):
+            differs = difference(getattr(config, section.name), getattr(found, section.name))
+            if differs:
+                raise InputError(f"{run}: holds another run, trained with {differs}; choose another --out-dir")
 
 
 def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int) -> None:
@@ -184,7 +184,7 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
 
 def _whereabouts(out: Path) -> str:
     places = {
-        "overview.png": "images, truth, sampled masks, mean and uncertainty",
+        OVERVIEW: "images, truth, sampled masks, mean and uncertainty",
         "predictions": "masks, probabilities, uncertainty and overlays of every test image; metrics.csv and .json",
         "run": "the trained network, log.csv, TensorBoard curves",
         "data": "the generated images, in the ISIC 2016 layout",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.masks.protocols import make_protocol
 
@@ -17,7 +17,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--pred-path", type=str, default="", help="folder of the predictions")
     parser.add_argument("--gt-path", type=str, default="", help="folder of the ground-truth masks")
     parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
-    parser.add_argument("--out-dir", type=str, default="", help="where metrics.csv and .json go; default: --pred-path")
+    parser.add_argument(
+        "--out-dir", type=Optional[str], default=None, help="where metrics.csv and .json go; default: --pred-path"
+    )
     parser.add_argument(
         "--protocol",
         type=str,
@@ -62,24 +64,26 @@ def run(options: Any) -> int:
 def evaluate(
     pred_path: str,
     truth: dict[str, Path],
-    out_dir: str = "",
+    out_dir: Optional[str] = None,
     protocol_size: Optional[int] = None,
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
 ) -> Any:
-    """Score, print the tables, write the files; returns the report."""
+    """Score, write the files, print the tables; returns the report."""
     from rich.console import Console
 
     from medsegdiff.evaluation.evaluate import evaluate as score
-    from medsegdiff.evaluation.report import RETENTION
+    from medsegdiff.evaluation.report import RETENTION, SUMMARY, TABLE
     from medsegdiff.evaluation.screen import tables
 
-    report = score(Path(pred_path), truth, None, protocol_size, _note(truth), seed, num_classes, protocol)
-    Console(soft_wrap=True).print(tables(report))
-    out = Path(out_dir or pred_path)
-    report.write(out)
-    print(f"per image: {out / 'metrics.csv'}; summary: {out / 'metrics.json'}")
+    out = Path(pred_path) if out_dir is None else output_folder(out_dir)
+    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed, num_classes, protocol)
+    console = Console(soft_wrap=True)
+    with console.capture() as shown:  # rich itself ends the process where nobody reads
+        console.print(tables(report))
+    print(shown.get(), end="")
+    print(f"per image: {out / TABLE}; summary: {out / SUMMARY}")
     if report.selection:
         print(f"error retention: {out / RETENTION}")
     return report

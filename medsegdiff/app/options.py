@@ -6,6 +6,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -40,6 +41,17 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
         """As the base class does, after writing `--image_size` as `--image-size`."""
         return super().parse_args(args if args is None else with_dashes(args), *rest, **options)
+
+
+def output_folder(name: str) -> Path:
+    """The folder that `--out-dir` names.
+
+    Raises:
+        InputError: it is empty, which would be the working directory.
+    """
+    if not name:
+        raise InputError('--out-dir "": is empty; give a folder, or . for the working directory')
+    return Path(name)
 
 
 def with_dashes(argv: Sequence[str]) -> list[str]:

@@ -170,6 +170,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="what all noise is drawn from")
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument("--overlay", type=boolean, default=False, help="draw each mask over its image")
+    parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")
     parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
@@ -179,6 +180,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
         sampling=_sampling(options),
         **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit", "cache_dir")},
         overlays=options["overlay"],
+        overwrite=options["overwrite"],
         expected=(network, diffusion),
     )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, output_folder
+from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import make_folder
 from medsegdiff.config.run import difference, pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
-from medsegdiff.io.predictions import check_id
+from medsegdiff.io.ensembles import IMAGES
+from medsegdiff.io.predictions import WRITER, check_id, files_of
 from medsegdiff.kernels.precision import check
 
 SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
@@ -48,6 +50,14 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--trace", type=str, nargs="*", default=[], help="ids of images whose way from noise to mask is drawn"
     )
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
+    )
     add_section(parser, SamplingConfig, "sampling")
 
 
@@ -61,6 +71,7 @@ def run(options: Any) -> int:
         overlays=options.overlay,
         traces=options.trace,
         cache_dir=options.cache_dir,
+        overwrite=options.overwrite,
     )
 
 
@@ -76,13 +87,14 @@ def sample(
     overlays: bool = False,
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
+    overwrite: bool = False,
     expected: Any = None,
 ) -> int:
     """Segment images with a trained model.
 
     Args:
         sampling: how to sample
-        model_path, data_dir, out_dir, images, weights, limit, cache_dir: the options
+        model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
         save_members, overlays, traces: see `inference.files.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
@@ -92,7 +104,9 @@ def sample(
         raise InputError(f"--weights {weights}: must be ema or model")
     if limit < 0:
         raise InputError(f"--limit {limit}: must be at least 0 (all)")
+    out = output_folder(out_dir)
     cases = find_inputs(data_dir, images)[: limit or None]
+    _keep_apart(out, cases, bool(data_dir), images)
     for case in cases:
         check_id(case.id)
     for name in traces:
@@ -103,8 +117,10 @@ def sample(
     if sampling.steps == 1 and not sampling.continuous:
         print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
+    from medsegdiff.base.ownership import Ledger, digest
     from medsegdiff.checkpoints.folder import load_weights
     from medsegdiff.data.cache import prepare
+    from medsegdiff.inference import results
 
     check(sampling.precision)
 
@@ -115,6 +131,10 @@ def sample(
         if differs:
             raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
+    used = digest(Path(loaded.source))
+    if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
+        ledger = Ledger(out, WRITER)
+        results.check(ledger, results.settings(sampling, used), [case.id for case in cases], overwrite)
     cache = Path(cache_dir) if cache_dir else None
     dataset = prepare(
         cases,
@@ -123,7 +143,6 @@ def sample(
         config.data.mask_resize,
         num_classes=config.network.num_classes,
     )
-    out = make_folder(Path(out_dir))
 
     from medsegdiff.inference.files import Extras
     from medsegdiff.inference.jittor_denoiser import load_denoiser
@@ -134,7 +153,7 @@ def sample(
     segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
-    predict(segmenter, cases, dataset, out, source, extras)
+    predict(segmenter, cases, dataset, out, source, extras, used, overwrite)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
 
@@ -146,10 +165,34 @@ def _for_sampling(section: Any) -> Any:
     return dataclasses.replace(section, **defaults)
 
 
+def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Sequence[str]) -> None:
+    """Refuse to write among the inputs, where the next call would take the masks for images.
+
+    Files that were named one by one may lie in `out`, as long as no mask would take their place.
+
+    Raises:
+        InputError: an output is an input, by whatever name.
+    """
+    inputs = [path for case in cases for path in (case.image, case.mask) if path]
+    folders = {path.parent for path in inputs} if from_dataset else {Path(name) for name in images}
+    for folder in folders:
+        if out.is_dir() and folder.is_dir() and out.samefile(folder):
+            raise InputError(f"--out-dir {out}: is a folder of images to segment; give another")
+    taken = {(path.stat().st_dev, path.stat().st_ino): path for path in inputs}
+    for name in [IMAGES, "run.json", *files_of(out, {case.id for case in cases})]:
+        with contextlib.suppress(OSError):  # not there
+            found = (out / name).stat()
+            if (found.st_dev, found.st_ino) in taken:
+                path = taken[found.st_dev, found.st_ino]
+                raise InputError(f"{out / name}: would be written, and is the image {path}; give another --out-dir")
+
+
 def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
     """The images to segment: a dataset's test images, or files and folders."""
     if bool(data_dir) == bool(images):
         raise InputError("--data-dir, --images: give one of them")
+    if "" in images:
+        raise InputError('--images "": is empty; give image files or folders, or . for the working directory')
     if data_dir:
         from medsegdiff.data.layouts.isic import find_cases
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
 
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import names
@@ -16,6 +16,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.kernels.precision import check
+from medsegdiff.training.run_folder import own
 from medsegdiff.training.shares import check_shares
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
@@ -60,6 +61,7 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
 def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, say what that takes."""
     check_shares(config)
+    out = output_folder(config.training.out_dir)
     from medsegdiff.data.splits import count_held_out
     from medsegdiff.training.images import find_images, open_images
 
@@ -73,6 +75,8 @@ def train(config: RunConfig, dry: bool = False) -> int:
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
         return _dry_run(config, len(cases) - held)
+    if ranks.rank() == 0:
+        own(out)  # complains of what would be lost, before anything takes long
     dataset, held_out = open_images(config, cases)
 
     from medsegdiff.training.interruption import Interrupted

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medsegdiff.base.errors import InputError
 
-_REMEDIES = {
+REMEDIES = {
     errno.ENOSPC: "no space left on the disk; free some or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
     errno.EFBIG: "the file would be larger than the file system or a limit allows; see `ulimit -f`",
@@ -23,6 +23,8 @@ _REMEDIES = {
     errno.EPERM: "permission denied; choose a folder you may write to",
     errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
     errno.EISDIR: "a folder of this name is in the way; choose another folder",
+    errno.ELOOP: "a link is in the way; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
 }
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
@@ -34,9 +36,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REMEDIES:
+        if error.errno not in REMEDIES:
             raise
-        raise InputError(f"{path}: cannot be written: {_REMEDIES[error.errno]}") from error
+        raise InputError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -111,7 +113,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if os.path.lexists(aside) and not os.path.lexists(path):  # stopped between the two renames
             aside.rename(path)
         for leftover in (beside, aside):
-            _remove(leftover)
+            remove(leftover)
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -122,10 +124,11 @@ def clear_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         if _LEFTOVER.fullmatch(path.name):
             with contextlib.suppress(OSError):
-                _remove(path)
+                remove(path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that it holds; it may be absent."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from medsegdiff.base import machine
+from medsegdiff.base import machine, streams
 
 _GRACE = 3  # seconds
 
@@ -60,11 +60,12 @@ def fail(code: int, complaint: str) -> int:
     """
     if rank():
         time.sleep(_GRACE)
-    if complaint:
-        print(complaint, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads
+        if complaint:
+            print(complaint, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        streams.refusal(stream)
     if count() > 1:
         # A usual exit would wait for the others, which wait for this one; mpirun ends them when it sees the code.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     return code

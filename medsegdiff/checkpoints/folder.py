@@ -27,7 +27,7 @@ from medsegdiff.checkpoints.finite import REMEDY, broken
 from medsegdiff.config.run import RunConfig
 
 BEST = "best"  # the folder, within a run's, that keeps the best checkpoint
-_STATE = "state.json"
+STATE = "state.json"
 _FOLDER = re.compile(r"step-(\d+)")
 _HIDDEN = re.compile(r"\.(step-\d+)\.[0-9a-f]+\.(tmp|old)")
 _FORMAT = 2  # 1 had no checksum of the state itself
@@ -62,10 +62,11 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
     Later ones stay: damaged ones, if training went on from before them, which count for nothing.
 
     Raises:
-        InputError: the disk is full or read-only, or an array is not finite; the checkpoints that were there stay
-            whole.
+        InputError: the disk is full or read-only, an array is not finite, or a folder of this name holds what is no
+            part of a checkpoint; the checkpoints that were there stay whole.
     """
     path = out / f"step-{checkpoint.step:06d}"
+    check_own(path)
     for group, arrays in checkpoint.arrays.items():
         if found := broken(arrays):
             raise InputError(f"{path / group}.safetensors: not saved: {found}; {REMEDY}")
@@ -82,7 +83,7 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
             "code_version": __version__,
             "checksums": {file.name: _digest(file) for file in sorted(beside.glob("*.safetensors"))},
         }
-        (beside / _STATE).write_text(_sealed(json.dumps(state, indent=1)), encoding="utf-8")
+        (beside / STATE).write_text(_sealed(json.dumps(state, indent=1)), encoding="utf-8")
     found = list_checkpoints(out)
     for old in found[: max(0, found.index(path) + 1 - keep)] if keep else []:
         remove(old)
@@ -95,8 +96,31 @@ def _sealed(text: str) -> str:
     return f'{text[:-2]}{_SEAL}{digest}"\n}}'
 
 
+def check_own(path: Path) -> None:
+    """Refuse to replace `path`, where something is, unless it is a folder with files of a checkpoint alone.
+
+    Raises:
+        InputError: it is not.
+    """
+    foreign = _foreign(path)
+    if foreign:
+        raise InputError(f"{foreign}: is no part of a checkpoint, and would be lost; move it elsewhere")
+
+
+def _foreign(path: Path) -> Optional[Path]:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        return path
+    files = path.iterdir() if path.exists() else ()
+    return next((file for file in files if file.name != STATE and file.suffix != ".safetensors"), None)
+
+
 def remove(path: Path) -> None:
-    """Remove a checkpoint; one whose removal is cut short does not stay behind as a damaged one."""
+    """Remove a checkpoint; one whose removal is cut short does not stay behind as a damaged one.
+
+    One that holds anything else stays.
+    """
+    if _foreign(path):
+        return
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
     with contextlib.suppress(OSError):
         path.rename(hidden)
@@ -148,14 +172,14 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing or damaged, or it is that of another step's folder.
     """
-    file = path / _STATE
+    file = path / STATE
     try:
         text = file.read_bytes().decode("utf-8")
         state = json.loads(text)
         kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
         state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
     except FileNotFoundError:
-        raise InputError(f"{path}: not a checkpoint: it has no {_STATE}; give a folder step-NNNNNN") from None
+        raise InputError(f"{path}: not a checkpoint: it has no {STATE}; give a folder step-NNNNNN") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: damaged; use another checkpoint") from None
     # Either word says that there is a checksum: damage to one of them cannot hide it.
@@ -180,7 +204,7 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
     try:
         config = RunConfig.from_flat(state["config"])
     except InputError as error:
-        raise InputError(f"{path / _STATE}: its configuration is not understood: {error}") from None
+        raise InputError(f"{path / STATE}: its configuration is not understood: {error}") from None
     return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
 
 
@@ -236,7 +260,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
         return _load_file(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
-    if not (path / _STATE).is_file():
+    if not (path / STATE).is_file():
         checkpoints = list_checkpoints(path)
         if not checkpoints:
             raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
@@ -251,7 +275,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
 def _load_file(path: Path) -> Weights:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
-    if (path.parent / _STATE).is_file():
+    if (path.parent / STATE).is_file():
         checkpoint = load(path.parent, [path.stem])
         return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path))
     try:

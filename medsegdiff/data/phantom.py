@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 from PIL import Image
@@ -26,7 +29,8 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
 
     The image of an index depends only on the index, `seed`, `size` (side in pixels) and `num_classes`, so a
     larger set starts with the smaller one. Masks of 3 classes (see `draw`) are palette images, whose pixels
-    are the class indices. `out` appears whole or not at all.
+    are the class indices. `out` appears whole or not at all. Where this very call wrote it before, what has
+    gone since is written again; all that is there stays as it is.
 
     Raises:
         InputError: a number that makes no sense, or a non-empty `out` that is not the output of this very
@@ -40,24 +44,50 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
     if num_classes > 2:
         parameters["num_classes"] = num_classes
-    plan = {split: _file_names(split, count) for split, count in (("train", train), ("test", test))}
-    _check_replaceable(out, parameters, plan)
-    make_folder(out.parent)
-    with replacing(out) as beside:
-        for split, files in plan.items():
-            table = beside / SPLIT_FOLDERS[split] / CSV_NAMES[split]
-            for name in files[0]:
-                (table.parent / name).parent.mkdir(parents=True, exist_ok=True)
-            for row, (image_name, mask_name) in enumerate(files):
-                image, mask = draw(generator(seed, "phantom", _FIRST_INDEX[split] + row), size, num_classes)
-                Image.fromarray(image).save(table.parent / image_name, quality=92)
-                picture = Image.fromarray(mask)
-                if num_classes > 2:
-                    picture.putpalette(_CLASS_COLOURS.tobytes())
-                picture.save(table.parent / mask_name)
-            with table.open("w", newline="", encoding="utf-8") as file:
+    counts = {"train": train, "test": test}
+    if _is_new(out, parameters):
+        make_folder(out.parent)
+        with replacing(out) as beside:
+            beside.mkdir()
+            _write(beside, nullcontext, counts, size, seed, num_classes)
+            (beside / _MARKER).write_text(json.dumps(parameters), encoding="utf-8")
+    else:
+        _write(out, replacing, counts, size, seed, num_classes)
+
+
+def _write(
+    out: Path,
+    new: Callable[[Path], AbstractContextManager[Path]],
+    counts: dict[str, int],
+    size: int,
+    seed: int,
+    num_classes: int,
+) -> None:
+    """Write those files that are not there, each to what `new` gives for it."""
+    for split, count in counts.items():
+        folder, files = out / SPLIT_FOLDERS[split], _file_names(split, count)
+        for parent in dict.fromkeys((folder / name).parent for pair in files for name in pair):
+            if not parent.resolve().is_relative_to(out.resolve()):
+                raise InputError(f"{parent}: leads out of {out}; give another --out-dir")
+            make_folder(parent)
+        for row, names in enumerate(files):
+            absent = [name for name in names if not os.path.lexists(folder / name)]
+            if not absent:
+                continue
+            image, mask = draw(generator(seed, "phantom", _FIRST_INDEX[split] + row), size, num_classes)
+            picture = Image.fromarray(mask)
+            if num_classes > 2:
+                picture.putpalette(_CLASS_COLOURS.tobytes())
+            for name in absent:
+                with new(folder / name) as path:
+                    if name == names[0]:
+                        Image.fromarray(image).save(path, "JPEG", quality=92)
+                    else:
+                        picture.save(path, "PNG")
+        table = folder / CSV_NAMES[split]
+        if not os.path.lexists(table):
+            with new(table) as path, path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("", "img", "seg"), *((i, *pair) for i, pair in enumerate(files))])
-        (beside / _MARKER).write_text(json.dumps(parameters), encoding="utf-8")
 
 
 def is_generated(path: Path) -> bool:
@@ -73,21 +103,16 @@ def _file_names(split: str, count: int) -> list[tuple[str, str]]:
     return [(f"{images}/{name}.jpg", f"{masks}/{name}_Segmentation.png") for name in ids]
 
 
-def _check_replaceable(out: Path, parameters: dict[str, int], plan: dict[str, list[tuple[str, str]]]) -> None:
-    """Refuse to replace anything but the same call's own output: what is in `out` will be deleted."""
-    if out.is_file():
+def _is_new(out: Path, parameters: dict[str, int]) -> bool:
+    """Whether there is nothing in `out`; else it must be the same call's own."""
+    if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out}: a file, where a folder was expected; choose another folder")
-    present = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()}
-    if not present:
-        return
+    if not out.exists() or not any(out.iterdir()):
+        return True
     try:
         written = json.loads((out / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         written = None
     if written != parameters:
-        raise InputError(f"{out}: holds other data, which would be lost; choose an empty or a new folder")
-    own = {f"{SPLIT_FOLDERS[split]}/{name}" for split, files in plan.items() for pair in files for name in pair}
-    own |= {f"{SPLIT_FOLDERS[split]}/{CSV_NAMES[split]}" for split in plan} | {_MARKER}
-    foreign = sorted(present - own)
-    if foreign:
-        raise InputError(f"{out / foreign[0]}: not a generated file, and would be lost; move it elsewhere")
+        raise InputError(f"{out}: holds other data; choose an empty or a new folder")
+    return False

@@ -12,7 +12,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
 from medsegdiff.evaluation.predictions import find
-from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, class_metrics
+from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, check_free, class_metrics
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.masks.protocols import make_protocol
@@ -48,10 +48,12 @@ def evaluate(
         protocol: "ours", "original" or "jittor".
 
     Raises:
-        InputError: there is no truth or no prediction for any of it, a file cannot be read, or a prediction
-            differs in size from its truth.
+        InputError: there is no truth or no prediction for any of it, a file cannot be read, a prediction
+            differs in size from its truth, or `out` holds files of these names that are not an evaluation's.
     """
     compared_by = make_protocol(protocol, protocol_size)
+    if out is not None:
+        check_free(Path(out))
     if not truth:
         raise InputError(f"{pred_dir}: there is no ground truth to compare with; give at least one mask")
     found = find(pred_dir, truth, num_classes)

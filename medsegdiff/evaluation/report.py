@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 
 import medsegdiff
-from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.evaluation.measure import COMPARED, Score
 from medsegdiff.evaluation.summary import Calibration, Comparison, Selection
 from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
@@ -41,7 +41,9 @@ EXTRAS = {
 }
 """Measured where the files allow."""
 
-RETENTION = "retention.png"
+TABLE, SUMMARY, RETENTION = "metrics.csv", "metrics.json", "retention.png"
+WRITER = "evaluate"
+"""By this name a ledger knows what is written here."""
 
 
 @dataclass(frozen=True)
@@ -106,24 +108,25 @@ class Report:
     def write(self, out: Path) -> None:
         """Write into `out`: `metrics.csv`, a row per image, `metrics.json`, all else, and `retention.png` if known.
 
+        They appear together; an earlier evaluation's `retention.png` does not stay.
+
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or a file in the way is not an evaluation's.
         """
-        out = make_folder(out)
-        with replacing(out / "metrics.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            more = [*EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
-            more += class_metrics(self.num_classes)
-            rows.writerow(["id", *METRICS, "prediction", *more])
-            for score in self.scores:
-                values = [[score.metrics.get(key, "") for key in keys] for keys in (METRICS, more)]
-                rows.writerow([score.id, *values[0], score.prediction.name, *values[1]])
-        if self.selection:
-            draw_retention(self.selection.retention, out / RETENTION, "1 - Dice at 0.5", "agreement of members")
-        else:  # an earlier evaluation's
-            (out / RETENTION).unlink(missing_ok=True)
-        with replacing(out / "metrics.json") as path:
-            path.write_text(json.dumps(self._content(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        ledger = Ledger(out, WRITER)
+        with ledger.together(SUMMARY, [RETENTION] if ledger.owns(RETENTION) else []) as stage:
+            with (stage / TABLE).open("w", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                more = [*EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
+                more += class_metrics(self.num_classes)
+                rows.writerow(["id", *METRICS, "prediction", *more])
+                for score in self.scores:
+                    values = [[score.metrics.get(key, "") for key in keys] for keys in (METRICS, more)]
+                    rows.writerow([score.id, *values[0], score.prediction.name, *values[1]])
+            if self.selection:
+                draw_retention(self.selection.retention, stage / RETENTION, "1 - Dice at 0.5", "agreement of members")
+            content = json.dumps(self._content(), indent=2, ensure_ascii=False)
+            (stage / SUMMARY).write_text(f"{content}\n", encoding="utf-8")
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -157,6 +160,15 @@ class Report:
                 "pillow": PIL.__version__,
             },
         }
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder where a report would write over what is not an evaluation's.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    Ledger(out, WRITER).check([TABLE, SUMMARY, RETENTION])
 
 
 def class_metrics(num_classes: int) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from PIL import Image
 
-from medsegdiff.base.files import replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.ensembles import ImageRow, read_ensembles, write_ensembles
+from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.pictures import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
@@ -36,24 +36,28 @@ class Extras:
 
 
 def write_image(
-    out: Path,
+    ledger: Ledger,
     result: ImageResult,
     size: tuple[int, int],
     picture: Callable[[], np.ndarray],
     extras: Extras,
     postprocess: bool = False,
     truth: Optional[Path] = None,
-) -> None:
-    """Write the files of one image, see `io.predictions`, into the existing folder `out`.
+    trace: Optional[Callable[[Path], None]] = None,
+    about: Optional[dict[str, Any]] = None,
+) -> Path:
+    """Write the files of one image, see `io.predictions`, together; returns the path of the mask, `ID.png`.
 
     Args:
-        out: the folder
+        ledger: of what sampling wrote in the folder
         result: what was sampled
         size: the image's own (height, width)
         picture: gives the image, uint8 (H, W, 3), for the overlay
         extras: what to write besides
         postprocess: keep one region of each class in the mask
         truth: file of the ground truth, for the overlay
+        trace: writes further files of this image into the folder that it is given
+        about: what to remember of them, see `Ledger.together`
 
     Raises:
         InputError: as `io.predictions.write_prediction`, or the image or its ground truth cannot be read.
@@ -61,20 +65,20 @@ def write_image(
     members = result.members if extras.members else ()
     maps = Maps(result.probability, result.std, result.cal if extras.members else None, members).resized(size)
     mask = one_region_each(decide(maps.probability)) if postprocess else None
-    write_prediction(out, result.id, maps, mask)
-    if extras.overlays:
-        drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
-        with replacing(out / f"{result.id}_overlay.png") as beside:
-            Image.fromarray(drawn).save(beside, format="PNG")
+
+    def draw(folder: Path) -> None:
+        if extras.overlays:
+            drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
+            Image.fromarray(drawn).save(folder / f"{result.id}_overlay.png")
+        if trace is not None:
+            trace(folder)
+
+    return write_prediction(ledger, result.id, maps, mask, draw, about)
 
 
-def add_row(out: Path, result: ImageResult) -> None:
-    """Put what is known of an image's ensemble into the folder's table `images.csv`, beside the other images'.
-
-    Raises:
-        InputError: the table cannot be read or written.
-    """
-    write_ensembles(out, {**read_ensembles(out), result.id: ImageRow(result.count, result.empty, result.agreement)})
+def row_of(result: ImageResult) -> ImageRow:
+    """What `images.csv` says of the image."""
+    return ImageRow(result.count, result.empty, result.agreement)
 
 
 def _foreground(

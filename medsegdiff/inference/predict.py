@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,15 +17,18 @@ import numpy as np
 from medsegdiff import __version__
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
-from medsegdiff.inference.files import Extras, write_image
+from medsegdiff.inference import results
+from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.progress import ProgressBar
 from medsegdiff.inference.segmenter import BatchSegmenter
-from medsegdiff.io.ensembles import ImageRow, write_ensembles
+from medsegdiff.io.ensembles import IMAGES, ImageRow, write_ensembles
 from medsegdiff.io.pictures import read_image
+from medsegdiff.io.predictions import WRITER
 from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
@@ -38,44 +42,86 @@ def predict(
     out: Path,
     source: str,
     extras: Optional[Extras] = None,
+    weights: str = "",
+    overwrite: bool = False,
 ) -> None:
     """Segment `cases`, whose resized images are `dataset`, into the files of `io.predictions` in `out`.
 
     Beside them `images.csv` (of each image's ensemble what `io.ensembles.ImageRow` lists) and `run.json`.
     Several processes take the images in turn; each writes its own, and the first one the files about all.
+    Images that are done already, with the same weights and options, stay as they are.
+
+    Args:
+        segmenter: what segments
+        cases: the images
+        dataset: the same, prepared
+        out: the folder to write
+        source: where the weights come from, in words
+        extras: what else to write
+        weights: a digest of the weights
+        overwrite: whether predictions with other weights or options, which must not be mixed with these, are removed
 
     Raises:
-        InputError: the folder cannot be written, or an image to trace is not there.
+        InputError: the folder cannot be written, another process works there, it holds what is not sampling's own
+            or was sampled otherwise, or an image to trace is not there.
     """
     extras = extras or Extras()
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
             raise InputError(f"--trace {name}: no such image; the first is {dataset.ids[0]}")
+    wanted = results.settings(segmenter.sampling, weights)
     make_folder(out)
-    announce_kernels()
     begun = time.time()
-    ensembles = {}
-    chosen = range(ranks.rank(), len(cases), ranks.count())
-    with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
+    with ExitStack() as stack:
+        if ranks.rank() == 0:
+            stack.enter_context(exclusive(out))
+            clear_leftovers(out)
+            ledger = Ledger(out, WRITER)
+            results.check(ledger, wanted, dataset.ids, overwrite)
+            results.clear(ledger, wanted)
+        exchange.tell(None)  # the others begin when the folder is ours
+        ledger = Ledger(out, WRITER)
+        abouts = {
+            case.id: {
+                "image": case.id,
+                "content": results.content(dataset, index, case, extras.overlays),
+                "extras": [extras.members, extras.overlays, case.id in extras.traces],
+                "settings": wanted,
+            }
+            for index, case in enumerate(cases)
+        }
+        # With a control the noise depends on all images: that is sampled anew each time.
+        done = set() if segmenter.sampling.control else results.finished(ledger, abouts)
+        if done:
+            print(f"{len(done)} of {len(cases)} images are done already, with the same weights and options")
+        # Process 0 says which are left: the others may have seen more done.
+        left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
+        chosen = left[ranks.rank() :: ranks.count()]
+        if chosen:
+            announce_kernels()
+        with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
-        def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
-            progress.step(ids)
-            tracer.see(ids, members, state)
+            def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
+                progress.step(ids)
+                tracer.see(ids, members, state)
 
-        for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
-            progress.settled(result.id)
-            case, size = cases[result.index], dataset.original_sizes[result.index]
-            picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
-            write_image(out, result, size, picture, extras, postprocess, case.mask)
-            ensembles[result.id] = ImageRow(result.count, result.empty, result.agreement)
-            if result.id in tracer.frames:
-                write_trace(out, result.id, dataset.image(result.index), tracer.frames[result.id])
-    parts = exchange.collect(ensembles)
-    if ranks.rank() == 0:
-        found = {name: ImageRow(*values) for part in parts for name, values in part.items()}
-        write_ensembles(out, {name: found[name] for name in dataset.ids})
-        _write_run(out, segmenter, source, dataset, time.time() - begun)
+            ensembles = {}
+            for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
+                progress.settled(result.id)
+                ensembles[result.id] = row_of(result)
+                about = {**abouts[result.id], "ensemble": ensembles[result.id]}
+                case, size = cases[result.index], dataset.original_sizes[result.index]
+                picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
+                trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
+                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about)
+        parts = exchange.collect(ensembles)
+        if ranks.rank() == 0:
+            found = results.known(ledger, wanted)
+            found.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
+            with ledger.together(results.RUN, [IMAGES]) as stage:
+                write_ensembles(stage, {name: found[name] for name in [*dataset.ids, *sorted(found)]})
+                _write_run(stage, segmenter, source, dataset, len(done), time.time() - begun)
 
 
 @dataclass
@@ -89,17 +135,22 @@ class _Tracer:
             if name in self.frames and member == 0:
                 self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
 
+    def write(self, folder: Path, id: str, image: np.ndarray) -> None:
+        """Write the trace of the image `id`, if it is kept."""
+        if id in self.frames:
+            write_trace(folder, id, image, self.frames[id])
 
-def _write_run(out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, seconds: float) -> None:
+
+def _write_run(out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, done: int, seconds: float) -> None:
     run: dict[str, Any] = {
         "weights": source,
         "sampling": dataclasses.asdict(segmenter.sampling),
         "network_evaluations_per_mask": segmenter.evaluations,
         "images": list(dataset.ids),
+        "images_done_before": done,
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
         "processes": ranks.count(),
         "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
     }
-    with replacing(out / "run.json") as beside:
-        beside.write_text(json.dumps(run, indent=1))
+    (out / results.RUN).write_text(json.dumps(run, indent=1))

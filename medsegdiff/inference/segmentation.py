@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import make_folder
-from medsegdiff.inference.files import Extras, add_row, write_image
+from medsegdiff.base.files import exclusive, make_folder
+from medsegdiff.base.ownership import Ledger
+from medsegdiff.inference import results
+from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.predictions import check_id
+from medsegdiff.io.ensembles import IMAGES, write_ensembles
+from medsegdiff.io.predictions import WRITER, check_id
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.panels import panels
@@ -26,10 +29,10 @@ class Segmentation:
     With several foreground classes, M of them, `probability`, `std` and each of `members` have a first axis M.
     """
 
-    def __init__(self, image: np.ndarray, result: ImageResult) -> None:
+    def __init__(self, image: np.ndarray, result: ImageResult, settings: dict[str, Any]) -> None:
         self.image = image
         """uint8 (H, W, 3), RGB and upright."""
-        self._result = result
+        self._result, self._settings = result, settings
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -77,7 +80,7 @@ class Segmentation:
         """Write the files that `medsegdiff sample` writes of this image, the same bytes, and its row of `images.csv`.
 
         Args:
-            folder: where to; it is made if need be. Earlier files of an image of this id are replaced
+            folder: where to; it is made if need be. What was sampled before of an image of this id is replaced
             overlay: the mask drawn over the image, too
             members: every member, and the conditioning network's own mask, too
 
@@ -85,16 +88,21 @@ class Segmentation:
             The mask's file, `ID.png`.
 
         Raises:
-            InputError: the image has no id, it cannot name files, or the disk refuses.
+            InputError: the image has no id, it cannot name files, a file in the way is not sampling's own, the folder
+                holds masks of other weights or options, or the disk refuses.
         """
         if not self.id:
             raise InputError('save: the image has no name; give one: segment(image, id="NAME")')
         check_id(self.id)
-        out = make_folder(Path(folder))
-        extras = Extras(members=members, overlays=overlay)
-        write_image(out, self._result, self._size, lambda: self.image, extras)
-        add_row(out, self._result)
-        return out / f"{self.id}.png"
+        ledger = Ledger(make_folder(Path(folder)), WRITER)
+        with exclusive(ledger.folder):
+            results.check(ledger, self._settings, [self.id])
+            about = {"image": self.id, "settings": self._settings, "ensemble": row_of(self._result)}
+            extras = Extras(members=members, overlays=overlay)
+            path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
+            with ledger.together(IMAGES) as stage:
+                write_ensembles(stage, results.known(ledger, self._settings))
+        return path
 
     def __repr__(self) -> str:
         height, width = self._size

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import replacing
 
 IMAGES = "images.csv"
 
@@ -26,14 +25,9 @@ class ImageRow(NamedTuple):
 _COLUMNS = ["id", *ImageRow._fields]
 
 
-def write_ensembles(pred_dir: Path, ensembles: Mapping[str, ImageRow]) -> None:
-    """Write the table `images.csv`, by id.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    path = Path(pred_dir) / IMAGES
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+def write_ensembles(folder: Path, ensembles: Mapping[str, ImageRow]) -> None:
+    """Write the table `images.csv`, by id, into a folder that has none."""
+    with (Path(folder) / IMAGES).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(_COLUMNS)
         for id, (members, empty, agreement) in ensembles.items():

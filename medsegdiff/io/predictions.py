@@ -9,22 +9,25 @@ file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_c
 from __future__ import annotations
 
 import colorsys
-import glob
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
+
+WRITER = "sample"
+"""By this name a ledger knows what is written here."""
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 
@@ -79,24 +82,33 @@ class Maps:
         )
 
 
-def write_prediction(out: Path, id: str, maps: Maps, mask: np.ndarray | None = None) -> Path:
-    """Write the files of one image into the existing folder `out`; return the path of `ID.png`.
+def write_prediction(
+    out: Path | Ledger,
+    id: str,
+    maps: Maps,
+    mask: np.ndarray | None = None,
+    draw: Callable[[Path], None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Write the files of one image into the folder `out`, together; return the path of `ID.png`.
 
-    All that an earlier run wrote of this image is removed before. `ID.png` comes last, so that where it exists
+    All that an earlier run wrote of this image is removed. `ID.png` comes last, so that where it exists
     the others do, too.
 
     Args:
-        out: the folder.
+        out: the folder, or the ledger of what sampling wrote there.
         id: the image's id; dots and underscores are welcome.
         maps: what to write, at the image's resolution.
         mask: class indices, uint8 (H, W), where they are not those that the probability decides.
+        draw: writes further companions of this image into the folder that it is given.
+        about: what to remember of them, see `Ledger.together`.
 
     Raises:
         InputError: the id cannot name a file or reads as a companion file, a value is outside [0, 1]
-            or not a number, or the disk refuses.
+            or not a number, a file in the way is not sampling's own, or the disk refuses.
         ValueError: an array is not (M, H, W) or shapes differ.
     """
-    out = Path(out)
+    ledger = out if isinstance(out, Ledger) else Ledger(out, WRITER)
     check_id(id)
     layers = {f"member{index}": member for index, member in enumerate(maps.members)}
     layers.update({"prob": maps.probability, "std": maps.std, "cal": maps.cal})
@@ -105,31 +117,36 @@ def write_prediction(out: Path, id: str, maps: Maps, mask: np.ndarray | None = N
         if layer.ndim != 3 or layer.shape != maps.probability.shape:
             raise ValueError(f"{id}_{name}: shape {layer.shape}, the probability's is {maps.probability.shape}")
         if not ((layer >= 0) & (layer <= 1)).all():
-            raise InputError(
-                f"{out / f'{id}_{name}'}.png: values outside [0, 1] or not a number, not written; check the weights"
-            )
-    _remove_earlier(out, id)
-    for name, layer in layers.items():
-        for channel, values in enumerate(layer):
-            _write_grey(out / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
-    _write_grey(out / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
-    path = out / f"{id}.png"
+            path = ledger.folder / f"{id}_{name}.png"
+            raise InputError(f"{path}: values outside [0, 1] or not a number, not written; check the weights")
     classes = decide(maps.probability) if mask is None else mask
-    if len(maps.probability) == 1:
-        _write_png(path, Image.fromarray(classes * np.uint8(255)))
-    else:
-        indexed = Image.fromarray(classes)
-        indexed.putpalette(class_palette(len(maps.probability) + 1))
-        _write_png(path, indexed)
-    return path
+    with ledger.together(f"{id}.png", files_of(ledger.folder, {id}), about) as stage:
+        for name, layer in layers.items():
+            for channel, values in enumerate(layer):
+                _write_grey(stage / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
+        _write_grey(stage / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
+        if len(maps.probability) == 1:
+            picture = Image.fromarray(classes * np.uint8(255))
+        else:
+            picture = Image.fromarray(classes)
+            picture.putpalette(class_palette(len(maps.probability) + 1))
+        _write_png(stage / f"{id}.png", picture)
+        if draw is not None:
+            draw(stage)
+    return ledger.folder / f"{id}.png"
 
 
-def _remove_earlier(out: Path, id: str) -> None:
-    """Of an earlier run no file may pass for one of this; the mask goes first, as it says that the others are there."""
-    (out / f"{id}.png").unlink(missing_ok=True)
-    for path in out.glob(f"{glob.escape(id)}_*"):
-        if path.suffix in (".png", ".gif") and _COMPANION.fullmatch(path.stem[len(id) :]):
-            path.unlink()
+def files_of(folder: Path, ids: Collection[str]) -> list[str]:
+    """The names of the files in `folder` that are, or pass for, predictions of the images `ids`; none where it is not.
+
+    Files of an earlier run may not pass for those of a later one.
+    """
+    if not folder.is_dir():
+        return []
+    split = [path.name.rpartition(".") for path in sorted(folder.iterdir())]
+    masks = [f"{stem}.png" for stem, _, end in split if end == "png" and stem in ids]
+    companions = [(stem, end) for stem, _, end in split if end in ("png", "gif") and _COMPANION.search(stem)]
+    return masks + [f"{stem}.{end}" for stem, end in companions if _COMPANION.sub("", stem) in ids]
 
 
 def _class_suffix(name: str, channel: int, channels: int) -> str:
@@ -191,8 +208,7 @@ def _write_grey(path: Path, values: np.ndarray) -> None:
 
 
 def _write_png(path: Path, picture: Image.Image) -> None:
-    with replacing(path) as beside:
-        picture.save(beside, format="PNG")
+    picture.save(path, format="PNG")
 
 
 def _read_grey(path: Path) -> np.ndarray:

@@ -6,6 +6,7 @@ The first import on a machine compiles Jittor's core, which takes about a minute
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import signal
 import sys
@@ -64,10 +65,15 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     if not toolchain.is_compiled():
         print("compiling Jittor's core, about a minute and a half, once", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    with compilation.arranged():
-        import jittor
-
-    # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter.
+    # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter. It leaves
+    # Ctrl-C alone where it sees this variable of Jupyter's.
+    jupyter = os.environ.setdefault("JPY_PARENT_PID", "")
+    try:
+        with compilation.arranged():
+            import jittor
+    finally:
+        if not jupyter:
+            del os.environ["JPY_PARENT_PID"]
     if threading.current_thread() is threading.main_thread():  # only there may handlers be set
         for number, handler in handlers.items():
             if handler is not None:  # None: installed by other C code

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.base.files import fsync, writing
+from medsegdiff.training.run_folder import TENSORBOARD
 
 
 class Board:
@@ -21,7 +22,7 @@ class Board:
     """
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / "tensorboard"
+        self.folder = out / TENSORBOARD
         self.first = 0
         """What an earlier start wrote of the steps from this one on is hidden, as they are done again; 0: nothing."""
         self._path = self.folder

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.base.files import writing
+from medsegdiff.training.run_folder import EVENTS
 
 
 class Journal:
     """Appends events. Nothing is ever taken back: what a crash made happen twice stands there twice."""
 
     def __init__(self, out: Path) -> None:
-        self.path = out / "events.jsonl"
+        self.path = out / EVENTS
         self._begun = False
 
     def note(self, event: str, step: int, **details: Any) -> None:

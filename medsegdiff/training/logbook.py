@@ -12,6 +12,7 @@ import numpy as np
 
 from medsegdiff.base.files import fsync, replacing, writing
 from medsegdiff.training.board import Board
+from medsegdiff.training.run_folder import LOG
 
 _LOSSES = ("loss", "loss_diff", "vb", "loss_cal")
 _PARTS = ("", "_q0", "_q1", "_q2", "_q3")
@@ -36,7 +37,7 @@ class Logbook:
     """
 
     def __init__(self, out: Path, tensorboard: bool, validated: bool = False, dice: bool = False) -> None:
-        self.path = out / "log.csv"
+        self.path = out / LOG
         self.columns = [*COLUMNS, *(VALIDATION_COLUMNS if validated else ()), *(DICE_COLUMNS if dice else ())]
         self.row = 0
         """The step of the last row."""

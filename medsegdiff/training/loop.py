@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.folder import Checkpoint
 from medsegdiff.config.run import RunConfig, difference
@@ -28,9 +29,10 @@ from medsegdiff.training.interruption import Interrupted, held_back, stop_reques
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
 from medsegdiff.training.provenance import provenance
+from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, RUN, SAMPLES, own
 from medsegdiff.training.shares import check_shares, rows_of
 from medsegdiff.training.trainer import StepResult, Trainer
-from medsegdiff.training.validation import SAMPLES, Abandoned, Progress, Validator, write_picture
+from medsegdiff.training.validation import Abandoned, Progress, Validator, write_picture
 
 MOST_SKIPS = 20
 # Options that change neither what is learnt nor what is logged.
@@ -48,7 +50,8 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
     Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
 
     Raises:
-        InputError: the output folder cannot be used or holds another configuration's checkpoints, this machine lacks
+        InputError: the output folder cannot be used or holds what is not training's own, or another
+            configuration's checkpoints, this machine lacks
             the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
             gradients of all steps, or of many in a row, were not.
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written, if anything was learnt.
@@ -57,9 +60,11 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
     precision.check(config.training.precision)
     if ranks.rank():
         return _follow(config, dataset)
-    out = make_folder(Path(config.training.out_dir))
+    out = Path(config.training.out_dir)
+    ledger = own(out)
+    make_folder(out)
     with exclusive(out):
-        run = _Run(config, dataset, held_out, out)
+        run = _Run(config, dataset, held_out, ledger)
         with run.journalled(), stop_requests() as requests:
             run.steps(requests)
         return out / f"step-{run.trainer.step:06d}"
@@ -100,8 +105,9 @@ def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, save
 class _Run:
     """A training with its folder."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], out: Path) -> None:
-        self.config, self.dataset, self.held_out, self.out = config, dataset, held_out, out
+    def __init__(self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], ledger: Ledger) -> None:
+        self.config, self.dataset, self.held_out, self.ledger = config, dataset, held_out, ledger
+        self.out = out = ledger.folder
         self.trainer = Trainer(config)
         self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
         self.progress = Progress()
@@ -114,12 +120,12 @@ class _Run:
         checkpoints.tidy(out / checkpoints.BEST)
         for folder in (out, out / checkpoints.BEST, out / SAMPLES):
             clear_leftovers(folder)
+        ledger.claim([LOG, EVENTS], grows=True)
         resumed = self._resume()
-        with replacing(out / "config.yaml") as beside:
-            beside.write_text(yaml.safe_dump(config.flat(), sort_keys=False))
         origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
-        with replacing(out / "run.json") as beside:
-            beside.write_text(json.dumps(origin, indent=1))
+        with ledger.together(RUN) as stage:
+            (stage / CONFIG).write_text(yaml.safe_dump(config.flat(), sort_keys=False))
+            (stage / RUN).write_text(json.dumps(origin, indent=1))
         self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
         self.trainer.follow_the_leader()
 
@@ -274,7 +280,7 @@ class _Run:
         with undisturbed():
             outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
         improved = self.progress.take(step, outcome.dice)
-        write_picture(self.out, step, outcome.picture)
+        write_picture(self.ledger, step, outcome.picture)
         self.logbook.validate(step, outcome.dice, outcome.picture)
         self.journal.note("validation", step, dice=outcome.dice, best=self.progress.best, stale=self.progress.stale)
         return improved

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base import ranks
-from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.loader import Dataset
@@ -24,12 +23,12 @@ from medsegdiff.masks.metrics import overlap
 from medsegdiff.nn import weights
 from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.plots.overlay import overlay
+from medsegdiff.training.run_folder import SAMPLES
 
 Var = Any  # jt.Var
 _PANEL = 128  # pixels; smaller images are drawn larger, so that outlines can be seen
 _GAP = 4
 _SHOWN = 16
-SAMPLES = "samples"  # the folder, within a run's, that holds the pictures
 
 
 @dataclass
@@ -146,11 +145,13 @@ def _grid(panels: Sequence[np.ndarray]) -> np.ndarray:
     return picture
 
 
-def write_picture(out: Path, step: int, picture: np.ndarray) -> None:
-    """Write `picture` as `samples/step-NNNNNN.png`.
+def write_picture(ledger: Ledger, step: int, picture: np.ndarray) -> None:
+    """Write `picture` as `samples/step-NNNNNN.png` into a run's folder.
 
     Raises:
-        InputError: the disk is full or read-only.
+        InputError: the disk is full or read-only, or such a file is not training's own.
     """
-    with replacing(make_folder(out / SAMPLES) / f"step-{step:06d}.png") as beside:
-        Image.fromarray(picture).save(beside, format="PNG")
+    name = f"{SAMPLES}/step-{step:06d}.png"
+    with ledger.together(name) as stage:
+        (stage / SAMPLES).mkdir()
+        Image.fromarray(picture).save(stage / name)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -103,6 +107,7 @@ def test_module_and_command_are_one():
         (["train", "--config", "none.yaml"], "none.yaml"),
         (["train"], "--data-dir"),
         (["train", "--data-dir", "/no/such/folder"], "/no/such/folder"),
+        (["demo", "--out-dir", ""], '--out-dir "": is empty'),
         (["sample"], "--model-path"),
         (["sample", "--sampler", "guess"], "--sampler guess"),
         (["evaluate"], "--pred-path"),
@@ -153,3 +158,45 @@ def test_work_for_one_process_is_not_done_by_several(monkeypatch, capsys):
         if command not in ("train", "sample"):
             assert main([command]) == 2
             assert capsys.readouterr().out.startswith(f"error: {command}: is work for one process")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/a/file"),
+            "error: /a/file: cannot be written: no space left",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            "error: standard output or a file: cannot be written: the file",
+        ),
+        (
+            shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
+            "error: no space left on the disk; free",
+        ),
+        (RuntimeError("g++: fatal error: error writing to -: No space left on device"), "error: no space left on the"),
+    ],
+)
+def test_a_full_disk_is_told_as_such(capsys, error, said):
+    assert report(raising(error)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("no"), SystemExit(1), InputError("half a file")])
+def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(capsys, error):
+    def command():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    assert report(command) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_request_to_end_is_heard(capsys):
+    assert report(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    assert capsys.readouterr().err == "stopped\n"

@@ -10,7 +10,7 @@ from PIL import Image
 from medsegdiff.app import demo as command
 from medsegdiff.app.demo import Plan, demo
 from medsegdiff.base.errors import InputError
-from medsegdiff.checkpoints.folder import list_checkpoints, read_state
+from medsegdiff.checkpoints.folder import list_checkpoints
 
 TINY = Plan(
     train_images=4,
@@ -55,11 +55,14 @@ def test_each_stage_is_announced_and_the_places_come_last(done, capsys):
     ]
 
 
-def test_after_a_complete_demo_training_starts_anew(done):
-    note = done / "run" / "old"
-    note.touch()
+def test_a_complete_demo_is_drawn_again_and_nothing_in_it_is_lost(done):
+    (done / "run" / "notes").write_text("mine")
+    (done / "run" / "other").mkdir()
+    weights = {path: path.read_bytes() for path in (done / "run").rglob("*.safetensors")}
     assert demo(done, TINY) == 0
-    assert not note.exists()
+    assert (done / "run" / "notes").read_text() == "mine"
+    assert (done / "run" / "other").is_dir()
+    assert {path: path.read_bytes() for path in (done / "run").rglob("*.safetensors")} == weights
     assert (done / "overview.png").exists()
 
 
@@ -83,13 +86,6 @@ def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
     assert "continuing from" in capsys.readouterr().err
 
 
-def test_other_steps_train_anew(done, tmp_path):
-    out = shutil.copytree(done, tmp_path / "demo")
-    (out / "overview.png").unlink()
-    assert demo(out, Plan(**{**vars(TINY), "steps": 2})) == 0
-    assert read_state(list_checkpoints(out / "run")[-1])["step"] == 2
-
-
 def test_a_foreign_run_is_not_removed(done, tmp_path):
     out = shutil.copytree(done, tmp_path / "demo")
     with pytest.raises(InputError, match=r"run: holds another run, trained with --image-size 64, not 96"):
@@ -97,10 +93,28 @@ def test_a_foreign_run_is_not_removed(done, tmp_path):
     assert list_checkpoints(out / "run")
 
 
-def test_other_data_are_not_replaced(done):
-    with pytest.raises(InputError, match="holds other data"):
+def test_a_run_of_other_steps_is_not_removed(done):
+    with pytest.raises(InputError, match=r"run: holds another run, trained with --steps 3, not 2"):
+        demo(done, Plan(**{**vars(TINY), "steps": 2}))
+    assert list_checkpoints(done / "run")
+
+
+@pytest.mark.parametrize("name", ["overview.png", "predictions/metrics.csv"])
+def test_a_file_of_the_user_s_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: not written by"):
+        demo(tmp_path, TINY)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_other_data_are_not_replaced(done, tmp_path):
+    with pytest.raises(InputError, match="run: holds another run, trained with --seed 0, not 1"):
         demo(done, TINY, seed=1)
     assert list_checkpoints(done / "run")
+    shutil.copytree(done / "data", tmp_path / "data")
+    with pytest.raises(InputError, match="data: holds other data"):
+        demo(tmp_path, TINY, seed=1)
 
 
 def test_the_options_reach_the_plan(monkeypatch):

@@ -1,10 +1,15 @@
 import json
+import os
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medsegdiff.app.cli import main
+from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.io.predictions import Maps, write_prediction
 
 
@@ -29,7 +34,7 @@ def test_several_classes_from_the_command_line(folders, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "2 of 2 images have a prediction" in shown
     assert "Each foreground class" in shown
-    written = {path.name for path in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir() if path.name != MANIFEST}
     assert written == {"metrics.csv", "metrics.json", "retention.png"}
     assert all(str(tmp_path / "out" / name) in shown for name in written)
 
@@ -72,3 +77,59 @@ def test_a_wrong_protocol_is_one_line(folders, options, complaint, capsys):
     err = capsys.readouterr().err
     assert complaint in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.json", "retention.png"])
+def test_what_evaluate_did_not_write_stays(folders, tmp_path, capsys, name):
+    """Such as the prediction of an image that is called "retention"."""
+    mine = tmp_path / "pred" / name
+    mine.write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["evaluate", *folders, "--num-classes", "3"]) == 2
+    said = capsys.readouterr()
+    assert f"{mine}: not written by evaluate, or changed since, and would be lost; give another --out-dir" in said.err
+    assert said.out == ""  # refused before any work
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_earlier_evaluation_is_replaced(folders, tmp_path):
+    words = ["evaluate", *folders, "--num-classes", "3"]
+    assert main(words) == 0
+    (tmp_path / "pred" / "images.csv").unlink()  # no agreement, no retention
+    assert main([*words, "--seed", "1"]) == 0
+    assert not (tmp_path / "pred" / "retention.png").exists()
+
+
+def test_an_empty_out_dir_is_not_the_working_directory(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *folders, "--num-classes", "3", "--out-dir", ""]) == 2
+    assert '--out-dir "": is empty' in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"pred", "truth"}
+
+
+@pytest.mark.parametrize(
+    ("output", "environment", "code", "said"),
+    [
+        (">&-", {}, 0, ""),
+        ("| true", {}, 141, ""),
+        ("> /dev/full", {}, 2, ": cannot be written: no space left on the disk"),
+        ("> shown", {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, 0, ""),
+        ("> shown 2>&-", {}, 0, ""),
+        (">&- 2>&- <&-", {}, 0, ""),
+    ],
+)
+def test_the_files_are_written_whatever_becomes_of_the_output(folders, tmp_path, output, environment, code, said):
+    words = ["evaluate", *folders, "--num-classes", "3"]
+    (tmp_path / "pred" / "a.png").rename(tmp_path / "pred" / "\u00e4.png")
+    (tmp_path / "truth" / "a.png").rename(tmp_path / "truth" / "\u00e4.png")
+    (tmp_path / "truth" / "\u1e9e.png").write_bytes((tmp_path / "truth" / "b.png").read_bytes())  # without prediction
+    command = f"{shlex.join([sys.executable, '-m', 'medsegdiff', *words])} {output}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr.decode()
+    assert ("standard output" in done.stderr.decode()) == bool(said)
+    assert done.stderr.count(b"\n") == bool(said)
+    assert len((tmp_path / "pred" / "metrics.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert json.loads((tmp_path / "pred" / "metrics.json").read_text(encoding="utf-8"))["missing"] == ["\u1e9e"]

@@ -64,7 +64,7 @@ def test_every_option_arrives(sampled, tmp_path):
     words = (
         "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --overlay "
         "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
-        "--blend --tta --postprocess --batch-size 4 --seed 9"
+        "--overwrite --blend --tta --postprocess --batch-size 4 --seed 9"
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
@@ -92,6 +92,7 @@ def test_every_option_arrives(sampled, tmp_path):
         "overlays": True,
         "traces": ["x", "y"],
         "cache_dir": "c",
+        "overwrite": True,
     }
 
 
@@ -115,6 +116,8 @@ def test_options_come_from_a_file_too(sampled, tmp_path):
         (["--limit", "-1"], "--limit -1: must be at least 0"),
         ([], "--data-dir, --images: give one of them"),
         (["--data-dir", "{isic}", "--images", "{mine}"], "--data-dir, --images: give one of them"),
+        (["--images", ""], '--images "": is empty'),
+        (["--images", "{mine}", "--out-dir", ""], '--out-dir "": is empty'),
         (["--images", "{isic}/none.png"], "none.png: no such file or folder"),
         (["--data-dir", "{mine}"], "mine"),
         (["--images", "{mine}", "--trace", "c"], "--trace c: no such image among those to segment; the first is a"),
@@ -160,7 +163,7 @@ def test_pictures_are_segmented_with_what_was_asked_for(home, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"segmented 2 images; the masks lie in {out}"
     ends = ("", "_prob", "_std", "_entropy", "_cal", "_member0", "_member1", "_overlay")
     pictures = {f"{name}{end}.png" for name in ("a", "b.1") for end in ends}
-    written = {path.name for path in out.iterdir()}
+    written = {path.name for path in out.iterdir() if path.name[0] != "."}
     assert written == pictures | {"b.1_trace.png", "b.1_trace.gif", "images.csv", "run.json"}
     assert np.asarray(Image.open(out / "b.1.png")).shape == (33, 64)
     assert json.loads((out / "run.json").read_text())["weights"].endswith("step-000012/ema-0.9999.safetensors")
@@ -176,3 +179,87 @@ def test_a_dataset_is_segmented_up_to_the_limit(home, tmp_path, capsys):
     assert run["images"] == ["ISIC_9500000", "ISIC_9500001"]
     assert run["weights"].endswith("model.safetensors")
     assert not list(out.glob("*_member*"))
+
+
+OPTIONS = ("--members", "2", "--steps", "2")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of the user's pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("x.png", "y.png"):
+        Image.new("RGB", (40, 50), (200, 150, 120)).save(folder / name)
+    return folder
+
+
+def test_photos_are_never_written_over(home, photos, tmp_path, capsys):
+    before = contents(photos)
+    assert sample(home, photos, "--images", photos, *OPTIONS) == 2
+    assert f"--out-dir {photos}: is a folder of images to segment" in complaint(capsys)
+    (tmp_path / "link").symlink_to(photos)
+    assert sample(home, tmp_path / "link", "--images", photos, *OPTIONS) == 2
+    assert "link: is a folder of images to segment" in complaint(capsys)
+    assert sample(home, photos, "--images", photos / "x.png", *OPTIONS) == 2
+    assert f"x.png: would be written, and is the image {photos / 'x.png'}" in complaint(capsys)
+    assert contents(photos) == before
+
+
+@pytest.mark.parametrize("name", ["x.png", "x_prob.png", "x_member0.png", "run.json", "images.csv"])
+@pytest.mark.parametrize("link", [False, True])
+def test_what_sampling_did_not_write_stays(home, photos, tmp_path, capsys, name, link):
+    """Such as ground truth in --out-dir, or the notes of another program."""
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    out.mkdir()
+    if link:
+        mine.write_text("mine")
+        (out / name).symlink_to(mine)
+    else:
+        (out / name).write_text("mine")
+    assert sample(home, out, "--images", photos, *OPTIONS) == 2
+    assert f"{out / name}: not written by sample" in complaint(capsys)
+    assert {path.name for path in out.iterdir()} == {name}
+    assert (out / name).read_text() == "mine"
+    assert (out / name).is_symlink() == link
+
+
+def test_an_earlier_mask_is_not_taken_for_the_image_and_written_over(home, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert sample(home, out, "--images", photos, *OPTIONS) == 0
+    before = contents(out)
+    (tmp_path / "x.png").symlink_to(out / "x.png")
+    assert sample(home, out, "--images", tmp_path / "x.png", *OPTIONS) == 2
+    assert "would be written, and is the image" in complaint(capsys)
+    assert contents(out) == before
+
+
+def test_masks_of_different_settings_are_not_mixed(home, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert sample(home, out, "--images", photos, *OPTIONS) == 0
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    assert sample(home, out, "--images", photos / "x.png", "--members", "2", "--steps", "3") == 2
+    assert f"{out}: holds masks sampled with --steps 2, not 3; give another --out-dir" in complaint(capsys)
+    assert contents(out) == before
+    again = ("--members", "2", "--steps", "3", "--overwrite")
+    assert sample(home, out, "--images", photos / "x.png", *again) == 0
+    assert {path.name for path in out.glob("*.*") if path.name[0] != "."} == {
+        *("x.png", "x_prob.png", "x_std.png", "x_entropy.png"),
+        *("images.csv", "run.json", "notes.txt"),
+    }
+    assert json.loads((out / "run.json").read_text())["sampling"]["steps"] == 3
+
+
+def test_what_was_changed_since_is_not_overwritten(home, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert sample(home, out, "--images", photos, *OPTIONS) == 0
+    (out / "y.png").write_bytes(b"corrected by hand")
+    before = contents(out)
+    assert sample(home, out, "--images", photos, "--members", "2", "--steps", "3", "--overwrite") == 2
+    assert f"{out / 'y.png'}: not written by sample, or changed since" in complaint(capsys)
+    assert contents(out) == before

@@ -59,6 +59,25 @@ def test_masks_that_hold_no_class_indices_are_named(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "log.csv"])
+def test_what_training_did_not_write_stays(images, tmp_path, capsys, name):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert train(images, out, "--num-classes", "3") == 2
+    assert f"{out / name}: not written by train" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+    assert not (tmp_path / "cache").exists()  # refused before any work
+
+
+def test_an_empty_out_dir_is_not_the_working_directory(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train(images, "", "--num-classes", "3") == 2
+    assert '--out-dir "": is empty' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_tells_the_cost_and_writes_nothing(images, tmp_path, capsys):
     assert train(images, tmp_path / "run", "--num-classes", "3", "--dry-run", "--val-interval", "5") == 0
     said = capsys.readouterr().out

@@ -176,3 +176,16 @@ def test_a_failed_write_leaves_the_older_checkpoint_and_no_trace(run, spaces, mo
     with pytest.raises(InputError, match="no space left"):
         checkpoints.save(run, Checkpoint(12, CONFIG, {"model": spaces.model}, {}), keep=1)
     assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+def test_what_is_no_part_of_a_checkpoint_is_neither_replaced_nor_removed(run, spaces, tmp_path_factory):
+    notes, elsewhere = run / "step-000002" / "notes.txt", tmp_path_factory.mktemp("elsewhere")
+    notes.write_text("mine")
+    (run / "step-000001").symlink_to(elsewhere)
+    checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {}), keep=1)
+    assert sorted(p.name for p in run.iterdir()) == ["step-000001", "step-000002", "step-000011"]
+    for step, foreign in ((1, run / "step-000001"), (2, notes)):
+        with pytest.raises(InputError, match=f"{foreign}: is no part of a checkpoint, and would be lost"):
+            checkpoints.save(run, Checkpoint(step, CONFIG, {"model": spaces.model}, {}))
+    assert notes.read_text() == "mine"
+    assert (run / "step-000001").is_symlink()

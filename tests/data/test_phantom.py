@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -81,15 +82,10 @@ def test_foreign_data_is_never_replaced(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     write_isic(out, 1, 1, 48)  # an empty folder is fine
-    written = contents(out)
     with pytest.raises(InputError, match="other data"):
         write_isic(out, 2, 1, 48)
     notes = out / "Train/notes.txt"
     notes.write_text("mine")
-    with pytest.raises(InputError) as caught:
-        write_isic(out, 1, 1, 48)
-    assert str(notes) in str(caught.value)
-    assert contents(out) == {**written, "Train/notes.txt": hashlib.sha256(b"mine").hexdigest()}
     with pytest.raises(InputError, match="a file"):
         write_isic(notes, 1, 1, 48)
     other = tmp_path / "other"
@@ -98,6 +94,51 @@ def test_foreign_data_is_never_replaced(tmp_path):
     with pytest.raises(InputError) as caught:
         write_isic(other, 1, 1, 48)
     assert str(other) in str(caught.value)
+
+
+def test_all_that_is_there_stays_and_what_has_gone_comes_back(tmp_path):
+    out = tmp_path / "out"
+    write_isic(out, 2, 1, 48)
+    written = contents(out)
+    case = find_cases(out, "train")[0]
+    (out / "Train" / "notes.txt").write_text("mine")
+    (out / "empty").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "link").symlink_to(tmp_path / "elsewhere")
+    (out / "dangling").symlink_to(tmp_path / "nowhere")
+    case.mask.write_bytes(b"corrected by hand")
+    case.image.unlink()
+    write_isic(out, 2, 1, 48)
+    assert case.mask.read_bytes() == b"corrected by hand"
+    assert (out / "empty").is_dir()
+    assert (out / "link").is_symlink()
+    assert (out / "dangling").is_symlink()
+    assert set(contents(out)) - set(written) == {"Train/notes.txt"}
+    assert contents(out)[str(case.image.relative_to(out))] == written[str(case.image.relative_to(out))]
+
+
+@pytest.mark.parametrize("kind", ["empty", "link", "dangling"])
+def test_an_empty_folder_or_a_link_is_something(tmp_path, kind):
+    out = tmp_path / "out"
+    out.mkdir()
+    if kind == "empty":
+        (out / "mine").mkdir()
+    else:
+        (out / "mine").symlink_to(tmp_path if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds other data"):
+        write_isic(out, 1, 1, 48)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    write_isic(out, 1, 1, 48)
+    shutil.rmtree(out / "Test")
+    elsewhere.mkdir()
+    (out / "Test").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="leads out of"):
+        write_isic(out, 1, 1, 48)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):

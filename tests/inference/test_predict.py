@@ -1,18 +1,22 @@
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.inference.files import Extras
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.inference.predict import predict
-from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.predictions import read_mask_png, read_probability
 from medsegdiff.masks.regions import one_region_each
@@ -146,3 +150,97 @@ def test_the_files_of_flipped_images_are_the_same_bytes_for_any_batch_size(write
     whole = write("whole", extras=Extras(members=True), tta=True, members=4)
     assert json.loads((whole / "run.json").read_text())["sampling"]["tta"] is True
     assert contents(write("alone", extras=Extras(members=True), tta=True, members=4, batch_size=1)) == contents(whole)
+
+
+class Fake:
+    """Segments without a network; counts how often."""
+
+    evaluations = 3
+
+    def __init__(self, stop_before=None, **options):
+        self.sampling, self.stop_before, self.segmented = SamplingConfig(steps=3, members=1, **options), stop_before, []
+
+    def segment(self, ids, image, keep_members, on_step, chosen):
+        for index in chosen:
+            if ids[index] == self.stop_before:
+                raise KeyboardInterrupt
+            on_step([ids[index]], [0], None)
+            self.segmented.append(ids[index])
+            mask = np.full((1, 32, 32), 0.75, np.float32)
+            yield ImageResult(index, ids[index], mask, mask / 8, mask, 1, 0, None, np.empty((0, 1, 32, 32), np.float32))
+
+
+@pytest.fixture
+def run(cases, tmp_path):
+    def run(segmenter, chosen=None, extras=None, **options):
+        chosen = cases if chosen is None else chosen
+        dataset = prepare(chosen, 32, tmp_path / "cache", progress=False)
+        predict(segmenter, chosen, dataset, tmp_path / "out", "weights", extras, **options)
+        return segmenter.segmented
+
+    return run
+
+
+def everything(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("run.json", MANIFEST)}
+
+
+def test_a_stopped_sampling_goes_on_where_it_was(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(Fake(stop_before="c"))
+    assert [path for path in out.iterdir() if path.suffix == ".tmp"] == []
+    (out / f".{'0' * 32}.tmp").mkdir()  # as a killed one leaves it
+    assert run(Fake()) == ["c", "d"]
+    assert "2 of 4 images are done already, with the same weights and options" in capsys.readouterr().out
+    resumed = everything(out)
+    shutil.rmtree(out)
+    assert run(Fake(batch_size=2)) == list(SIZES)
+    assert everything(out) == resumed
+
+
+def test_what_is_done_is_done_again_only_where_something_differs(run, cases, tmp_path):
+    run(Fake())
+    assert run(Fake(batch_size=2)) == []
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["images_done_before"] == 4
+    (tmp_path / "out" / "b_std.png").unlink()
+    assert run(Fake()) == ["b"]
+    assert run(Fake(), extras=Extras(overlays=True)) == list(SIZES)
+    Image.new("RGB", (50, 40)).save(tmp_path / "other.png")
+    assert run(Fake(), [Case("a.1", tmp_path / "other.png"), *cases[1:]], Extras(overlays=True)) == ["a.1"]
+
+
+def test_images_of_the_same_settings_gather_in_one_folder(run, cases, tmp_path):
+    assert run(Fake(), cases[:2]) == ["a.1", "b"]
+    assert run(Fake(), cases[2:]) == ["c", "d"]
+    assert sorted(read_ensembles(tmp_path / "out")) == list(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "said"),
+    [({}, "w", "other weights"), ({"seed": 3}, "", "--seed 0, not 3"), ({"eta": 0.5, "sampler": "ddim"}, "", "ddpm")],
+)
+def test_masks_of_another_model_or_options_are_not_mixed(run, cases, tmp_path, options, weights, said):
+    run(Fake(), cases[:2])
+    before = everything(tmp_path / "out")
+    with pytest.raises(InputError, match=f"holds masks sampled with .*{said}.* --overwrite to replace them"):
+        run(Fake(**options), cases[2:], weights=weights)
+    assert everything(tmp_path / "out") == before
+    assert run(Fake(**options), cases[2:], weights=weights, overwrite=True) == ["c", "d"]
+    assert list(read_ensembles(tmp_path / "out")) == ["c", "d"]
+    assert not list((tmp_path / "out").glob("b*"))
+
+
+def test_two_samplings_do_not_share_a_folder(run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    hold = "import sys; from pathlib import Path; from medsegdiff.base.files import exclusive\n"
+    hold += "with exclusive(Path(sys.argv[1])):\n    print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match="another process works there"):
+            run(Fake())
+        other.stdin.close()
+    assert {path.name for path in out.iterdir()} == {".lock"}
+    assert run(Fake()) == list(SIZES)

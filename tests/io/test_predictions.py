@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.io import predictions
 from medsegdiff.io.predictions import (
     Maps,
@@ -18,6 +19,10 @@ from medsegdiff.masks.resizing import resize_probability
 @pytest.fixture
 def probability():
     return np.random.default_rng(0).random((1, 7, 5), dtype=np.float32)
+
+
+def seen(folder):
+    return {path.name for path in folder.iterdir() if path.name != MANIFEST}
 
 
 def test_written_files_read_back(tmp_path, probability):
@@ -49,26 +54,39 @@ def test_members_of_an_earlier_ensemble_do_not_stay(tmp_path, probability):
 
 def test_nothing_of_an_earlier_run_stays(tmp_path, probability):
     several = np.concatenate([probability, 1 - probability]) / 2
-    write_prediction(tmp_path, "x", Maps(several, several, several, [several]))
-    for name in ("x_overlay.png", "x_trace.png", "x_trace.gif"):
-        (tmp_path / name).touch()
+
+    def draw(folder):
+        for name in ("x_overlay.png", "x_trace.png", "x_trace.gif"):
+            (folder / name).touch()
+
+    write_prediction(tmp_path, "x", Maps(several, several, several, [several]), draw=draw)
     others = {"x_1.png", "x_1_overlay.png", "x_notes.txt", "x_prob.csv", "y_trace.gif"}
     for name in others:
         (tmp_path / name).touch()
     write_prediction(tmp_path, "x", Maps(probability))
-    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png", "x_entropy.png"} | others
+    assert seen(tmp_path) == {"x.png", "x_prob.png", "x_entropy.png"} | others
 
 
-def test_the_mask_is_removed_before_its_companions_change(tmp_path, probability, monkeypatch):
+@pytest.mark.parametrize("name", ["x.png", "x_prob.png", "x_member7.png", "x_trace.gif"])
+def test_a_file_of_somebody_else_s_is_neither_replaced_nor_removed(tmp_path, probability, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: not written by sample"):
+        write_prediction(tmp_path, "x", Maps(probability))
+    assert seen(tmp_path) == {name}
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_failure_leaves_the_earlier_prediction_whole(tmp_path, probability, monkeypatch):
     write_prediction(tmp_path, "x", Maps(probability))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def refuse(path, picture):
         raise InputError("disk full")
 
     monkeypatch.setattr(predictions, "_write_png", refuse)
     with pytest.raises(InputError, match="disk full"):
-        write_prediction(tmp_path, "x", Maps(probability))
-    assert not (tmp_path / "x.png").exists()
+        write_prediction(tmp_path, "x", Maps(1 - probability))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_formats_of_the_files(tmp_path):
@@ -78,7 +96,7 @@ def test_formats_of_the_files(tmp_path):
         assert np.asarray(mask).tolist() == [[0, 0], [255, 255]]
     with Image.open(tmp_path / "x_prob.png") as picture:
         assert np.asarray(picture).tolist() == [[0, 32768], [49151, 65535]]
-    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "x_prob.png", "x_entropy.png"}
+    assert seen(tmp_path) == {"x.png", "x_prob.png", "x_entropy.png"}
 
 
 def test_several_classes_are_indices_with_a_palette_and_a_file_each(tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.training.trainer import Trainer
 from medsegdiff.training.validation import Abandoned, Outcome, Progress, Validator, _grid, _panel, dice, write_picture
 from tests.training.variants import with_training, with_validation
@@ -105,7 +106,7 @@ def test_panels_are_laid_out_about_square_and_none_is_lost(count):
 
 
 def test_the_picture_is_written_under_its_step(tmp_path):
-    write_picture(tmp_path, 12, np.zeros((4, 6, 3), np.uint8))
+    write_picture(Ledger(tmp_path, "train"), 12, np.zeros((4, 6, 3), np.uint8))
     assert Image.open(tmp_path / "samples" / "step-000012.png").size == (6, 4)
 
 

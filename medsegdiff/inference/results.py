@@ -1,0 +1,102 @@
+"""What a folder of predictions holds already: what of it stays, and what may not be mixed with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from medsegdiff import __version__
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import Group, Ledger
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.data.cache import Prepared
+from medsegdiff.data.cases import Case
+from medsegdiff.io.ensembles import IMAGES, ImageRow
+from medsegdiff.io.predictions import files_of
+
+RUN = "run.json"
+
+
+def settings(sampling: SamplingConfig, weights: str) -> dict[str, Any]:
+    """What a mask depends on besides its image, ready for JSON; `weights` is a digest of them."""
+    found = {"weights": weights, "medsegdiff": __version__, **dataclasses.asdict(sampling)}
+    del found["batch_size"]
+    return json.loads(json.dumps(found))
+
+
+def content(dataset: Prepared, index: int, case: Case, drawn: bool) -> str:
+    """A digest of an image at network resolution, its original size, and the ground truth where it is `drawn`."""
+    hasher = hashlib.blake2b(dataset.image(index).tobytes(), digest_size=16)
+    hasher.update(repr(dataset.original_sizes[index]).encode())
+    if drawn and case.mask is not None:
+        hasher.update(case.mask.read_bytes())
+    return hasher.hexdigest()
+
+
+def check(ledger: Ledger, wanted: dict[str, Any], ids: Collection[str], overwrite: bool = False) -> None:
+    """Refuse to write predictions of the images `ids` beside, or over, what does not belong to them.
+
+    Args:
+        ledger: what sampling wrote in the folder
+        wanted: the `settings`
+        ids: the images to segment
+        overwrite: whether earlier predictions with other settings may be replaced
+
+    Raises:
+        InputError: a file in the way is not sampling's own, or the folder holds masks with other settings.
+    """
+    others = _others(ledger, wanted)
+    ledger.check([IMAGES, RUN, *files_of(ledger.folder, {*ids, *others})])
+    if others and not overwrite:
+        raise InputError(
+            f"{ledger.folder}: holds masks sampled with {_difference(next(iter(others.values())), wanted)}; "
+            "give another --out-dir, or --overwrite to replace them"
+        )
+
+
+def clear(ledger: Ledger, wanted: dict[str, Any]) -> None:
+    """Remove earlier predictions with other settings than those `wanted`, all of them.
+
+    Raises:
+        InputError: one was changed since.
+    """
+    others = _others(ledger, wanted)
+    if others:
+        ledger.remove([RUN, IMAGES, *files_of(ledger.folder, others)])
+
+
+def known(ledger: Ledger, wanted: dict[str, Any]) -> dict[str, ImageRow]:
+    """The ensembles of all images that the folder has masks of, with these settings."""
+    latest = _latest(ledger).items()
+    return {id: ImageRow(*group.about["ensemble"]) for id, group in latest if group.about["settings"] == wanted}
+
+
+def finished(ledger: Ledger, abouts: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Those images of which the folder has all files, as they were written, for the same `abouts`, by id."""
+    return {
+        id
+        for id, group in _latest(ledger).items()
+        if id in abouts and {**group.about, **abouts[id]} == group.about and all(map(ledger.owns, group.files))
+    }
+
+
+def _latest(ledger: Ledger) -> dict[str, Group]:
+    """What was last written of each image whose mask is there."""
+    found = {group.about["image"]: group for group in ledger.groups if "image" in group.about}
+    return {id: group for id, group in found.items() if (ledger.folder / f"{id}.png").exists()}
+
+
+def _others(ledger: Ledger, wanted: dict[str, Any]) -> dict[str, Group]:
+    return {id: group for id, group in _latest(ledger).items() if group.about["settings"] != wanted}
+
+
+def _difference(group: Group, wanted: dict[str, Any]) -> str:
+    theirs = group.about["settings"]
+    name = next(name for name in {**wanted, **theirs} if wanted.get(name) != theirs.get(name))
+    if name == "weights":
+        return "other weights"
+    option = "version" if name == "medsegdiff" else f"--{name.replace('_', '-')}"
+    return f"{option} {theirs.get(name)}, not {wanted.get(name)}"

@@ -1,0 +1,37 @@
+"""The folder of a run: what in it is training's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medsegdiff.base.ownership import Ledger
+from medsegdiff.checkpoints import folder as checkpoints
+
+CONFIG, RUN = "config.yaml", "run.json"
+LOG, EVENTS = "log.csv", "events.jsonl"
+TENSORBOARD, SAMPLES = "tensorboard", "samples"
+WRITER = "train"
+
+
+def own(out: Path) -> Ledger:
+    """What training wrote into `out`, which need not exist; all that it is going to write is its own, or not there.
+
+    A run from before there were ledgers is known by its checkpoints.
+
+    Raises:
+        InputError: a file of a name that training uses is not its own, a checkpoint's folder holds what is no part of
+            one, or a folder is a link.
+    """
+    ledger = Ledger(out, WRITER)
+    pictures = [f"{SAMPLES}/{path.name}" for path in sorted((out / SAMPLES).glob("step-*.png"))]
+    written = [CONFIG, RUN, *pictures]
+    if not ledger.groups and any((path / checkpoints.STATE).is_file() for path in checkpoints.list_checkpoints(out)):
+        ledger.claim(name for name in written if (out / name).is_file())
+        ledger.claim([LOG, EVENTS], grows=True)
+    links = [name for name in (TENSORBOARD, SAMPLES, checkpoints.BEST) if (out / name).is_symlink()]
+    ledger.check([*written, LOG, EVENTS, *links])
+    for folder in (out, out / checkpoints.BEST):
+        for path in checkpoints.list_checkpoints(folder):
+            if not (path / checkpoints.STATE).is_file():  # what is damaged alone will be replaced
+                checkpoints.check_own(path)
+    return ledger

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from medsegdiff.base import stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_raised_noted_and_then_as_before(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt) as stopped, stopping.asked() as heard:
+        os.kill(os.getpid(), number)
+    assert stopped.value.exit_code == 128 + number
+    assert heard == [number]
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.asked() as heard:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert heard == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_another_thread_changes_nothing():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with stopping.asked():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_a_child_just_ends():
+    with stopping.asked():
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException as error:
+                raise {raised} from error
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["medsegdiff", *{words!r}]
+runpy.run_module("medsegdiff", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "raised", "words"),
+    [
+        ("jsonargparse", "error", ["--help"]),  # what the command line needs, in the first second
+        ("medsegdiff.app.cli", "error", ["--help"]),
+        ("medsegdiff.data.phantom", "error", ["data", "phantom", "--out-dir", "never"]),
+        # Libraries that make something else of it, as Jittor does.
+        ("medsegdiff.data.phantom", "ImportError", ["data", "phantom", "--out-dir", "never"]),
+        ("medsegdiff.data.phantom", "SystemExit(1)", ["data", "phantom", "--out-dir", "never"]),
+    ],
+)
+def test_ctrl_c_while_something_is_imported_is_one_line(tmp_path, module, raised, words):
+    code = INTERRUPTED.format(module=module, raised=raised, words=words)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+    assert list(tmp_path.iterdir()) == []
