@@ -14,7 +14,7 @@ from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser, load_denoiser
 from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
-from medsegdiff.io.pictures import read_mask
+from medsegdiff.io.masks import read_mask
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.resizing import resize_probability
@@ -31,7 +31,7 @@ class Trained:
         chosen = np.unique(np.linspace(0, len(cases) - 1, min(images, len(cases))).round().astype(int))
         cases = [cases[index] for index in chosen]
         self.dataset = prepare(cases, config.network.image_size, mask_resize=config.data.mask_resize)
-        self.truths = {case.id: read_mask(case.mask) > 127 for case in cases}
+        self.truths = {case.id: read_mask(case.mask) > 0.5 for case in cases}
         self._network = load_denoiser(self.weights).network
 
     def segmenter(self, sampling: SamplingConfig) -> BatchSegmenter:

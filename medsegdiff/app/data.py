@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 
@@ -50,6 +51,8 @@ def _configure_phantom(parser: Parser) -> None:
 def _phantom(options: Any) -> int:
     if not options.out_dir:
         raise InputError("--out-dir: missing; give the folder to write")
+    for option, least, most in (("train", 1, 100_000), ("test", 1, 100_000), ("size", 32, 4096)):
+        check_bounds(f"--{option}", getattr(options, option), least, most)
     from medsegdiff.data.phantom import write_isic
 
     write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
@@ -82,6 +85,7 @@ def _prepare(options: Any) -> int:
         raise InputError(f"--split {options.split}: must be train or test")
     DataConfig(mask_resize=options.mask_resize)  # complains of an unknown way
     from medsegdiff.data.cache import default_cache, prepare
+    from medsegdiff.data.foreground import describe
     from medsegdiff.data.layouts.isic import find_cases
 
     # Training needs every mask; of test images those without one are segmented all the same.
@@ -92,6 +96,8 @@ def _prepare(options: Any) -> int:
     if dataset.masks is not None and dataset.num_classes > 2:
         kind += f" of {dataset.num_classes} classes"
     print(f"{len(dataset)} {kind}, {options.image_size} x {options.image_size}")
+    if dataset.masks is not None:
+        print("\n".join(describe(dataset.masks, dataset.num_classes)))
     print(f"fingerprint {dataset.fingerprint}")
     print(f"they lie in {cache / 'datasets' / dataset.fingerprint}")
     return 0

@@ -157,7 +157,8 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
     import numpy as np
 
     from medsegdiff.data.layouts.isic import find_cases
-    from medsegdiff.io.pictures import read_image, read_mask
+    from medsegdiff.io.masks import read_mask
+    from medsegdiff.io.pictures import read_image
     from medsegdiff.io.predictions import read_probability
     from medsegdiff.plots.overview import Row, overview
 
@@ -173,7 +174,7 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
                 score.id,
                 read_image(case.image),
                 read_probability(Path(f"{stem}_prob.png")),
-                truth=read_mask(case.mask) > 127,
+                truth=read_mask(case.mask) > 0.5,
                 members=[read_probability(member) for member in members],
                 std=read_probability(Path(f"{stem}_std.png")),
                 dice=score.metrics["dice"],

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
@@ -82,18 +83,13 @@ def _purposes(named: Optional[Sequence[str]]) -> Sequence[str]:
 
 
 def _read(path: Path) -> RunConfig:
-    import yaml
-
+    options = read_yaml(path)
+    if not isinstance(options, dict):
+        raise InputError(f"--networks {path}: holds no options")
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(options, dict):
-            raise InputError(f"--networks {path}: holds no options")
         return RunConfig.from_flat(options)
-    except OSError as error:
-        raise InputError(f"--networks {path}: cannot be read: {error.strerror}; give a file as train takes") from error
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"--networks {path}: is no file of options: {line}") from error
+    except InputError as error:
+        raise InputError(f"--networks {path}: {error}") from None
 
 
 def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:

@@ -12,15 +12,18 @@ from typing import Any, NoReturn, Optional
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
 
 
-class ConfigFile(ActionConfigFile):
-    """Reads a file of options, or one that comes with the package by its name."""
+class _ConfigFile(ActionConfigFile):
+    """Takes options from a YAML file, one's own or one that comes with the package, if it can be read safely."""
 
-    def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
-        """Put what the file says into `options`."""
-        super().__call__(parser, options, str(find_config(value)), option)
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Optional[str] = None) -> None:
+        path = find_config(Path(str(values)).expanduser())
+        if not isinstance(read_yaml(path), dict):
+            raise InputError(f"{values}: holds no options; write lines such as `image_size: 256`")
+        super().__call__(parser, namespace, str(path), option)
 
 
 class Parser(ArgumentParser):
@@ -29,7 +32,7 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         # Its own spelling, --print_config, would be the only option with an underscore.
         super().__init__(*args, **{"print_config": "--print-config", **options})
-        self.register("action", "config", ConfigFile)
+        self.register("action", "config", _ConfigFile)
 
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""

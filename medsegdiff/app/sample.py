@@ -137,7 +137,7 @@ def sample(
         results.check(ledger, results.settings(sampling, used), [case.id for case in cases], overwrite)
     cache = Path(cache_dir) if cache_dir else None
     dataset = prepare(
-        cases,
+        [dataclasses.replace(case, mask=None) for case in cases],  # whatever masks there are, none is needed
         config.network.image_size,
         cache,
         config.data.mask_resize,

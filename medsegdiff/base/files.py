@@ -99,7 +99,8 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the disk is full, read-only or forbidden.
     """
     path = Path(path)
-    beside, aside = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for _ in range(2))
+    # Of a long name a part: with what is added, a file system's 255 bytes must hold it.
+    beside, aside = (path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.tmp") for _ in range(2))
     try:
         with writing(path):
             yield beside

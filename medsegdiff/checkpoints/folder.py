@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.reading import read_text, reading
 from medsegdiff.checkpoints.finite import REMEDY, broken
 from medsegdiff.config.run import RunConfig
 
@@ -50,7 +51,7 @@ class Checkpoint:
 
 def _digest(path: Path) -> str:
     hasher = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with reading(path) as file:
         for block in iter(lambda: file.read(1 << 22), b""):
             hasher.update(block)
     return hasher.hexdigest()
@@ -173,14 +174,14 @@ def read_state(path: Path) -> dict[str, Any]:
         InputError: it is missing or damaged, or it is that of another step's folder.
     """
     file = path / STATE
+    if not file.exists():
+        raise InputError(f"{path}: not a checkpoint: it has no {STATE}; give a folder step-NNNNNN")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_text(file)
         state = json.loads(text)
         kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
         state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
-    except FileNotFoundError:
-        raise InputError(f"{path}: not a checkpoint: it has no {STATE}; give a folder step-NNNNNN") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: damaged; use another checkpoint") from None
     # Either word says that there is a checksum: damage to one of them cannot hide it.
     if ("format" in state or "checksum" in state) and text != _sealed(text.rpartition(_SEAL)[0] + "\n}"):
@@ -209,12 +210,12 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
 
 
 def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarray]:
+    if not file.exists():
+        raise InputError(f"{file}: missing; use another checkpoint")
     try:
         if _digest(file) != checksums.get(file.name):
             raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
         return _finite(load_file(file), file)
-    except FileNotFoundError:
-        raise InputError(f"{file}: missing; use another checkpoint") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); use another checkpoint") from None
 

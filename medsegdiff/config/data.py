@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from medsegdiff.base.bounds import check_fields
 from medsegdiff.base.errors import InputError
 
 
@@ -33,6 +34,7 @@ class DataConfig:
     cache_dir: Optional[str] = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.data_name.lower() != "isic":
             raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
         if self.mask_resize not in ("bilinear", "nearest"):

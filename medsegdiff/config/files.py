@@ -29,6 +29,8 @@ def find_config(name: str | Path) -> Path:
         return path
     if path.suffix in ("", ".yaml") and path.parent in (Path(), Path("configs")) and path.stem in names():
         return _FOLDER / f"{path.stem}.yaml"
+    if path.exists():
+        return path  # a folder or a pipe, of which reading it says what it is
     near = difflib.get_close_matches(path.stem, names(), 1)
     remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
     raise InputError(f"{name}: no such file of options; {remedy}")

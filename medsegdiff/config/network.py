@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from medsegdiff.base.bounds import bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
 
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
+_WIDEST, _MOST_LEVELS = 8192, 12
 
 
 @dataclass(frozen=True)
@@ -37,39 +39,37 @@ class NetworkConfig:
         version: "new" (anchor conditioning) or "v1" (dynamic conditioning with the FF-Parser)
     """
 
-    image_size: int = 256
-    image_channels: int = 3
-    num_classes: int = 2
-    num_channels: int = 128
-    num_res_blocks: int = 2
+    image_size: int = bounded(256, 32, 2048)
+    image_channels: int = bounded(3, 1, 256)
+    num_classes: int = bounded(2, 2, 256)
+    num_channels: int = bounded(128, 32, 2048)
+    num_res_blocks: int = bounded(2, 1, 32)
     channel_mult: str = ""
     attention_resolutions: str = "16"
-    num_heads: int = 1
-    num_head_channels: int = -1
-    num_heads_upsample: int = -1
+    num_heads: int = bounded(1, 1, 256)
+    num_head_channels: int = bounded(-1, -1, 8192)
+    num_heads_upsample: int = bounded(-1, -1, 256)
     use_new_attention_order: bool = False
     use_scale_shift_norm: bool = False
     resblock_updown: bool = False
     learn_sigma: bool = True
     class_cond: bool = False
-    num_label_classes: int = 2
+    num_label_classes: int = bounded(2, 1, 100000)
     dropout: float = 0.0
     version: str = "new"
 
     def __post_init__(self) -> None:
-        if self.image_size < 32 or self.image_size % 32:
-            near = max(32, round(self.image_size / 32) * 32)
+        check_fields(self)
+        if self.image_size % 32:
+            near = round(self.image_size / 32) * 32
             raise InputError(f"--image-size {self.image_size}: must be divisible by 32; the nearest is {near}")
-        if self.num_channels < 32 or self.num_channels % 32:
-            near = max(32, round(self.num_channels / 32) * 32)
+        if self.num_channels % 32:
+            near = round(self.num_channels / 32) * 32
             raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
         if self.version not in ("new", "v1"):
             raise InputError(f"--version {self.version}: must be new or v1")
-        if not 2 <= self.num_classes <= 256:
-            raise InputError(f"--num-classes {self.num_classes}: must be from 2 (with the background) to 256")
-        for name in ("image_channels", "num_res_blocks", "num_heads", "num_label_classes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        for width in self.level_widths:
+            check_bounds(f"--num-channels {self.num_channels}, the widest level's", width, 1, _WIDEST)
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout {self.dropout}: must be at least 0 and less than 1")
         if self.image_size % 2 ** (len(self.level_widths) - 1):
@@ -143,8 +143,11 @@ def _parse_integers(option: str, text: str) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         numbers = (0,)
-    if any(number < 1 for number in numbers):
-        raise InputError(f'--{option} "{text}": must be positive integers with commas between, as "16,8"')
+    if len(numbers) > _MOST_LEVELS or any(not 1 <= number <= _WIDEST for number in numbers):
+        raise InputError(
+            f'--{option} "{text[:40]}": must be positive integers with commas between, as "16,8", '
+            f"at most {_MOST_LEVELS} of them and {_WIDEST} the highest"
+        )
     return numbers
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Optional, Union
 
+from medsegdiff.base.bounds import MOST, bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import PRECISIONS
 from medsegdiff.diffusion.process import DiffusionConfig
@@ -16,6 +17,7 @@ SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
 CONTROLS = ("", "shuffle-noise", "no-noise")
 # Axes of (C, S, S) that are mirrored for each member in turn, where --tta is given.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
+_MOST_MEMBERS = 9999
 _MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask, or the noise
 
 
@@ -46,29 +48,27 @@ class SamplingConfig:
     """
 
     sampler: str = "ddpm"
-    steps: Optional[int] = None
+    steps: Optional[int] = bounded(None, 0, 100000)
     timestep_respacing: str = ""
-    eta: float = 0.0
-    threshold: float = 0.0
+    eta: float = bounded(0.0, 0, 1)
+    threshold: float = bounded(0.0, 0, 1)
     members: Union[int, str] = 5
-    until: float = 0.05
+    until: float = bounded(0.05, 0, MOST)
     fusion: str = "mean"
     blend: bool = False
     tta: bool = False
     postprocess: bool = False
     control: str = ""
-    batch_size: int = 15
-    seed: int = 0
+    batch_size: int = bounded(15, 1, 65536)
+    seed: int = bounded(0, -(2**63), 2**63 - 1)
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("fusion", self.fusion, tuple(RULES))
         _choice("control", self.control, CONTROLS)
         _choice("precision", self.precision, PRECISIONS)
-        for name, least in (("steps", 0), ("batch_size", 1)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         least, _ = self.member_range
         if self.tta and least < len(FLIPS):
             raise InputError(
@@ -83,9 +83,6 @@ class SamplingConfig:
             )
         if self.sampler != "ddim" and self.eta:
             raise InputError(f"--eta {self.eta}: has a meaning for --sampler ddim only")
-        for name in ("eta", "threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be from 0 to 1")
 
     @property
     def continuous(self) -> bool:
@@ -100,7 +97,7 @@ class SamplingConfig:
             InputError: it is neither a number nor a range.
         """
         least, dots, most = str(self.members).partition("..")
-        try:
+        try:  # of thousands of digits int says that it is no number
             ends = int(least), int(most if dots else least)
         except ValueError:
             ends = 0, 0
@@ -108,6 +105,7 @@ class SamplingConfig:
             raise InputError(
                 f'--members {self.members}: must be a number from 1, or a range from at least 2, as "3..25"'
             )
+        check_bounds("--members", ends[1], 1, _MOST_MEMBERS)
         return ends
 
     def resolved(self, diffusion: DiffusionConfig) -> SamplingConfig:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import PRECISIONS
 
 SCHEDULES = ("", "constant", "linear", "cosine")
 DECAYED = ("all", "matrices")
+_LARGEST_BATCH = 65536
 
 
 @dataclass(frozen=True)
@@ -45,32 +46,33 @@ class TrainingConfig:
     """
 
     out_dir: str = "results"
-    steps: int = 100_000
-    batch_size: int = 8
-    microbatch: int = -1
+    steps: int = bounded(100_000, 1, MOST)
+    batch_size: int = bounded(8, 1, _LARGEST_BATCH)
+    microbatch: int = bounded(-1, -1, _LARGEST_BATCH)
     use_checkpoint: bool = False
     precision: str = "fp32"
     fp16_scale_growth: float = 1e-3
-    dice_weight: float = 0.0
-    lr: float = 1e-4
+    dice_weight: float = bounded(0.0, 0, MOST)
+    lr: float = bounded(1e-4, 0, 1e38)
     lr_schedule: str = ""
-    lr_anneal_steps: int = 0
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
+    lr_anneal_steps: int = bounded(0, 0, MOST)
+    warmup_steps: int = bounded(0, 0, MOST)
+    weight_decay: float = bounded(0.0, 0, MOST)
     decay: str = "all"
-    clip_grad: float = 0.0
+    clip_grad: float = bounded(0.0, 0, 1e38)
     ema_rate: str = "0.9999"
     ema_warmup: bool = True
     schedule_sampler: str = "uniform"
-    seed: int = 0
-    log_interval: int = 100
-    save_interval: int = 5000
-    keep: int = 3
+    seed: int = bounded(0, -(2**63), 2**63 - 1)
+    log_interval: int = bounded(100, 1, MOST)
+    save_interval: int = bounded(5000, 1, MOST)
+    keep: int = bounded(3, 0, MOST)
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "batch_size", "log_interval", "save_interval")
-        _at_least(self, 0, "lr", "weight_decay", "lr_anneal_steps", "warmup_steps", "clip_grad", "dice_weight", "keep")
+        check_fields(self)
+        if self.microbatch == 0:
+            raise InputError("--microbatch 0: must be at least 1, or -1 for the whole batch")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)}")
         if not 0 <= self.fp16_scale_growth <= 1:
@@ -123,24 +125,15 @@ class ValidationConfig:
         patience: validations without a better Dice after which training stops; 0: it goes on
     """
 
-    val_interval: int = 0
+    val_interval: int = bounded(0, 0, MOST)
     val_fraction: float = 0.1
-    val_images: int = 16
-    val_steps: int = 5
-    patience: int = 0
+    val_images: int = bounded(16, 0, MOST)
+    val_steps: int = bounded(5, 2, MOST)  # DDIM with one takes noise for an almost clean mask
+    patience: int = bounded(0, 0, MOST)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "val_interval", "val_images", "patience")
-        _at_least(self, 2, "val_steps")  # DDIM with one takes noise for an almost clean mask
+        check_fields(self)
         if not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction {self.val_fraction}: must be between 0 and 1")
         if self.patience and not self.val_interval:
             raise InputError(f"--patience {self.patience}: counts validations; give --val-interval too")
-
-
-def _at_least(config: object, least: int, *names: str) -> None:
-    wanted = "must not be negative" if not least else f"must be at least {least}"
-    for name in names:
-        value = getattr(config, name)
-        if not least <= value < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} {value}: {wanted if value < least else 'must be finite'}")

@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -18,15 +19,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing, writing
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.digests import digests
+from medsegdiff.data.foreground import warnings
+from medsegdiff.data.integrity import Check, checksums, is_whole
 from medsegdiff.data.square import square, to_input
-from medsegdiff.io.pictures import read_image, read_labels, read_mask
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import read_image
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
-
+_LARGEST = 2048  # side of the arrays, in pixels
 _RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
 
@@ -40,23 +45,39 @@ class Prepared:
     original_sizes: list[tuple[int, int]]  # (height, width) in pixels
     fingerprint: str  # hex digest of the content
     num_classes: int = 2  # background included
+    check: Optional[Check] = None  # still reading the arrays
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def image(self, index: int) -> np.ndarray:
-        """One image, float32 (3, S, S), RGB in [0, 1]."""
+        """One image, float32 (3, S, S), RGB in [0, 1].
+
+        Raises:
+            InputError: the arrays are damaged.
+        """
+        self._checked()
         return to_input(self.images[index])
 
     def mask(self, index: int) -> np.ndarray:
         """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
 
         Raises:
+            InputError: the arrays are damaged.
             ValueError: the dataset has no masks.
         """
         if self.masks is None:
             raise ValueError("this dataset has no masks")
+        self._checked()
         return (self.masks[index] == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
+
+    def _checked(self) -> None:
+        """Wait for the check, if there is one: nothing is computed from arrays that are damaged."""
+        if self.check is not None and not self.check.passed():
+            shutil.rmtree(self.check.entry, ignore_errors=True)
+            raise InputError(
+                f"{self.check.entry}: the cached arrays were damaged; run the same again to make them anew"
+            )
 
 
 def default_cache() -> Path:
@@ -74,19 +95,22 @@ def prepare(
     mask_resize: str = "bilinear",
     progress: bool = True,
     num_classes: int = 2,
+    check_later: bool = False,
 ) -> Prepared:
     """Open the dataset's arrays, made now if these files were not prepared at this size before.
 
-    Images are resized with Pillow's antialiased bilinear filter. Masks are resized as grey levels with
-    the same filter and are 1 wherever the result is above 0, as in the published project; with
-    `mask_resize="nearest"` by the nearest pixel. They are kept only if every case has one.
+    Images are resized with Pillow's antialiased bilinear filter. Masks (see `read_mask`; foreground is above one half)
+    are resized as 0 and 255 with the same filter and are 1 wherever the result is above 0, as in the published
+    project; with `mask_resize="nearest"` by the nearest pixel. They are kept only if every case has one. Where arrays
+    are made, what is unlikely of the masks is said (see `foreground.warnings`).
 
     With more than two classes, background included, the masks' files hold class indices (see `read_labels`).
     Those are always resized by the nearest pixel, whatever `mask_resize` says: there is no class between two.
 
     The arrays live in `datasets/` below `cache_dir` (see `default_cache`), under a digest of every source
     file's bytes, the ids, the size, the mode and the number of classes. Several processes may ask at once:
-    one works, the others wait and use its result. A damaged entry is made anew.
+    one works, the others wait and use its result. A damaged entry is made anew: its checksums are compared before it
+    is used. With `check_later` that goes on in the background, and the first image or mask waits for it.
 
     Raises:
         InputError: no cases, a size, mode or number of classes that makes no sense, an unreadable file, a
@@ -95,31 +119,33 @@ def prepare(
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
-    if size < 1:
-        raise InputError(f"image size must be at least 1 pixel, not {size}")
+    check_bounds("--image-size", size, 1, _LARGEST)
+    check_bounds("--num-classes", num_classes, 2, 256)
     if mask_resize not in _RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
-    if not 2 <= num_classes <= 256:
-        raise InputError(f"--num-classes {num_classes}: must be from 2 (with the background) to 256")
     folder = make_folder(Path(cache_dir or default_cache()) / "datasets")
     with_masks = all(case.mask is not None for case in cases)
     form = _Form(size, num_classes, (mask_resize if num_classes == 2 else "nearest") if with_masks else None)
     fingerprint = _fingerprint(cases, form, folder / "digests.json", progress)
     entry = folder / fingerprint
-    prepared = _open(entry, len(cases), form)
-    if prepared is None:
+    ids = [case.id for case in cases]
+    prepared = _open(entry, ids, form)
+    check = Check(entry) if prepared is not None else None
+    if check is None or not (check_later or check.passed()):
         with _lock(folder / f".{fingerprint}.lock"):
-            prepared = _open(entry, len(cases), form)
-            if prepared is None:
+            prepared, check = _open(entry, ids, form), None
+            if prepared is None or not is_whole(entry):
                 # Whoever holds the lock is the only builder, so these belong to one that was killed.
                 for stale in folder.glob(f".{fingerprint}.*.tmp"):
                     shutil.rmtree(stale, ignore_errors=True)
                 with replacing(entry) as beside:
                     _build(beside, cases, form, progress)
-                prepared = _open(entry, len(cases), form)
+                prepared = _open(entry, ids, form)
+                for line in warnings(prepared.masks, num_classes) if prepared and with_masks else []:
+                    tqdm.write(f"warning: {line}", file=sys.stderr)
     if prepared is None:
         raise InputError(f"{entry}: cannot be read back after writing; choose another cache folder")
-    return prepared
+    return replace(prepared, check=check if check_later else None)
 
 
 class _Form(NamedTuple):
@@ -130,9 +156,9 @@ class _Form(NamedTuple):
     mask_resize: Optional[str]  # None: there are no masks
 
     def mask(self, path: Path) -> np.ndarray:
-        """A file's mask as class indices, uint8 (size, size)."""
+        """A file's mask as class indices, uint8 (H, W); the foreground of one class is 255."""
         if self.num_classes == 2:
-            return np.asarray(self._resized(read_mask(path))) > 0
+            return (read_mask(path) > 0.5) * np.uint8(255)
         labels = read_labels(path)
         highest = int(labels.max())
         if highest >= self.num_classes:
@@ -140,10 +166,12 @@ class _Form(NamedTuple):
                 f"{path}: holds class {highest}, but with --num-classes {self.num_classes} they are 0 to "
                 f"{self.num_classes - 1}; give --num-classes {highest + 1}, or correct the mask"
             )
-        return np.asarray(self._resized(labels))
+        return labels
 
-    def _resized(self, mask: np.ndarray) -> Image.Image:
-        return Image.fromarray(mask).resize((self.size, self.size), _RESIZE[self.mask_resize])
+    def resized(self, mask: np.ndarray) -> np.ndarray:
+        """What `mask` returns as class indices, uint8 (size, size)."""
+        resized = np.asarray(Image.fromarray(mask).resize((self.size, self.size), _RESIZE[self.mask_resize]))
+        return resized > 0 if self.num_classes == 2 else resized
 
 
 def _fingerprint(cases: Sequence[Case], form: _Form, index: Path, progress: bool) -> str:
@@ -170,10 +198,11 @@ def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> 
 
     def convert(index: int) -> tuple[int, int]:
         case = cases[index]
-        if masks is not None:
-            check_pair(case)
-            masks[index] = form.mask(case.mask)
         image = read_image(case.image)
+        if masks is not None:
+            mask = form.mask(case.mask)
+            check_pair(case, image, mask)
+            masks[index] = form.resized(mask)
         images[index] = square(image, form.size)
         return image.shape[:2]
 
@@ -189,6 +218,7 @@ def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> 
         if array is not None:
             array.flush()
     meta = {"ids": [case.id for case in cases], "original_sizes": sizes}
+    meta["checksums"] = checksums(folder, meta)
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -200,20 +230,21 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _open(folder: Path, count: int, form: _Form) -> Optional[Prepared]:
-    """The entry in `folder`; None if it is absent or damaged."""
+def _open(folder: Path, ids: list[str], form: _Form) -> Optional[Prepared]:
+    """The entry of the images `ids` in `folder`; None if it is absent or not one."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         images = np.load(folder / "images.npy", mmap_mode="r")
         masks = np.load(folder / "masks.npy", mmap_mode="r") if form.mask_resize else None
         sizes = [(height, width) for height, width in meta["original_sizes"]]
+        _ = meta["checksums"]  # entries from before there were any are made anew
         prepared = Prepared(meta["ids"], images, masks, sizes, folder.name, form.num_classes)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    shape = (count, form.size, form.size)
+    shape = (len(ids), form.size, form.size)
     shapes = [(images, (*shape, 3))] + ([(masks, shape)] if form.mask_resize else [])
     whole = all(array.shape == expected and array.dtype == np.uint8 for array, expected in shapes)
-    return prepared if whole and len(prepared) == len(sizes) == count else None
+    return prepared if whole and prepared.ids == ids and len(sizes) == len(ids) else None
 
 
 @contextlib.contextmanager

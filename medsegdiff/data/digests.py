@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.reading import reading
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
 _SETTLED_NS = 2_000_000_000
@@ -42,7 +43,7 @@ def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[P
         return result
     pool = ThreadPoolExecutor(2)
     try:
-        found = pool.map(_digest, unknown)
+        found = pool.map(file_digest, unknown)
         bar = tqdm(found, total=len(unknown), desc="Reading", unit="file", disable=not progress)
         result.update(zip(unknown, bar))
     finally:
@@ -67,9 +68,14 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The BLAKE2b digest (hex) of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=32)
-    with _reading(path), path.open("rb") as file:
+    with _reading(path), reading(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -86,6 +92,6 @@ def _reading(path: Path) -> Iterator[None]:
 def _load(index: Path) -> dict[str, list]:
     try:
         known = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {path: [list(stamp), str(digest)] for path, (stamp, digest) in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
-    return known if isinstance(known, dict) else {}

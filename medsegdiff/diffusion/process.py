@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.bounds import bounded, check_fields
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
 
 
@@ -27,9 +27,9 @@ class DiffusionConfig:
         rescale_learned_sigmas: scale the bound's term by T / 1000
     """
 
-    diffusion_steps: int = 1000
+    diffusion_steps: int = bounded(1000, 1, 100_000)
     noise_schedule: str = "linear"
-    mask_scale: float = 1.0
+    mask_scale: float = bounded(1.0, 0.01, 100)
     predict_xstart: bool = False
     sigma_small: bool = False
     rescale_timesteps: bool = False
@@ -37,6 +37,7 @@ class DiffusionConfig:
     rescale_learned_sigmas: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _ = self.schedule
 
     @property
@@ -46,8 +47,6 @@ class DiffusionConfig:
         Raises:
             InputError: there is none with these options.
         """
-        if not 0.01 <= self.mask_scale <= 100:
-            raise InputError(f"--mask-scale {self.mask_scale}: must be from 0.01 to 100")
         return make_schedule(self.noise_schedule, self.diffusion_steps).scaled(self.mask_scale)
 
 

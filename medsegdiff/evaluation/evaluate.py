@@ -11,10 +11,11 @@ from rich.progress import track
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
-from medsegdiff.evaluation.predictions import find
-from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, check_free, class_metrics
+from medsegdiff.evaluation.predictions import PUBLISHED, find
+from medsegdiff.evaluation.report import EXTRAS, METRICS, RETENTION, Report, check_free, class_metrics
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
+from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
 
 
@@ -63,6 +64,8 @@ def evaluate(
             f"expected files such as {next(iter(truth))}.png"
         )
     ensembles = read_ensembles(pred_dir)
+    names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
+    unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
     console = Console(stderr=True)
     scores = [
         measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
@@ -79,7 +82,7 @@ def evaluate(
         calibration=summary.calibration(scores),
         comparison=summary.comparison(scores, seed),
         selection=summary.selection(scores),
-        gaps=tuple(summary.gaps(scores)),
+        gaps=(*summary.gaps(scores), *summary.without_truth(unknown)),
         note=note,
     )
     if out is not None:

@@ -13,7 +13,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import Truth, read_classes
 from medsegdiff.io.ensembles import IMAGES, ImageRow
-from medsegdiff.io.predictions import read_mask_png, read_probability
+from medsegdiff.io.masks import read_mask
+from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.metrics import Overlap, overlap
 from medsegdiff.masks.protocols import Protocol
@@ -29,9 +30,9 @@ class Score:
     """One image's metrics and the prediction file they come from.
 
     Always there are "published_iou", "published_dice", "dice", "iou", "precision" and "recall", with more
-    than two classes the last four with "_class1", ... appended, too. Where files allow: "brier", "ged",
-    "agreement", "empty_members" (the share of members without any foreground), and those of `COMPARED` after "cal_"
-    and, their mean over the members, after "member_".
+    than two classes the last four with "_class1", ... appended, too, of the classes that occur. Where files allow:
+    "brier", "ged", "agreement", "empty_members" (the share of members without any foreground), and those of `COMPARED`
+    after "cal_" and, their mean over the members, after "member_".
     """
 
     id: str
@@ -54,7 +55,7 @@ def measure(
     """Compare all files of an image's prediction with its truth, one member after another.
 
     With more than two classes, each foreground class is a binary problem of its own, and metrics are means
-    over these.
+    over those that occur in the mask or the ground truth (over all, where neither has any).
 
     Args:
         id: the image's.
@@ -85,10 +86,12 @@ def _fused(
 ) -> tuple[dict[str, float], Optional[np.ndarray]]:
     """The metrics of the mask and of its probability, and the histograms where there is a probability."""
     labels = _read_labels(prediction, truth)
-    overlaps = {label: overlap(labels == label, target.mask) for label, target in targets.items()}
+    occurring = _occurring(labels, targets)
+    overlaps = {label: overlap(labels == label, targets[label].mask) for label in occurring or targets}
     published, briers, histograms = [], [], []
-    for target, layer in zip(targets.values(), _fused_layers(prediction, truth, labels)):
-        published.append(protocol.iou_dice(layer, target.square))
+    for (label, target), layer in zip(targets.items(), _fused_layers(prediction, truth, labels)):
+        if label in overlaps:
+            published.append(protocol.iou_dice(layer, target.square))
         if prediction.probability or prediction.is_published:
             probability = layer if layer.shape == truth.shape else resize_probability(layer, truth.shape)
             briers.append(brier(probability, target.mask))
@@ -96,8 +99,8 @@ def _fused(
 
     metrics = {**_published(published), **_mean(overlaps.values())}
     if len(targets) > 1:
-        for label, values in overlaps.items():
-            metrics.update({f"{name}_class{label}": value for name, value in values._asdict().items()})
+        for label in occurring:
+            metrics.update({f"{name}_class{label}": value for name, value in overlaps[label]._asdict().items()})
     if briers:
         metrics["brier"] = float(np.mean(briers))
     return metrics, np.array(histograms) if histograms else None
@@ -110,7 +113,7 @@ def _read_labels(prediction: Prediction, truth: Truth) -> np.ndarray:
     if truth.num_classes > 2:
         labels = read_classes(prediction.path, truth.num_classes)
     else:
-        labels = read_mask_png(prediction.path)
+        labels = read_mask(prediction.path) > THRESHOLD
     _check_size(labels, prediction.path, truth)
     return labels
 
@@ -120,7 +123,7 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
     if prediction.probability:
         yield from _read(prediction.probability, truth)
     elif truth.num_classes == 2:
-        yield read_probability(prediction.path)
+        yield read_probability(prediction.path) if prediction.is_published else read_mask(prediction.path)
     else:
         yield from ((labels == label).astype(np.float32) for label in range(1, truth.num_classes))
 
@@ -142,7 +145,8 @@ def _members(
         )
     masks = {label: PackedMasks() for label in targets}
     scores = [_compared(_read(paths, truth), targets, protocol, masks) for paths in files]
-    distances = [generalised_energy_distance(masks[label], target.mask) for label, target in targets.items()]
+    occurring = [label for label in targets if targets[label].mask.any() or any(map(np.any, masks[label].bits))]
+    distances = [generalised_energy_distance(masks[label], targets[label].mask) for label in occurring or targets]
     mean = {key: float(np.mean([score[key] for score in scores])) for key in COMPARED}
     return {"ged": float(np.mean(distances)), **_named("member", mean)}
 
@@ -159,15 +163,18 @@ def _compared(
     """
     probability = np.stack(list(layers))
     labels = decide(probability)
-    published = [protocol.iou_dice(layer, target.square) for layer, target in zip(probability, targets.values())]
-    overlaps = []
-    for label, target in targets.items():
-        mask = labels == label
-        overlaps.append(overlap(mask, target.mask))
-        if masks is not None:
-            masks[label].add(mask)
+    occurring = _occurring(labels, targets) or list(targets)
+    published = [protocol.iou_dice(probability[label - 1], targets[label].square) for label in occurring]
+    overlaps = [overlap(labels == label, targets[label].mask) for label in occurring]
+    for label in masks or ():
+        masks[label].add(labels == label)
     values = {**_published(published), **_mean(overlaps)}
     return {key: values[key] for key in COMPARED}
+
+
+def _occurring(labels: np.ndarray, targets: dict[int, _Target]) -> list[int]:
+    """The foreground classes that the mask or the ground truth has; others would count as perfect."""
+    return [label for label in targets if targets[label].mask.any() or (labels == label).any()]
 
 
 def _published(iou_dice: Sequence[tuple[float, float]]) -> dict[str, float]:

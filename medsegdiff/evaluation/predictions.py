@@ -12,7 +12,8 @@ from typing import Optional
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.predictions import find_predictions
 
-_PUBLISHED = "_output_ens"
+PUBLISHED = "_output_ens"
+"""How the published sampler's files end."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Prediction:
     @property
     def is_published(self) -> bool:
         """Whether this is the published sampler's only file, a probability at the network's resolution."""
-        return self.path.stem.endswith(_PUBLISHED)
+        return self.path.stem.endswith(PUBLISHED)
 
     @property
     def probability(self) -> list[Path]:
@@ -82,5 +83,5 @@ def find(pred_dir: Path, ids: Collection[str], num_classes: int = 2) -> dict[str
 
 def _published(pred_dir: Path, id: str) -> Optional[Path]:
     digits = re.fullmatch(r"ISIC_(\d+)", id)
-    names = [f"{digits[1]}{_PUBLISHED}.{suffix}" for suffix in ("png", "jpg")] if digits else []
+    names = [f"{digits[1]}{PUBLISHED}.{suffix}" for suffix in ("png", "jpg")] if digits else []
     return next((Path(pred_dir) / name for name in names if (Path(pred_dir) / name).is_file()), None)

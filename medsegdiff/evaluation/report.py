@@ -82,7 +82,7 @@ class Report:
             words["at 0.5"] = "the mask file's classes against the truth's, at the truth's own resolution"
             words["classes"] = (
                 f"each of the {self.num_classes - 1} foreground classes is a binary problem of its own; "
-                "an image's metric is the mean over them"
+                "an image's metric is the mean over those that occur in it or its prediction"
             )
         if self.calibration:
             words["Brier score, ECE"] = (

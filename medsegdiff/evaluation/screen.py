@@ -63,8 +63,8 @@ def _classes(report: Report) -> Table:
     for name in Overlap._fields:
         table.add_column(METRICS[name].split()[0], justify="right")
     for label in range(1, report.num_classes):
-        means = [report.summaries[f"{name}_class{label}"].mean for name in Overlap._fields]
-        table.add_row(str(label), *(f"{mean:.4f}" for mean in means))
+        rows = [report.summaries.get(f"{name}_class{label}") for name in Overlap._fields]
+        table.add_row(str(label), *(f"{row.mean:.4f}" if row else "-" for row in rows))
     return table
 
 

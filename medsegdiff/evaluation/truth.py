@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.pictures import read_labels, read_mask
+from medsegdiff.io.masks import find_masks, read_labels, read_mask
+from medsegdiff.io.pictures import list_pictures
 
 
 def truth_from_folder(folder: Path) -> dict[str, Path]:
-    """Map ids to the masks in a folder, sorted: `ID_Segmentation.png` in any case, else plain `ID.png`.
-
-    Where at least one name ends in `_Segmentation`, the other pictures are not taken for masks.
+    """Map ids to the masks in a folder, sorted; see `masks.find_masks`.
 
     Raises:
-        InputError: there is no such folder, or no PNG in it.
+        InputError: there is no such folder, no picture in it, or two masks for an id.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; give the folder that holds the ground truth masks")
-    pictures = {path.stem: path for path in sorted(folder.glob("*.png")) if not path.name.startswith(".")}
+    pictures = list_pictures(folder)
     if not pictures:
-        raise InputError(f"{folder}: holds no PNG; give the folder with ID_Segmentation.png or ID.png masks")
-    ending = re.compile(r"_segmentation$", re.IGNORECASE)
-    named = {ending.sub("", stem): path for stem, path in pictures.items() if ending.search(stem)}
-    return named or pictures
+        raise InputError(f"{folder}: holds no picture; give the folder with ID_Segmentation.png or ID.png masks")
+    return find_masks(pictures)
 
 
 @dataclass(frozen=True)
@@ -37,7 +30,7 @@ class Truth:
 
     path: Path
     num_classes: int
-    values: np.ndarray  # (H, W): float32 grey levels in [0, 1] where there are two classes, else uint8 class indices
+    values: np.ndarray  # (H, W): float32 shares of foreground where there are two classes, else uint8 class indices
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,21 +47,13 @@ class Truth:
 
 
 def read_truth(path: Path, num_classes: int = 2) -> Truth:
-    """Read a mask with the grey levels 0 and 255, or 0 and 1; of more than two classes, with class indices.
+    """Read a mask, see `masks.read_mask`; of more than two classes, with class indices.
 
     Raises:
-        InputError: the file cannot be read or holds other values.
+        InputError: the file cannot be read or its values are not understood.
     """
-    if num_classes > 2:
-        return Truth(path, num_classes, read_classes(path, num_classes))
-    grey = read_mask(path)
-    top = int(grey.max())
-    if 1 < top <= 127:
-        raise InputError(
-            f"{path}: its highest grey level is {top}; write masks with 0 and 255, or 0 and 1, "
-            "or give --num-classes where they hold class indices"
-        )
-    return Truth(path, num_classes, grey.astype(np.float32) / (1 if top == 1 else 255))
+    read = read_mask(path) if num_classes == 2 else read_classes(path, num_classes)
+    return Truth(path, num_classes, read)
 
 
 def read_classes(path: Path, num_classes: int) -> np.ndarray:

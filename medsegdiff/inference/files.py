@@ -13,7 +13,7 @@ from PIL import Image
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
-from medsegdiff.io.pictures import read_labels, read_mask
+from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.regions import one_region_each
@@ -92,4 +92,4 @@ def _foreground(
         outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
     if truth is None:
         return outlined, None
-    return outlined, read_mask(truth) > 127 if single else read_labels(truth) > 0
+    return outlined, read_mask(truth) > 0.5 if single else read_labels(truth) > 0

@@ -1,156 +1,172 @@
-"""Image files as 8-bit arrays, whatever their mode, and one clear line when they cannot be read."""
+"""Picture files, decoded in one place, and one clear line when they cannot be read."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import struct
-import zlib
-from collections.abc import Iterator
+import ctypes
+import logging
+import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note, reading
 from medsegdiff.io.arrays import to_rgb
 
-_SIXTEEN_BIT = 65535
-_HIGHEST_LABEL = 255
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on the picture is stored lying on its side
+# No others: to read PostScript, for one, Pillow starts a program that runs it.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
+MOST_PIXELS = 1 << 26
+_LOSSY = ("JPEG", "MPO")
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+_DARK = 64  # of 255
+_SILENT = logging.NullHandler()
+
+
+class Picture(NamedTuple):
+    """A decoded, upright picture."""
+
+    image: Image.Image
+    stored: str
+    """Pillow's name of the pixels in the file, such as "L;2" for grey of two bits."""
+    lossy: bool
+    """Whether its format changes pixels."""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it is grey, wider than 8 bits."""
+        return self.image.mode.startswith("I") or self.image.mode == "F"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is in colour or with alpha, wider than 8 bits, of which Pillow keeps the upper 8."""
+        return not self.is_deep and self.stored[-4:-1] == ";16"  # then the byte order; "BGR;16" is 5 bits a channel
+
+
+def decode(path: Path) -> Picture:
+    """Decode a picture, turned upright as its EXIF or XMP says; of several pages the first, with a note.
+
+    Raises:
+        InputError: the file is missing, no regular file, empty, damaged, of no format of `FORMATS`, or has more
+            than `MOST_PIXELS`.
+    """
+    _hush()
+    with reading(path) as file:
+        # Given open, not by name: files that Pillow opens itself it may map, and it garbles a mapped TIFF on its side.
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise InputError(_too_large(path, f"{width} x {height} pixels"))
+                stored = _stored(image)
+                pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # its others are previews
+                image.load()
+                picture = Picture(ImageOps.exif_transpose(image), stored, image.format in _LOSSY)
+        except InputError:
+            raise
+        except Image.UnidentifiedImageError:
+            known = ", ".join(FORMATS)
+            raise InputError(f"{path}: not an image of a known format ({known}); export it as PNG or TIFF") from None
+        except Image.DecompressionBombError:
+            raise InputError(_too_large(path, "too many pixels")) from None
+        except Exception as error:  # on damaged files its decoders raise nearly anything
+            line = " ".join(str(error).split())
+            raise InputError(f"{path}: damaged or cut off ({line}); fetch or export it again") from error
+    if pages > 1:
+        note(path, f"has {pages} pages; only the first is read")
+    return picture
+
+
+def _hush() -> None:
+    """Keep what Pillow and libtiff warn of from standard error: it is refused, noted or harmless here."""
+    logging.getLogger("PIL").addHandler(_SILENT)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # each time: others reset these filters
+    with contextlib.suppress(AttributeError, OSError):  # a Pillow without libtiff
+        libtiff = ctypes.CDLL(Image.core.__file__)
+        libtiff.TIFFSetWarningHandler(None)
+        libtiff.TIFFSetErrorHandler(None)
+
+
+def _too_large(path: Path, what: str) -> str:
+    return f"{path}: {what}, and more than {MOST_PIXELS:,} ({MOST_PIXELS >> 20} million) are not read; make it smaller"
+
+
+def _stored(image: Image.Image) -> str:
+    """`Picture.stored`; `image` is not loaded yet: afterwards Pillow no longer knows."""
+    arguments = image.tile[0][3] if image.tile else ""
+    name = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return name if isinstance(name, str) else ""
 
 
 def read_image(path: Path) -> np.ndarray:
     """Read a colour image as uint8 (H, W, 3), RGB in [0, 255].
 
-    Upright by its EXIF orientation. Grey becomes three equal channels, CMYK and palettes their colours;
-    16-bit grey is divided by 257, so that full range stays full range. Alpha is dropped, not composited:
-    the colours under it are what the camera saw, and the published preprocessing does the same.
+    Grey becomes three equal channels, CMYK and palettes their colours. Wider grey is scaled, with a note, from
+    what its values fill: 8, 10, 12, 14 or 16 bits, or as fractions 0 to 1 or 0 to 255. Alpha is dropped, not
+    composited: the colours under it are what the camera saw, and the published preprocessing does the same.
 
     Raises:
-        InputError: the file is missing, forbidden, empty, cut off, or of no readable format.
+        InputError: as `decode`, or the pixels' range is not understood.
     """
-    with _opened(path) as image:
-        if _is_deep(image):
-            grey = np.rint(_deep_values(image, path) / 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return to_rgb(image)
+    picture = decode(path)
+    if picture.is_deep:
+        return np.repeat(_to_eight_bits(np.asarray(picture.image), path)[..., None], 3, axis=2)
+    pixels = to_rgb(picture.image)
+    if picture.is_cut and pixels.max() < _DARK:
+        raise InputError(f"{path}: 16-bit colour that fills less than 14 of its bits; export it with 8 bits a channel")
+    return pixels
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask as uint8 (H, W): grey levels in [0, 255], 0 is background.
+def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    low, high = values.min(), values.max()
+    is_float = values.dtype.kind == "f"
+    if not (low >= 0 and high <= (255 if is_float else 65535)):  # not a number, too
+        raise InputError(
+            f"{path}: pixels from {low} to {high}, where 0 to 65535, or fractions from 0 to 1 or 255, are read; "
+            "export it with 8 or 16 bits"
+        )
+    if is_float:
+        full = 1 if high <= 1 else 255
+        note(path, f"holds fractions, read as 0 to {full}")
+    else:
+        bits = next(bits for bits in _BIT_DEPTHS if high < 1 << bits)
+        full = (1 << bits) - 1
+        if high > 0 and bits < _BIT_DEPTHS[-1]:
+            note(path, f"holds {bits}-bit values in wider pixels, read as 0 to {full}")
+    return np.rint(values / (full / 255)).astype(np.uint8)
 
-    Colours, a palette's too, become their luminance and alpha is dropped, as published. 16-bit values are
-    divided by 257 and rounded up, so that no label becomes background.
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures right in a folder, by name, without hidden files and the ISIC archives' superpixel maps.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: it is missing, not a folder or forbidden.
     """
-    with _opened(path) as image:
-        if _is_deep(image):
-            return np.ceil(_deep_values(image, path) / 257).astype(np.uint8)
-        if image.mode == "L":
-            return np.array(image)
-        return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB").convert("L"))
+    return [path for path in list_folder(folder) if is_picture(path)]
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """Read a mask of several classes as uint8 (H, W): the index of each pixel's class, 0 is background.
-
-    The indices are what the file stores: a palette's entries, not their colours, and grey values as they are,
-    those of files with 1, 2, 4 or 16 bits a pixel, too. Upright by its EXIF orientation.
+def list_folder(folder: Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files.
 
     Raises:
-        InputError: as `read_image`, or the image is in colour, has an alpha channel or holds a value above 255.
-    """
-    with _file(path) as file, Image.open(file) as image:
-        step = _grey_step(image)
-    with _opened(path) as image:
-        if _is_deep(image):
-            values = _deep_values(image, path)
-            if values.max() > _HIGHEST_LABEL:
-                raise InputError(
-                    f"{path}: holds the value {values.max()}, but class indices end at {_HIGHEST_LABEL}; "
-                    "export the mask as class indices in a grey or palette PNG"
-                )
-            return values.astype(np.uint8)
-        if image.mode not in ("1", "L", "P"):
-            raise InputError(
-                f"{path}: in colour or with alpha ({image.mode}), where class indices were expected; "
-                "export the mask as class indices in a grey or palette PNG"
-            )
-        return np.array(image).astype(np.uint8) // np.uint8(step)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """The upright (height, width) in pixels, from the file's header alone.
-
-    Raises:
-        InputError: the file is missing, forbidden, empty, or of no readable format.
-    """
-    with _file(path) as file, Image.open(file) as image:
-        width, height = image.size
-        # Pillow already turns a TIFF's size, and would decode a whole PNG to look for late EXIF.
-        turned = image.format != "TIFF" and "exif" in image.info
-        if turned and image.getexif().get(_ORIENTATION, 1) >= 5:
-            return width, height
-        return height, width
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The decoded, upright image."""
-    with _file(path) as file, Image.open(file) as image:
-        image.load()
-        yield ImageOps.exif_transpose(image)
-
-
-@contextlib.contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
-    """The open file; whatever Pillow and the system say about a bad one becomes one `InputError`.
-
-    Pillow gets it open, not by name: files it opens itself it may map, and it garbles a mapped TIFF that
-    lies on its side.
+        InputError: it is missing, not a folder or forbidden.
     """
     try:
-        with Path(path).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise InputError(f"{path}: the file is empty (0 bytes); fetch or export it again")
-            yield file
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: a folder, where an image file was expected") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: permission denied; make the file readable") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image of a known format; use PNG, JPEG or TIFF") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too many pixels to be read safely; make it smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        # Pillow's decoders raise any of these on a cut or damaged stream.
-        raise InputError(f"{path}: damaged or cut off ({error}); fetch or export it again") from error
+        return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no such folder; check the path") from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: a file, where a folder was expected; give the folder that holds it") from None
+    except PermissionError:
+        raise InputError(f"{folder}: permission denied; make the folder readable") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(folder)!r}: cannot be read ({error}); check the path") from None
 
 
-def _grey_step(image: Image.Image) -> int:
-    """What Pillow multiplies the grey values of a file by: below 8 bits it stretches them to full range.
-
-    `image` is not loaded yet: afterwards Pillow no longer knows.
-    """
-    arguments = image.tile[0][3] if image.tile else ""
-    stored = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return {"L;2": 255 // 3, "L;4": 255 // 15}.get(stored, 1)
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the pixels are wider than 8 bits, which Pillow's own conversion would clip."""
-    return image.mode.startswith("I") or image.mode == "F"
-
-
-def _deep_values(image: Image.Image, path: Path) -> np.ndarray:
-    """Pixels of a 16-bit grey image, (H, W) in [0, 65535]; old Pillow opens these in mode I, too."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > _SIXTEEN_BIT:
-        raise InputError(f"{path}: pixels are not 8-bit or 16-bit whole numbers; export it as one of these")
-    return values
+def is_picture(path: Path) -> bool:
+    """Whether it is named as a picture, and not as an ISIC archive's superpixel map."""
+    is_named = path.suffix.lower() in SUFFIXES and not path.stem.lower().endswith("_superpixels")
+    return is_named and not path.is_dir()

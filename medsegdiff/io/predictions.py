@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import colorsys
 import re
-import struct
-import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,10 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.masks.decision import THRESHOLD, decide
+from medsegdiff.base.reading import check_name
+from medsegdiff.io.masks import find_masks
+from medsegdiff.io.pictures import decode, list_pictures
+from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
 
@@ -31,32 +32,28 @@ WRITER = "sample"
 
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 
+_LONGEST_ID = 255 - len("_member9999_class255.png")  # bytes, of those that file systems give a name
+
 # One after another around the hue circle, background black.
 _PALETTE_HUES = 7
-
-# Pillow's decoders raise any of these on a cut or damaged file.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 def check_id(id: str) -> None:
     """Refuse an image's id that cannot name its prediction.
 
     Raises:
-        InputError: it cannot name a file, or reads as a companion file.
+        InputError: it cannot name a file, is not UTF-8, is too long for the names of companion files, or reads as one.
     """
     if not id or Path(id).name != id or id.startswith(".") or _COMPANION.search(id):
         raise InputError(
             f"image id {id!r}: cannot name a prediction file (it is empty, has a slash, starts with a dot "
             "or ends as a companion file does: _prob, _std, _entropy, _cal, _overlay, _trace, _member0); rename it"
         )
+    check_name(Path(id))
+    length = len(id.encode("utf-8"))
+    if length > _LONGEST_ID or not id.isprintable():
+        what = f"longer than {_LONGEST_ID} bytes" if length > _LONGEST_ID else "not printable"
+        raise InputError(f"image id {id[:40]!r}...: its name is {what}, too much for its predictions'; rename it")
 
 
 @dataclass(frozen=True)
@@ -165,41 +162,30 @@ def class_palette(classes: int) -> list[int]:
 
 
 def read_probability(path: Path) -> np.ndarray:
-    """Read a grey picture of 16 or 8 bits as float32 (H, W) in [0, 1].
+    """Read a grey picture as float32 (H, W) in [0, 1]: of 16 bits 65535 is 1, of 8 bits 255, of fractions 1.
 
     Raises:
-        InputError: the file is absent, empty, damaged or not a picture.
+        InputError: as `pictures.decode`, or a value is outside that range.
     """
-    return _read_grey(Path(path))
-
-
-def read_mask_png(path: Path) -> np.ndarray:
-    """Read a binary mask, 0 and 255, as bool (H, W); grey levels between count as mask above one half.
-
-    Raises:
-        InputError: the file is absent, empty, damaged or not a picture, or it holds 0 and 1, which would
-            read as an empty mask, or several classes.
-    """
-    grey = _read_grey(Path(path))
-    with Image.open(path) as image:
-        if image.mode == "P" and np.asarray(image).max() > 1:
-            raise InputError(f"{path}: holds several classes; give --num-classes")
-    if np.isclose(grey.max(), 1 / 255):
-        raise InputError(f"{path}: holds the grey levels 0 and 1; write masks with 0 and 255")
-    return grey > THRESHOLD
+    picture = decode(path)
+    image = picture.image
+    if picture.is_cut:
+        raise InputError(f"{path}: 16 bits a channel in colour or with alpha; export it as grey")
+    values = np.asarray(image if picture.is_deep else image.convert("L"), dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # fractions that are not numbers are refused below
+        values = values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise InputError(f"{path}: values from {values.min()} to {values.max()}, not a probability; write it again")
+    return values
 
 
 def find_predictions(folder: Path) -> dict[str, Path]:
-    """Map the id of every image with an `ID.png` in `folder` to that file, sorted by id.
+    """Map the id of every image with a mask in `folder` to that file, sorted by id; see `masks.find_masks`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it has two masks for an id.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; give the folder that holds the predictions")
-    ids = sorted(path.name[: -len(".png")] for path in folder.glob("*.png"))
-    return {id: folder / f"{id}.png" for id in ids if not id.startswith(".") and not _COMPANION.search(id)}
+    return find_masks([path for path in list_pictures(folder) if not _COMPANION.search(path.stem)])
 
 
 def _write_grey(path: Path, values: np.ndarray) -> None:
@@ -209,16 +195,3 @@ def _write_grey(path: Path, values: np.ndarray) -> None:
 
 def _write_png(path: Path, picture: Image.Image) -> None:
     picture.save(path, format="PNG")
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            sixteen_bits = image.mode.startswith("I")
-            grey = np.asarray(image if sixteen_bits else image.convert("L"), dtype=np.float32)
-    except _UNREADABLE as error:
-        what = "is damaged or not a picture" if path.stat().st_size else "is empty (0 bytes)"
-        raise InputError(f"{path}: {what}; write it again") from error
-    return grey / np.float32(65535 if sixteen_bits else 255)

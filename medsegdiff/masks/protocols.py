@@ -9,9 +9,12 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.masks.metrics import published_iou_dice
 from medsegdiff.masks.resizing import resize_probability
+
+_LARGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,5 @@ def make_protocol(name: str = "ours", size: Optional[int] = None) -> Protocol:
     protocol = PROTOCOLS[name]
     if size is None:
         return protocol
-    if size < 1:
-        raise InputError(f"--protocol-size {size}: must be at least 1")
+    check_bounds("--protocol-size", size, 1, _LARGEST)
     return replace(protocol, size=size)

@@ -21,6 +21,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from medsegdiff.base import machine
@@ -166,8 +168,11 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     """Run those compiler commands whose results are not in the cache, with a progress bar once it takes longer.
 
     Stands in for `jittor_utils.run_cmds`. One process a core, and the largest source first, so that it is not
-    what the end waits for. The processes end with the commands: left idle until the exit, one that a signal to
-    the process group kills leaves a lock behind that the exit then waits for without end.
+    what the end waits for. The processes end with the commands, by themselves: Jittor's handlers may ignore the signal
+    by which a `multiprocessing.Pool` ends those that are idle, and whoever waits for them holds the cache's lock.
+
+    Raises:
+        InputError: one of the processes was killed.
     """
     import jittor_utils
     from tqdm import tqdm
@@ -180,10 +185,20 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
             jittor_utils.do_compile(task)
         return
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
-    with multiprocessing.get_context("fork").Pool(min(machine.usable_cores(), len(tasks)), _start_worker) as pool:
-        done = pool.imap_unordered(jittor_utils.do_compile, tasks)
-        for _ in tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True):
-            pass
+    with ProcessPoolExecutor(
+        min(machine.usable_cores(), len(tasks)), multiprocessing.get_context("fork"), _start_worker
+    ) as pool:
+        done = as_completed([pool.submit(jittor_utils.do_compile, task) for task in tasks])
+        bar = tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True)
+        try:
+            for finished in bar:
+                finished.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that compiled was killed, perhaps for want of memory; free some, and repeat this"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:

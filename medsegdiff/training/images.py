@@ -39,7 +39,8 @@ def open_images(config: RunConfig, cases: list[Case]) -> tuple[Dataset, Optional
     """
     cache = Path(config.data.cache_dir) if config.data.cache_dir else None
     network, validation = config.network, config.validation
-    dataset = prepare(cases, network.image_size, cache, config.data.mask_resize, num_classes=network.num_classes)
+    kind = {"mask_resize": config.data.mask_resize, "num_classes": network.num_classes}
+    dataset = prepare(cases, network.image_size, cache, **kind, check_later=True)
     if not validation.val_interval:
         return dataset, None
     return hold_out(dataset, validation.val_fraction, validation.val_images)

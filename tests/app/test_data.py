@@ -36,6 +36,9 @@ def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr().out
     assert f"{count} images with masks, 32 x 32" in said
+    assert re.search(
+        r"foreground: \d+\.\d% of the pixels, \d+\.\d% to \d+\.\d% of a mask; 0 of \d masks have none", said
+    )
     fingerprint = re.search(r"fingerprint ([0-9a-f]{40})", said)[1]
     folder = Path(re.search(r"they lie in (.*)", said)[1])
     assert folder == tmp_path / "cache" / "datasets" / fingerprint
@@ -74,7 +77,7 @@ def test_prepare_refuses_masks_of_more_classes_than_it_is_told(images, tmp_path,
 
 def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
     assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "0"]) == 2
-    assert "at least 1 pixel" in capsys.readouterr().err
+    assert "--image-size 0: must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,8 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
         (["guess"], "'phantom', 'prepare'"),
         (["phantom"], "--out-dir"),
         (["phantom", "--train", "few", "--out-dir", "x"], "train"),
-        (["phantom", "--train", "0", "--out-dir", "x"], "0"),
+        (["phantom", "--train", "0", "--out-dir", "x"], "--train 0: must be at least 1"),
+        (["phantom", "--size", "1000000000", "--out-dir", "x"], "--size 1000000000: must be at most 4096"),
         (["phantom", "--num-classes", "4", "--out-dir", "x"], "--num-classes 4"),
         (["prepare"], "--data-dir"),
         (["prepare", "--data-dir", "/no/such/folder"], "/no/such/folder"),

@@ -269,7 +269,7 @@ def test_a_machine_that_lacks_something_is_not_warmed(warmed, monkeypatch):
         (["--warm", "--networks", "{}/list.yaml"], "list.yaml: holds no options"),
         (["--warm", "--networks", "{}/size.yaml"], "image-size 33: must be divisible by 32"),
         (["--warm", "--networks", "{}/broken.yaml"], "broken.yaml: is no file of options"),
-        (["--warm", "--networks", "{}/text.yaml"], "text.yaml: is no file of options"),
+        (["--warm", "--networks", "{}/text.yaml"], "--image-size large: must be a whole number"),
     ],
 )
 def test_bad_input_is_one_line(words, said, warmed, tmp_path, capsys):

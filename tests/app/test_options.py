@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Optional
 
@@ -172,3 +173,27 @@ def test_a_saved_configuration_is_read_back(tmp_path):
     parser = Parser(prog="medsegdiff train")
     train.configure(parser)
     assert RunConfig.from_flat(vars(parser.parse_args(["--config", str(file)]))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image_size: &a [1]\nrate: *a\n", "line 2: an alias"),
+        ("image_size: " + "[" * 10**5, "nested deeper than"),
+        ("- 1\n", "holds no options"),
+        ("", "empty"),
+    ],
+)
+def test_a_file_of_options_is_read_safely(tmp_path, text, words):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"options\.yaml: .*{words}"):
+        parse("--config", str(path))
+    path.write_text("image_size: 32\nrate: 1e-3\n")
+    assert (parse("--config", str(path)).image_size, parse("--config", str(path)).rate) == (32, 1e-3)
+
+
+def test_a_pipe_is_no_file_of_options(tmp_path):
+    os.mkfifo(tmp_path / "options.yaml")
+    with pytest.raises(InputError, match=r"options\.yaml: a pipe"):
+        parse("--config", str(tmp_path / "options.yaml"))

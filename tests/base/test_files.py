@@ -270,3 +270,10 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "lockf", refuse(errno.ENOLCK))
     with exclusive(tmp_path):
         pass
+
+
+def test_a_name_may_fill_what_a_file_system_allows(tmp_path):
+    for name in ("n" * 255, "病" * 85):
+        with replacing(tmp_path / name) as beside:
+            beside.write_text("whole")
+        assert (tmp_path / name).read_text() == "whole"

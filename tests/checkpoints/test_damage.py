@@ -1,6 +1,7 @@
 """Damage of every kind to the newest checkpoint: it is named, never loaded, and the one before is taken."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -201,3 +202,13 @@ def test_no_flipped_bit_of_a_state_goes_unseen(position, original, tmp_path):
         with pytest.raises(InputError, match="damaged"):
             checkpoints.load(file.parent)
         content[-position - 1] ^= 1 << bit
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_a_checkpoint_is_named_and_does_not_hang(original, tmp_path, name):
+    path = tmp_path / "step-000010"
+    shutil.copytree(original / "step-000010", path)
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(InputError, match=rf"{name}: "):
+        checkpoints.load(path)

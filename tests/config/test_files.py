@@ -31,6 +31,10 @@ def test_the_user_s_file_comes_first(tmp_path, monkeypatch):
     assert find_config("isic").read_text() != "steps: 7\n"
 
 
+def test_what_is_there_but_no_file_is_left_to_the_reader(tmp_path):
+    assert find_config(tmp_path) == tmp_path
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -121,8 +122,9 @@ def test_binary_entries_are_those_of_version_1(tmp_path, mode, fingerprint, mask
     assert (prepared.fingerprint, prepared.num_classes) == (fingerprint, 2)
     digest = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in (prepared.images, prepared.masks)]
     assert digest == ["bdf5e2b09cc37f7f", masks]
-    meta = (tmp_path / "cache/datasets" / fingerprint / "meta.json").read_text()
-    assert meta == '{"ids": ["case-0", "case-1"], "original_sizes": [[24, 32], [24, 32]]}'
+    meta = json.loads((tmp_path / "cache/datasets" / fingerprint / "meta.json").read_text())
+    assert set(meta.pop("checksums")) == {"images.npy", "masks.npy", "meta"}
+    assert meta == {"ids": ["case-0", "case-1"], "original_sizes": [[24, 32], [24, 32]]}
 
 
 def test_binary_entries_without_masks_are_those_of_version_1(tmp_path):
@@ -225,7 +227,7 @@ def test_second_start_reads_no_source(make_cases, tmp_path, monkeypatch):
     def forbidden(path):
         raise AssertionError(f"read {path}")
 
-    monkeypatch.setattr(digests, "_digest", forbidden)
+    monkeypatch.setattr(digests, "file_digest", forbidden)
     monkeypatch.setattr(cache, "read_image", forbidden)
     assert quiet(cases, 16, tmp_path / "cache").fingerprint == first.fingerprint
 
@@ -258,6 +260,106 @@ def test_damaged_entry_is_made_anew(make_cases, tmp_path, name, kept):
     np.testing.assert_array_equal(again.images, expected)
     assert path.read_bytes() == content
     assert entries(tmp_path / "cache") == [first.fingerprint]
+
+
+def flipped(entry, name, where=-9):
+    content = bytearray((entry / name).read_bytes())
+    content[where] ^= 4
+    (entry / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
+def test_a_flipped_byte_is_found_before_use_and_the_entry_made_anew(make_cases, tmp_path, name):
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache")
+    entry = tmp_path / "cache/datasets" / first.fingerprint
+    whole = (entry / name).read_bytes()
+    flipped(entry, name)
+    quiet(cases, 16, tmp_path / "cache")
+    assert (entry / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize(("there", "other"), [(b"[24, 32]", b"[24, 33]"), (b"ISIC_0000001", b"ISIC_0000003")])
+def test_damage_to_what_is_said_of_the_images_is_found(make_cases, tmp_path, there, other):
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache")
+    meta = tmp_path / "cache/datasets" / first.fingerprint / "meta.json"
+    whole = meta.read_bytes()
+    assert there in whole
+    meta.write_bytes(whole.replace(there, other))
+    assert quiet(cases, 16, tmp_path / "cache").original_sizes == [(24, 32)] * 2
+    assert meta.read_bytes() == whole
+
+
+def test_a_check_in_the_background_ends_before_the_first_image(make_cases, tmp_path):
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache")
+    later = quiet(cases, 16, tmp_path / "cache", check_later=True)
+    expected = first.image(1)
+    np.testing.assert_array_equal(later.image(1), expected)
+    entry = tmp_path / "cache/datasets" / first.fingerprint
+    for use in (lambda data: data.image(0), lambda data: data.mask(0)):
+        flipped(entry, "images.npy")
+        damaged = quiet(cases, 16, tmp_path / "cache", check_later=True)
+        with pytest.raises(InputError, match="the cached arrays were damaged; run the same again to make them anew"):
+            use(damaged)
+        assert not entry.exists()
+        again = quiet(cases, 16, tmp_path / "cache", check_later=True)
+        np.testing.assert_array_equal(again.image(1), expected)
+
+
+def test_entries_without_checksums_are_made_anew(make_cases, tmp_path):
+    """Those of before there were any; of some masks, such as 0 and 1, they held too little."""
+    cases = make_cases(2)
+    first = quiet(cases, 16, tmp_path / "cache")
+    expected = first.image(1)
+    entry = tmp_path / "cache/datasets" / first.fingerprint
+    meta = json.loads((entry / "meta.json").read_text())
+    del meta["checksums"]
+    (entry / "meta.json").write_text(json.dumps(meta))
+    flipped(entry, "images.npy")
+    again = quiet(cases, 16, tmp_path / "cache", check_later=True)
+    np.testing.assert_array_equal(again.image(1), expected)
+    assert "checksums" in json.loads((entry / "meta.json").read_text())
+
+
+@pytest.mark.parametrize("index", ['{"a": 5}', "[1]", '{"a": [[1], 2]}', "[" * 10**5])
+def test_an_index_of_other_things_costs_only_time(make_cases, tmp_path, index):
+    cases = make_cases(1)
+    first = quiet(cases, 16, tmp_path / "cache")
+    (tmp_path / "cache/datasets/digests.json").write_text(index)
+    assert quiet(cases, 16, tmp_path / "cache").fingerprint == first.fingerprint
+
+
+def thin(folder, high, dtype=np.uint8):
+    lines = np.zeros((565, 584), dtype)
+    lines[:, 40::70] = high
+    case = Case("a", folder / f"{high}.png", folder / f"{high}-{np.dtype(dtype)}-mask.png")
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(lines).save(case.mask)
+    Image.new("RGB", lines.shape[::-1]).save(case.image)
+    return case
+
+
+@pytest.mark.parametrize("mask_resize", ["bilinear", "nearest"])
+def test_thin_lines_are_kept_whatever_the_mask_stores(tmp_path, mask_resize):
+    expected = quiet([thin(tmp_path / "a", 255)], 64, tmp_path / "cache", mask_resize=mask_resize).masks[0]
+    assert mask_resize == "nearest" or expected.any(axis=0).sum() >= 8
+    for high, dtype in ((1, np.uint8), (100, np.uint8), (1, np.uint16), (65535, np.uint16)):
+        case = thin(tmp_path / "a", high, dtype)
+        masks = quiet([case], 64, tmp_path / "cache", mask_resize=mask_resize).masks
+        np.testing.assert_array_equal(masks[0], expected)
+
+
+def test_unlikely_masks_are_said_where_they_are_prepared(make_cases, tmp_path, capsys):
+    (case,) = make_cases(1)
+    quiet([case], 16, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+    with Image.open(case.mask) as mask:
+        inverted = 255 - np.asarray(mask)
+    Image.fromarray(inverted).save(case.mask)
+    quiet([case], 16, tmp_path / "cache")
+    assert "are they inverted?" in capsys.readouterr().err
 
 
 def test_two_builders_at_once(make_cases, tmp_path):
@@ -348,8 +450,9 @@ def test_senseless_arguments(make_cases, tmp_path):
     cases = make_cases(1)
     with pytest.raises(InputError, match="no images"):
         quiet([], 16, tmp_path / "cache")
-    with pytest.raises(InputError, match="size"):
-        quiet(cases, 0, tmp_path / "cache")
+    for size in (0, 10**9):
+        with pytest.raises(InputError, match=f"--image-size {size}: must be at"):
+            quiet(cases, size, tmp_path / "cache")
     with pytest.raises(InputError, match="cubic"):
         quiet(cases, 16, tmp_path / "cache", mask_resize="cubic")
     for count in (1, 257):

@@ -14,7 +14,8 @@ from medsegdiff.data.cases import check_pair
 from medsegdiff.data.drawing import draw
 from medsegdiff.data.layouts.isic import find_cases
 from medsegdiff.data.phantom import is_generated, write_isic
-from medsegdiff.io.pictures import read_image, read_labels, read_mask
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import read_image
 
 
 def contents(folder):
@@ -26,7 +27,7 @@ def test_masks_of_three_classes_are_palette_images_of_indices(tmp_path):
     write_isic(tmp_path / "out", 2, 1, 48, num_classes=3)
     cases = find_cases(tmp_path / "out", "train")
     for index, case in enumerate(cases):
-        check_pair(case)
+        check_pair(case, read_image(case.image), read_labels(case.mask))
         _, labels = draw(generator(0, "phantom", 9_000_000 + index), 48, num_classes=3)
         np.testing.assert_array_equal(read_labels(case.mask), labels)
         with Image.open(case.mask) as mask:
@@ -58,9 +59,9 @@ def test_layout_is_that_of_the_challenge(tmp_path):
     folder = tmp_path / "out/Train"
     assert case.image == folder / "ISBI2016_ISIC_Part1_Training_Data/ISIC_9000000.jpg"
     assert case.mask == folder / "ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_9000000_Segmentation.png"
-    check_pair(case)
+    check_pair(case, read_image(case.image), read_mask(case.mask))
     image, mask = draw(generator(0, "phantom", 9_000_000), 48)
-    np.testing.assert_array_equal(read_mask(case.mask), mask)
+    np.testing.assert_array_equal(read_mask(case.mask) * 255, mask)
     assert np.abs(read_image(case.image).astype(int) - image).mean() < 6  # JPEG
     with (folder / "ISBI2016_ISIC_Part1_Training_GroundTruth.csv").open(newline="") as file:
         assert next(csv.reader(file)) == ["", "img", "seg"]

@@ -65,6 +65,16 @@ def test_missing_predictions_are_told(folders, truth, masks, tmp_path):
     assert float(rows[0]["precision"]) == 1
 
 
+def test_predictions_without_ground_truth_are_told(folders, truth, masks):
+    for id, mask in masks.items():
+        folders.save(id, mask)
+    folders.save("retention", mask)  # what evaluate itself draws
+    two = {id: truth[id] for id in list(masks)[:2]}
+    gaps = evaluate(folders.predictions, two).gaps
+    assert gaps[-1] == "8 predictions have no ground truth and are not scored, such as ISIC_0000002.png"
+    assert not any("no ground truth" in line for line in evaluate(folders.predictions, truth).gaps)
+
+
 def test_ensembles_are_compared_and_ordered(folders, truth, masks):
     """The conditioning network misses by 4 columns, each member by 2 to either side, their mean by none."""
     for n, (id, mask) in enumerate(masks.items()):

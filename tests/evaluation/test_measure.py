@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.measure import COMPARED, measure
@@ -121,6 +122,41 @@ def test_several_classes_without_probabilities_compare_the_masks(folders, labels
     found = score(folders, truth, path, num_classes=3)
     assert "brier" not in found.metrics
     assert set(found.metrics.values()) == {1}
+
+
+def test_a_class_that_never_occurs_counts_in_no_mean(folders, labels):
+    guess = np.roll(labels, 4, axis=1)
+    layers = np.stack([guess == 1, guess == 2])
+    truth = folders.save_truth("x", labels)
+    three = score(folders, truth, folders.save("x", layers, layers, [layers, layers]), num_classes=3).metrics
+    empty = np.zeros((2, *labels.shape), bool)
+    layers = np.concatenate([layers, empty])
+    five = score(folders, truth, folders.save("x", layers, layers, [layers, layers]), num_classes=5).metrics
+    assert five.pop("brier") < three.pop("brier")  # a mean over pixels, of which there are more
+    assert five == pytest.approx(three)
+    assert "dice_class3" not in five
+
+
+def test_a_class_that_is_only_predicted_counts(folders, labels):
+    truth = folders.save_truth("x", np.minimum(labels, 1))
+    found = score(folders, truth, folders.save("x", np.stack([labels == 1, labels == 2])), num_classes=3).metrics
+    assert found["dice_class2"] == 0
+    assert found["dice"] == pytest.approx(found["dice_class1"] / 2)
+
+
+def test_no_class_in_either_is_a_perfect_match(folders, labels):
+    truth = folders.save_truth("x", 0 * labels)
+    found = score(folders, truth, folders.save("x", np.zeros((2, *labels.shape))), num_classes=3).metrics
+    assert (found["dice"], found["published_dice"]) == (1, 1)
+    assert "dice_class1" not in found
+
+
+@pytest.mark.parametrize("high", [1, 100, 127, 65535])
+def test_a_mask_of_any_two_values_is_the_same_prediction(folders, mask, high):
+    truth = folders.save_truth("x", mask)
+    path = folders.predictions / "x.tif"
+    Image.fromarray((mask * high).astype(np.uint16)).save(path)
+    assert set(score(folders, truth, path).metrics.values()) == {1}
 
 
 def test_a_prediction_of_more_classes_is_refused(folders, labels):

@@ -72,3 +72,10 @@ def test_a_missing_member_is_named(tmp_path, there, absent, num_classes, ends):
 def test_members_of_another_image_are_not_counted(tmp_path):
     touch(tmp_path, "x.png", "x_member0.png", "x_member1_member1.png", "x_members2.png", "xy_member1.png")
     assert [names(files) for files in Prediction(tmp_path / "x.png").members] == [["x_member0.png"]]
+
+
+def test_predictions_of_other_suffixes_and_challenge_names_are_found(tmp_path):
+    touch(tmp_path, "a.PNG", "b.tif", "a_prob.png", "a_overlay.png", "a_trace.gif")
+    assert {id: found.path.name for id, found in find(tmp_path, ["a", "b"]).items()} == {"a": "a.PNG", "b": "b.tif"}
+    touch(tmp_path, "c_segmentation.png", "d_Segmentation.tiff")
+    assert list(find(tmp_path, ["c", "d"])) == ["c", "d"]

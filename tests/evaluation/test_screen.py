@@ -109,3 +109,12 @@ def test_what_has_no_number_is_a_dash():
     assert np.isnan(alike.correlation)
     text = printed(build(images(2, 0.5, 0.5), selection=alike))
     assert row(text, "Spearman's rank correlation of agreement and Dice") == ["-"]
+
+
+def test_a_class_that_never_occurs_has_no_number():
+    scores = images(3, 0.25)
+    for name in ("dice", "iou", "precision", "recall"):
+        del scores[0].metrics[f"{name}_class2"]
+    text = printed(build(scores, num_classes=3))
+    assert row(text, "1") == ["0.2500"] * 4
+    assert row(text, "2") == ["-"] * 4

@@ -7,20 +7,27 @@ from medsegdiff.evaluation.truth import read_classes, read_truth, truth_from_fol
 
 
 def test_truth_from_folder(tmp_path):
-    with pytest.raises(InputError, match="absent: is not a folder"):
+    with pytest.raises(InputError, match="absent: no such folder"):
         truth_from_folder(tmp_path / "absent")
-    with pytest.raises(InputError, match="holds no PNG"):
+    with pytest.raises(InputError, match="holds no picture"):
         truth_from_folder(tmp_path)
-    for name in ("b.png", "a.1.png", ".c.png", "d.jpg"):
+    for name in ("b.PNG", "a.1.tif", ".c.png", "d.txt"):
         (tmp_path / name).touch()
-    assert truth_from_folder(tmp_path) == {"a.1": tmp_path / "a.1.png", "b": tmp_path / "b.png"}
+    assert truth_from_folder(tmp_path) == {"a.1": tmp_path / "a.1.tif", "b": tmp_path / "b.PNG"}
     for name in ("ISIC_2_Segmentation.png", "ISIC_1_segmentation.png"):
         (tmp_path / name).touch()
     assert list(truth_from_folder(tmp_path)) == ["ISIC_1", "ISIC_2"]
 
 
 @pytest.mark.parametrize(
-    ("grey", "soft"), [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([51, 204], [0.2, 0.8]), ([0, 0], [0, 0])]
+    ("grey", "soft"),
+    [
+        ([0, 1], [0, 1]),
+        ([0, 255], [0, 1]),
+        ([51, 204], [0, 1]),
+        ([0, 51, 204, 0, 255], [0, 0.2, 0.8, 0, 1]),
+        ([0, 0], [0, 0]),
+    ],
 )
 def test_two_classes_are_grey_levels(tmp_path, grey, soft):
     Image.fromarray(np.array([grey], np.uint8)).save(tmp_path / "x.png")
@@ -31,7 +38,7 @@ def test_two_classes_are_grey_levels(tmp_path, grey, soft):
 
 
 def test_class_indices_taken_for_grey_levels_are_refused(tmp_path):
-    Image.fromarray(np.array([[0, 2]], np.uint8)).save(tmp_path / "x.png")
+    Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match=r"x\.png: its highest grey level is 2; .*--num-classes"):
         read_truth(tmp_path / "x.png")
 

@@ -18,7 +18,8 @@ from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.inference.predict import predict
 from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.ensembles import read_ensembles
-from medsegdiff.io.predictions import read_mask_png, read_probability
+from medsegdiff.io.masks import read_mask
+from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.nn.network import MedSegDiff
 
@@ -133,7 +134,7 @@ def test_the_mask_is_cleaned_up_on_demand_and_the_rest_stays(write):
     plain, cleaned = write("plain", extras=extras), write("cleaned", extras=extras, postprocess=True)
     changed = []
     for name in SIZES:
-        before, after = (read_mask_png(folder / f"{name}.png") for folder in (plain, cleaned))
+        before, after = (read_mask(folder / f"{name}.png") > 0.5 for folder in (plain, cleaned))
         np.testing.assert_array_equal(after, one_region_each(before.astype(np.uint8)) > 0)
         if (before != after).any():
             changed.append(f"{name}_overlay.png")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +13,10 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.pictures import image_size, read_image, read_labels, read_mask
+from medsegdiff.io import pictures
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import list_pictures, read_image
+from medsegdiff.io.predictions import read_probability
 
 ORIENTATION = 0x0112
 
@@ -61,15 +68,6 @@ def test_sixteen_bit_full_range(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.array([[0, 1, 257, 128 * 257, 65535]], np.uint16)).save(path)
     assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
-    # The lowest label must not become background.
-    assert read_mask(path)[0].tolist() == [0, 1, 1, 128, 255]
-
-
-def test_wider_than_sixteen_bit_is_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "a.tif")
-    assert "16-bit" in refusal(read_image, tmp_path / "a.tif")
-    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "b.tif")
-    assert "16-bit" in refusal(read_mask, tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
@@ -84,113 +82,6 @@ def test_orientation_is_applied(tmp_path, suffix):
     assert image.shape == (32, 16, 3)
     assert image[:, 9:].min() > 240
     assert image[:, :7].max() < 15
-    assert image_size(path) == (32, 16)
-
-
-def test_masks_of_every_mode(tmp_path):
-    labels = np.array([[0, 1, 2]], np.uint8)
-    palette = Image.fromarray(labels).convert("P")
-    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])  # the colours count, not the indices
-    palette.save(tmp_path / "palette.png")
-    assert read_mask(tmp_path / "palette.png").tolist() == [[255, 0, 9]]
-    disc = np.zeros((9, 9), np.uint8)
-    for size in (2, 7):  # a quantised mask's most frequent colour is index 0, be it black or white
-        disc[:size] = 255
-        Image.fromarray(disc).quantize(2).save(tmp_path / "quantised.png")
-        assert (read_mask(tmp_path / "quantised.png") == disc).all()
-    Image.fromarray(labels > 0).save(tmp_path / "bit.png")
-    assert read_mask(tmp_path / "bit.png").tolist() == [[0, 255, 255]]
-    Image.fromarray(labels * 100).save(tmp_path / "grey.png")
-    assert read_mask(tmp_path / "grey.png").tolist() == [[0, 100, 200]]
-    Image.fromarray(np.repeat(labels[..., None] * 100, 3, 2)).save(tmp_path / "rgb.png")
-    assert read_mask(tmp_path / "rgb.png").tolist() == [[0, 100, 200]]
-
-
-def test_labels_are_the_stored_values(tmp_path):
-    labels = np.array([[0, 1, 2], [3, 0, 1]], np.uint8)
-    grey = Image.fromarray(labels)
-    grey.save(tmp_path / "grey.png")
-    grey.save(tmp_path / "grey.tif")
-    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.png")
-    Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "deep.tif")
-    palette = grey.copy()
-    palette.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9, 40, 80, 2])  # whatever the colours are
-    palette.save(tmp_path / "palette.png")  # 2 bits a pixel
-    palette.save(tmp_path / "transparent.png", transparency=0)
-    palette.save(tmp_path / "palette.tif")
-    paths = sorted(tmp_path.iterdir())
-    assert len(paths) == 7
-    for path in paths:
-        read = read_labels(path)
-        assert read.dtype == np.uint8
-        np.testing.assert_array_equal(read, labels, err_msg=path.name)
-    Image.fromarray(labels > 0).save(tmp_path / "bit.png")
-    assert read_labels(tmp_path / "bit.png").tolist() == [[0, 1, 1], [1, 0, 1]]
-    Image.fromarray(np.array([[255, 254]], np.uint8)).save(tmp_path / "high.png")
-    assert read_labels(tmp_path / "high.png").tolist() == [[255, 254]]
-
-
-@pytest.mark.parametrize(("bits", "row"), [(2, bytes([0b00_01_10_11])), (4, bytes([0x01, 0x23]))])
-def test_labels_of_few_bits_are_not_stretched(tmp_path, bits, row):
-    def chunk(kind, content):
-        checked = kind + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)  # grey, which Pillow itself never writes so
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert read_labels(tmp_path / "a.png").tolist() == [[0, 1, 2, 3]]
-    assert read_mask(tmp_path / "a.png").max() > 3
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_labels_are_turned_upright(tmp_path, suffix):
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    path = tmp_path / f"a.{suffix}"
-    for values in (np.array([[0, 1], [2, 3]], np.uint8), np.array([[0, 1], [2, 3]], np.uint16)):
-        Image.fromarray(values).save(path, exif=exif)
-        assert read_labels(path).tolist() == [[2, 0], [3, 1]]
-
-
-def test_what_holds_no_labels_is_refused(tmp_path, rgb):
-    Image.fromarray(rgb).save(tmp_path / "colour.png")
-    Image.fromarray(rgb).convert("LA").save(tmp_path / "alpha.png")
-    for name, mode in (("colour.png", "RGB"), ("alpha.png", "LA")):
-        message = refusal(read_labels, tmp_path / name)
-        assert f"in colour or with alpha ({mode})" in message
-        assert "grey or palette PNG" in message
-    Image.fromarray(np.array([[0, 256]], np.uint16)).save(tmp_path / "deep.png")
-    message = refusal(read_labels, tmp_path / "deep.png")
-    assert "the value 256" in message
-    assert "grey or palette PNG" in message
-    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
-    assert "16-bit" in refusal(read_labels, tmp_path / "float.tif")
-
-
-def test_size_needs_the_header_only(tmp_path, rgb):
-    Image.fromarray(rgb).save(tmp_path / "a.png")
-    head = tmp_path / "head.png"
-    head.write_bytes((tmp_path / "a.png").read_bytes()[:60])
-    assert image_size(head) == (12, 20)
-
-
-@pytest.mark.parametrize("function", [read_image, read_mask, read_labels, image_size])
-def test_unusable_files(tmp_path, monkeypatch, function):
-    assert "no such file" in refusal(function, tmp_path / "absent.png")
-    (tmp_path / "empty.png").touch()
-    assert "empty" in refusal(function, tmp_path / "empty.png")
-    (tmp_path / "text.png").write_text("this is no picture at all")
-    assert "known format" in refusal(function, tmp_path / "text.png")
-    (tmp_path / "folder.png").mkdir()
-    assert "folder" in refusal(function, tmp_path / "folder.png")
-    Image.new("L", (8, 8)).save(tmp_path / "good.png")
-
-    def forbidden(*_):  # the superuser may read anything, so file modes would not do
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", forbidden)
-    assert "permission" in refusal(function, tmp_path / "good.png")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -211,7 +102,182 @@ def test_damaged_png(tmp_path, rgb):
     assert "damaged" in refusal(read_image, path)
 
 
-def test_too_many_pixels(tmp_path, monkeypatch):
-    Image.new("L", (64, 64)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "too many pixels" in refusal(read_image, tmp_path / "a.png")
+READERS = [read_image, read_mask, read_labels, read_probability]
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_unusable_files(tmp_path, monkeypatch, function):
+    assert "no such file" in refusal(function, tmp_path / "absent.png")
+    (tmp_path / "empty.png").touch()
+    assert "empty" in refusal(function, tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("this is no picture at all")
+    assert "known format" in refusal(function, tmp_path / "text.png")
+    (tmp_path / "folder.png").mkdir()
+    assert "folder" in refusal(function, tmp_path / "folder.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "a pipe" in refusal(function, tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    assert "a device" in refusal(function, tmp_path / "zero.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.png"))
+        assert "cannot be opened" in refusal(function, tmp_path / "socket.png")
+    Image.new("L", (8, 8)).save(tmp_path / "good.png")
+
+    def forbidden(*_):  # the superuser may read anything, so file modes would not do
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", forbidden)
+    assert "permission" in refusal(function, tmp_path / "good.png")
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_postscript_under_another_name_is_not_run(tmp_path, monkeypatch, function):
+    ran, interpreter = tmp_path / "ran", tmp_path / "gs"
+    interpreter.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    interpreter.chmod(interpreter.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "skin.png").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    assert "known format" in refusal(function, tmp_path / "skin.png")
+    assert not ran.exists()
+
+
+def png(width, height, depth, kind, rows=b"", after=b""):
+    """A PNG that Pillow does not write; kind 0 is grey, 2 in colour."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + after + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("function", READERS)
+@pytest.mark.parametrize("size", [(13300, 13300), (65535, 65535)])
+def test_too_many_pixels_are_refused_by_the_header_naming_the_limit(tmp_path, function, size):
+    (tmp_path / "a.png").write_bytes(png(*size, 1, 0))
+    message = refusal(function, tmp_path / "a.png")
+    assert "67,108,864 (64 million) are not read" in message
+    assert "damaged" not in message
+
+
+def exif(orientation):
+    chunk = b"eXIf" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + struct.pack(">HHI", orientation, 0, 0)
+    return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_a_late_orientation_turns_the_picture_in_every_function(tmp_path, function):
+    (tmp_path / "a.png").write_bytes(png(2, 1, 8, 0, b"\0\0\xff", after=exif(6)))
+    assert function(tmp_path / "a.png").shape[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("function", [read_image, read_mask])
+def test_orientation_in_xmp_turns_the_picture_in_every_function(tmp_path, function, suffix):
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    path, image = tmp_path / f"a.{suffix}", Image.new("L", (32, 16), 255)
+    if suffix == "jpg":
+        image.save(path, xmp=xmp)
+    else:
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(path, pnginfo=info)
+    assert function(path).shape[:2] == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "read", "said"),
+    [
+        (np.uint16([[0, 700, 4095]]), [0, 44, 255], "12-bit values"),
+        (np.uint16([[0, 1023]]), [0, 255], "10-bit values"),
+        (np.int32([[0, 100, 255]]), [0, 100, 255], "8-bit values"),
+        (np.int32([[0, 16383]]), [0, 255], "14-bit values"),
+        (np.float32([[0.1, 0.5, 0.9]]), [25, 127, 229], "fractions, read as 0 to 1"),
+        (np.float32([[1, 128, 254]]), [1, 128, 254], "fractions, read as 0 to 255"),
+    ],
+)
+def test_wider_pixels_are_scaled_from_what_they_fill_and_that_is_said(tmp_path, capsys, values, read, said):
+    path = tmp_path / f"{said}.tif"
+    Image.fromarray(values).save(path)
+    for _ in range(2):
+        np.testing.assert_allclose(read_image(path)[0, :, 0], read, atol=0.5)
+    err = capsys.readouterr().err
+    assert f"note: {path}: " in err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("values", [np.int32([[-1, 5]]), np.int32([[0, 70000]]), np.float32([[0, np.nan]])])
+def test_ranges_that_are_not_understood_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert "export it with 8 or 16 bits" in refusal(read_image, tmp_path / "a.tif")
+
+
+def test_dark_colour_of_sixteen_bits_is_refused(tmp_path):
+    bright, dark = tmp_path / "bright.png", tmp_path / "dark.png"
+    for path, value in ((bright, 40000), (dark, 4095)):
+        path.write_bytes(png(1, 1, 16, 2, b"\0" + struct.pack(">HHH", value, value, value)))
+    assert read_image(bright)[0, 0].tolist() == [156] * 3
+    assert "16-bit colour" in refusal(read_image, dark)
+    assert "16 bits a channel" in refusal(read_mask, bright)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif"])
+def test_several_pages_are_said(tmp_path, rgb, capsys, suffix):
+    path = tmp_path / f"pages-{suffix}.{suffix}"
+    pages = [Image.fromarray(np.roll(rgb, shift, 1)) for shift in (0, 3, 6)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert read_image(path).shape == rgb.shape
+    assert f"note: {path}: has 3 pages; only the first is read" in capsys.readouterr().err
+
+
+def test_what_pillow_warns_of_is_not_shown(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    picture = Image.new("P", (6, 5))
+    picture.save(tmp_path / "a.png", transparency=bytes([255, 3]))
+    read_image(tmp_path / "a.png")
+    assert list(recwarn) == []
+
+
+def test_what_libtiff_writes_is_not_shown(tmp_path, rgb, capfd):
+    path = tmp_path / "a.tif"
+    Image.fromarray(rgb).save(path, compression="tiff_deflate")
+    content = bytearray(path.read_bytes())
+    content[200:300] = bytes(100)
+    path.write_bytes(content)
+    assert "damaged" in refusal(read_image, path)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_pillow_logs_is_not_shown(tmp_path, rgb, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as outside of pytest, which has some
+    path = tmp_path / "a.tif"
+    Image.fromarray(rgb).save(path, tiffinfo={277: 3})
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    assert entry in content
+    path.write_bytes(content.replace(entry + b"\3\0", entry + b"\3\xfe"))
+    refusal(read_image, path)
+    assert capfd.readouterr().err == ""
+
+
+def test_pillow_opens_files_in_one_place_alone():
+    package = Path(pictures.__file__).parents[1]
+    opening = [path for path in package.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
+    assert opening == [Path(pictures.__file__)]
+
+
+def test_pictures_of_a_folder(tmp_path):
+    for name in ("b.PNG", "a.tif", "c.jpeg", ".d.png", "e.txt", "f_superpixels.png", "g.webp"):
+        (tmp_path / name).touch()
+    (tmp_path / "h.png").mkdir()
+    assert [path.name for path in list_pictures(tmp_path)] == ["a.tif", "b.PNG", "c.jpeg", "g.webp"]

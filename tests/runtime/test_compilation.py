@@ -2,6 +2,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,26 @@ def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, mo
     with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
         compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
     assert multiprocessing.active_children() == []
+
+
+def killed(task):
+    """Stands in for `jittor_utils.do_compile` whose process is killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_compiling_process_that_is_killed_ends_it_with_a_line(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", killed)
+    with pytest.raises(InputError, match="was killed, perhaps for want of memory"):
+        compilation.run_commands(['"g++" "a.cc" -c'] * 3, str(tmp_path), "")
+
+
+def test_processes_that_ignore_signals_are_not_waited_for(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", record)
+    monkeypatch.setattr(utils, "pool_initializer", lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    (tmp_path / "a.cc").touch()
+    for _ in range(20):
+        compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'] * 2, str(tmp_path), "")
+    assert (tmp_path / "order").read_text().count("a.cc") == 40
 
 
 def test_a_process_that_may_have_no_children_compiles_itself(utils, tmp_path, monkeypatch):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.cases import Case
+from medsegdiff.base.reading import read_text
+from medsegdiff.data.cases import Case, distinct
+from medsegdiff.io.pictures import is_picture, list_folder, list_pictures
 
 CSV_NAMES = {
     "train": "ISBI2016_ISIC_Part1_Training_GroundTruth.csv",
@@ -36,7 +39,6 @@ _CHALLENGES = {
         ],
     },
 }
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[Case]:
@@ -45,7 +47,8 @@ def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[C
     `data_dir` is a folder with the published project's CSV or with challenge folders (ISIC 2016, 2017,
     2018), or one that has such a folder as `Train/` or `Test/`, `ISIC/Train/` or `data/ISIC/Train/`.
     A folder that itself holds only the other split is taken at its word: whoever points at it means it.
-    Without `require_masks` an image whose mask is missing has `mask=None`. Ids are the images' file stems.
+    Without `require_masks` an image whose mask is missing has `mask=None`. Ids are the images' file
+    stems, see `distinct`.
 
     Raises:
         InputError: the folder is missing, empty or has no such dataset; the CSV is malformed or names a
@@ -54,7 +57,7 @@ def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[C
     if split not in CSV_NAMES:
         raise InputError(f'split must be "train" or "test", not "{split}"')
     data_dir = Path(data_dir)
-    if not _entries(data_dir):
+    if not list_folder(data_dir):
         raise InputError(f"{data_dir}: the folder is empty; point to the folder of the ISIC dataset")
     below = SPLIT_FOLDERS[split]
     other = "test" if split == "train" else "train"
@@ -79,7 +82,7 @@ def _cases_in(folder: Path, split: str, require_masks: bool) -> Optional[list[Ca
     """The split's cases right in `folder`; None if it has none of the layouts."""
     table = folder / CSV_NAMES[split]
     if table.exists():
-        return _unique(_from_csv(table, require_masks))
+        return distinct(_from_csv(table, require_masks))
     present = []
     for pairs in _CHALLENGES[split].values():
         here = [pair for pair in pairs if (folder / pair[0]).is_dir()]
@@ -90,16 +93,15 @@ def _cases_in(folder: Path, split: str, require_masks: bool) -> Optional[list[Ca
     if not present:
         return None
     images, masks = present[0]
-    return _unique(_from_folders(folder / images, folder / masks, require_masks))
+    return distinct(_from_folders(folder / images, folder / masks, require_masks))
 
 
 def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
     """Cases of the published project's CSV, each with the words that say where it stands."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(text.splitlines(), strict=True)
+        reader = csv.DictReader(io.StringIO(read_text(table), newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{table}: not a readable CSV file ({error}); restore it") from error
     missing = [column for column in ("img", "seg") if column not in (reader.fieldnames or [])]
     if missing:
@@ -111,10 +113,10 @@ def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
         if not row["img"] or (require_masks and not row["seg"]):
             column = "seg" if row["img"] else "img"
             raise InputError(f'{where}: column "{column}" is empty; name the file or remove the row')
-        image = table.parent / row["img"]
+        image = _beside(table, row["img"])
         if not image.is_file():
             raise InputError(f"{where}: no file {image}; restore it or remove the row")
-        mask = table.parent / row["seg"] if row["seg"] else None
+        mask = _beside(table, row["seg"]) if row["seg"] else None
         if mask is not None and not mask.is_file():
             if require_masks:
                 raise InputError(f"{where}: no file {mask}; restore it or remove the row")
@@ -127,13 +129,13 @@ def _from_folders(images: Path, masks: Path, require_masks: bool) -> Iterable[tu
     if require_masks and not masks.is_dir():
         raise InputError(f"{masks}: no such folder, but {images.name} needs its masks; unpack them beside it")
     by_id = {}
-    for path in _entries(masks) if masks.is_dir() else []:
+    for path in list_folder(masks) if masks.is_dir() else []:
         name, _, ending = path.stem.rpartition("_")
-        if _is_image(path) and ending.lower() == "segmentation":
+        if is_picture(path) and ending.lower() == "segmentation":
             if name in by_id:
                 raise InputError(f"{path}: a second mask for {name} beside {by_id[name].name}; remove one")
             by_id[name] = path
-    files = [path for path in _entries(images) if _is_image(path)]
+    files = list_pictures(images)
     if not files:
         raise InputError(f"{images}: no .jpg or .png image in this folder; unpack the archive again")
     for path in files:
@@ -147,29 +149,7 @@ def _from_folders(images: Path, masks: Path, require_masks: bool) -> Iterable[tu
         raise InputError(f"{by_id[lonely[0]]}: a mask without its image {images / lonely[0]}.jpg; restore or remove it")
 
 
-def _unique(located: Iterable[tuple[str, Case]]) -> list[Case]:
-    """Check that no id occurs twice: predictions and random numbers go by it."""
-    seen: dict[str, Case] = {}
-    for where, case in located:
-        if case.id in seen:
-            raise InputError(f"{where}: id {case.id} occurs twice (also {seen[case.id].image}); remove one")
-        seen[case.id] = case
-    return list(seen.values())
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without hidden files."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no such folder; check the path") from error
-    except NotADirectoryError as error:
-        raise InputError(f"{folder}: a file, where the folder of the dataset was expected") from error
-    except PermissionError as error:
-        raise InputError(f"{folder}: permission denied; make the folder readable") from error
-
-
-def _is_image(path: Path) -> bool:
-    """Whether it is a picture of the dataset: the archives also hold notes and superpixel maps."""
-    is_picture = path.suffix.lower() in _IMAGE_SUFFIXES and not path.stem.lower().endswith("_superpixels")
-    return is_picture and path.is_file()
+def _beside(table: Path, name: str) -> Path:
+    """The file that a table names, with the separators of this system or of Windows."""
+    path = table.parent / name
+    return path if path.is_file() else table.parent / name.replace("\\", "/")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.cases import Case, check_pair
+from medsegdiff.data.cases import Case
 from medsegdiff.data.layouts.isic import find_cases
 
 IDS = ["ISIC_0000000", "ISIC_0000001"]
@@ -118,11 +118,11 @@ def test_csv_names_a_missing_file(tmp_path, make_csv):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", 'no column "img"'),
+        (b"", "empty"),
         (b",img\n0,a.jpg\n", 'no column "seg"'),
         (b",img,seg\n", "no row"),
         (b',img,seg\n0,"a.jpg,b.png\n', "not a readable CSV"),
-        (b"\xff\xfe\x00\x81", "not a readable CSV"),
+        (b"\xff\xfe\x00\x81", "not UTF-8"),
         (b",img,seg\n0,,b.png\n", 'row 2: column "img" is empty'),
         (b",img,seg\n0,a.jpg\n", 'row 2: column "seg" is empty'),
     ],
@@ -176,12 +176,23 @@ def test_folder_without_images(tmp_path, make_challenge):
     assert f"{tmp_path / NAMES_2016[0]}: no .jpg" in refusal(tmp_path, "train")
 
 
-def test_pair_of_different_sizes(make_cases):
-    (case,) = make_cases(1)
-    check_pair(case)
-    Image.new("L", (31, 24)).save(case.mask)
-    with pytest.raises(InputError) as caught:
-        check_pair(case)
-    for part in (str(case.mask), "31 x 24", str(case.image), "32 x 24"):
-        assert part in str(caught.value)
-    check_pair(Case(case.id, case.image))
+def test_a_table_from_windows(tmp_path, make_csv):
+    table = make_csv(tmp_path, "Training")
+    expected = find_cases(tmp_path, "train")
+    text = table.read_text().replace("/", "\\").replace("\n", "\r\n")
+    table.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert find_cases(tmp_path, "train") == expected
+
+
+def test_the_same_name_in_two_folders_of_a_table_is_two_cases(tmp_path, make_csv):
+    table = make_csv(tmp_path, "Training", 1)
+    rows = []
+    for patient in ("p1", "p2"):
+        for kind in ("imgs", "masks"):
+            (tmp_path / kind / patient).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / kind / patient / "001.png")
+        rows.append(f"0,imgs/{patient}/001.png,masks/{patient}/001.png")
+    table.write_text("\n".join([",img,seg", *rows]))
+    cases = find_cases(tmp_path, "train")
+    assert [case.id for case in cases] == ["p1_001", "p2_001"]
+    assert cases[1].mask == tmp_path / "masks/p2/001.png"

@@ -1,0 +1,52 @@
+"""What an option may be, said where it is declared: the type of a dataclass's field, and its bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from medsegdiff.base.errors import InputError
+
+MOST = 10**9  # of what costs nothing itself, such as steps
+_KINDS: dict[Any, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text; in YAML put it in quotes"),
+}
+
+
+def bounded(default: Any, least: float, most: float) -> Any:
+    """A dataclass's field whose number is from `least` to `most`."""
+    return dataclasses.field(default=default, metadata={"bounds": (least, most)})
+
+
+def check_fields(section: Any) -> None:
+    """Check the types of a dataclass's fields, where they are plain ones, and the bounds of `bounded` ones.
+
+    Raises:
+        InputError: a value is of another type, or out of bounds.
+    """
+    for f in dataclasses.fields(section):
+        value, option = getattr(section, f.name), f"--{f.name.replace('_', '-')}"
+        kind, words = _KINDS.get(f.type, (object, ""))
+        if not isinstance(value, kind) or (isinstance(value, bool) and f.type in ("int", "float")):
+            raise InputError(f"{option} {str(value)[:40]}: must be {words}")
+        if "bounds" in f.metadata and value is not None:
+            check_bounds(option, value, *f.metadata["bounds"])
+
+
+def check_bounds(option: str, value: float, least: float, most: float) -> None:
+    """Check that the number given as `option` is from `least` to `most`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if least <= value <= most:
+        return
+    if not -math.inf < value < math.inf:
+        raise InputError(f"{option} {value}: must be finite")
+    shown = value if abs(value) < 1e15 else "beyond 10^15"
+    too_small = "must not be negative" if least == 0 else f"must be at least {least}"
+    raise InputError(f"{option} {shown}: {too_small if value < least else f'must be at most {most}'}")

@@ -1,0 +1,129 @@
+"""Users' files, opened so that none can hang, run or outgrow the program: regular files only, of bounded content."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from medsegdiff.base.errors import InputError
+
+_MOST_BYTES = 1 << 26  # of a text: a table of a million images takes less
+_DEEPEST = 20
+_NAMED = 5  # files, of each kind of note
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_seen: set[tuple[str, str]] = set()
+_counts: Counter[str] = Counter()
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values; 1e-4 is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """The open file, which is a regular one and not empty.
+
+    Raises:
+        InputError: it is missing, forbidden, empty, or a folder, a pipe, a device or a socket.
+    """
+    try:
+        # A pipe's opening would else wait for its other end.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except PermissionError:
+        raise InputError(f"{path}: permission denied; make the file readable") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); give a regular file") from None
+    except ValueError:  # a NUL in the name
+        raise InputError(f"{str(path)!r}: cannot be a file's name; check the path") from None
+    with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refused(path, handle) as file:
+        if os.fstat(handle).st_size == 0:
+            raise InputError(f"{path}: the file is empty (0 bytes); fetch or export it again")
+        yield file
+
+
+def _refused(path: Path, handle: int) -> BinaryIO:
+    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode), "something else")
+    os.close(handle)
+    raise InputError(f"{path}: {kind}, where a file was expected; give a regular file")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text, without the mark that some systems put before it.
+
+    Raises:
+        InputError: as `reading`, or it is too large or not UTF-8.
+    """
+    with reading(path) as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"{path}: larger than {_MOST_BYTES >> 20} MB; give a file of text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file of plain values holds.
+
+    Raises:
+        InputError: as `read_text`; it is no YAML, nested deeper than any options are, or has aliases, by which a
+            small file can stand for one of any size.
+    """
+    text, depth = read_text(path), 0
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{path}: line {event.start_mark.line + 1}: an alias (*{event.anchor}); write it out")
+            if depth > _DEEPEST:
+                raise InputError(f"{path}: line {event.start_mark.line + 1}: nested deeper than {_DEEPEST} levels")
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: is no file of options: {' '.join(str(error).split())}") from None
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name cannot be written into tables and reports.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{str(path)!a}: its name is not UTF-8 (of an older system?); rename it") from None
+
+
+def note(path: Path, what: str) -> None:
+    """Say on standard error how a file was understood: of each kind of note the first files only, and those once."""
+    if (str(path), what) in _seen or _counts[what] == _NAMED:
+        return
+    _seen.add((str(path), what))
+    _counts[what] += 1
+    last = " (further files of this kind are not named)" if _counts[what] == _NAMED else ""
+    from tqdm import tqdm
+
+    tqdm.write(f"note: {path}: {what}{last}", file=sys.stderr)  # keeps a progress bar whole

@@ -1,0 +1,94 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note, read_text, read_yaml, reading
+
+
+def refusal(function, path):
+    with pytest.raises(InputError) as caught:
+        function(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def opened(path):
+    with reading(path) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("function", [opened, read_text, read_yaml])
+def test_only_regular_files_are_read_and_nothing_hangs(tmp_path, function):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "empty").touch()
+    for name, words in {
+        "pipe": "a pipe, where a file was expected",
+        "/dev/zero": "a device, where a file was expected",
+        "": "a folder, where a file was expected",
+        "absent": "no such file",
+        "loop": "cannot be opened",
+        "n" * 300: "cannot be opened",
+        "empty": "the file is empty",
+        "a\0b": "cannot be a file's name",
+    }.items():
+        assert words in refusal(function, tmp_path / name)
+    (tmp_path / "good").write_bytes(b"\xef\xbb\xbfa: 1")
+    assert function(tmp_path / "good") in (b"\xef\xbb\xbfa: 1", "a: 1", {"a": 1})
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_no_descriptor_stays_open(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    before = open_files()
+    for path in [tmp_path / "pipe", tmp_path, tmp_path / "absent"] * 5:
+        refusal(opened, path)
+    assert open_files() == before
+
+
+def test_text_that_is_not_utf8_or_too_large_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes("é".encode("latin-1"))
+    assert "not UTF-8" in refusal(read_text, tmp_path / "a")
+    with (tmp_path / "b").open("wb") as file:
+        file.truncate(1 << 33)
+    assert "larger than 64 MB" in refusal(read_text, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\n", "line 2: an alias (*a)"),
+        ("[" * 10**5, "nested deeper than 20 levels"),
+        ("a: " * 30, "is no file of options"),
+        ("a: [", "is no file of options"),
+        ("a: !!python/object/apply:os.getcwd []", "is no file of options"),
+        ("a: " + "9" * 10**5, "is no file of options"),
+        ("a: \x07", "is no file of options"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused_at_once(tmp_path, text, words):
+    (tmp_path / "a.yaml").write_text(text)
+    assert words in refusal(read_yaml, tmp_path / "a.yaml")
+
+
+def test_numbers_are_those_of_the_command_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: 1e-4\nb: 2.5E3\nc: -1e+2\nd: 1e4x\ne: 16\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": 1e-4, "b": 2500, "c": -100, "d": "1e4x", "e": 16}
+
+
+def test_notes_name_the_first_files_of_each_kind_once(capsys):
+    for _ in range(2):
+        for index in range(9):
+            note(f"notes/{index}.png", "is odd")
+    note("notes/0.png", "is even")
+    said = capsys.readouterr().err.splitlines()
+    assert said[:4] == [f"note: notes/{index}.png: is odd" for index in range(4)]
+    assert said[4:] == [
+        "note: notes/4.png: is odd (further files of this kind are not named)",
+        "note: notes/0.png: is even",
+    ]
