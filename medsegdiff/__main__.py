@@ -1,11 +1,11 @@
 """`python -m medsegdiff` is the `medsegdiff` command."""
 
-from medsegdiff.base import stopping
+from medsegdiff.base import first_moments
 
 
 def main() -> int:
     """Run the command; returns the exit code."""
-    stopping.at_once()
+    first_moments.end_at_once()
     from medsegdiff.app.cli import main as run
 
     return run()

@@ -2,10 +2,10 @@
 
 import sys
 
-from medsegdiff.base import stopping
+from medsegdiff.base import first_moments
 
 if __name__ == "__main__":
-    stopping.at_once()
+    first_moments.end_at_once()
     from medsegdiff.app import published
     from medsegdiff.app.cli import report
 

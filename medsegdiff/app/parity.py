@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import Ledger
 
 SUMMARY = "replay numbers of the PyTorch original and print the errors"
 _IMAGES = ("data/ISIC/Train", "../shared/data/isic2016/Train")
@@ -39,6 +40,9 @@ def run(options: Any) -> int:
     files = cases.find([Path(path) for path in options.paths])
     loaded = [cases.load(file) for file in files]
     images = _find_images(options.isic_dir)
+    if options.out_dir:
+        # Complains of what would be lost, before anything takes long.
+        Ledger(Path(options.out_dir), "parity").check(f"{case.name}.{end}" for case in loaded for end in ("csv", "png"))
     rows = []
     for case in loaded:
         rows += _show(_replay(case, images, options.full_curve, options.out_dir))

@@ -8,6 +8,7 @@ Lines are added and never changed, each before its files get their names, so wha
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -148,7 +149,9 @@ class Ledger:
             # A line that a crash cut short must not swallow this one.
             size = os.fstat(handle).st_size
             torn = size and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, b"\n" * bool(torn) + line + b"\n")  # at once: other processes add theirs
+            whole = b"\n" * bool(torn) + line + b"\n"
+            if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -8,9 +8,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Optional
+from typing import Any, Optional
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ours: dict[int, Any] = {}
+"""The handlers of `asked`, while they are installed."""
+
+
+def _leave_to_the_system() -> None:
+    """In a child, such as a compiler's worker: it ends at once, though it may be waiting where no Python runs."""
+    for number, handler in _ours.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_leave_to_the_system)
 
 
 class Stopped(KeyboardInterrupt):
@@ -21,14 +34,17 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def at_once() -> None:
-    """End the process at SIGINT, in one line: for its first moments, in which there is nothing to be lost."""
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let these signals wait for the end of the block, which is to be a short one.
 
-    def end(number: int, _frame: Optional[FrameType]) -> None:
-        os.write(2, b"stopped\n")
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, end)
+    Programs that it starts inherit this, and so survive a Ctrl-C that goes to the whole group.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -39,12 +55,8 @@ def asked() -> Iterator[list[int]]:
     Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main one nothing is changed.
     """
     heard: list[int] = []
-    owner = os.getpid()
 
     def stop(number: int, _frame: Optional[FrameType]) -> None:
-        if os.getpid() != owner:  # a child that is to end at once
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         heard.append(number)
         raise Stopped(number)
 
@@ -56,8 +68,10 @@ def asked() -> Iterator[list[int]]:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, stop)
+                _ours[number] = stop
         yield heard
     finally:
+        _ours.clear()
         for number, handler in before.items():
             if handler is not None:  # None: installed by other C code
                 signal.signal(number, handler)

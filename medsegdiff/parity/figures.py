@@ -5,23 +5,27 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from medsegdiff.base.files import make_folder, replacing
+from medsegdiff.base.ownership import Ledger
 from medsegdiff.parity.training import CURVES, Curve
+
+WRITER = "parity"
+"""By this name a ledger knows what is written here."""
 
 
 def write_curve(curve: Curve, out: Path) -> None:
     """Write `NAME.csv` and `NAME.png` into the folder `out`: both curves, and their relative difference.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or a file in the way is not parity's own.
     """
-    make_folder(out)
-    _write_numbers(curve, out / f"{curve.case.name}.csv")
-    _draw(curve, out / f"{curve.case.name}.png")
+    name = curve.case.name
+    with Ledger(out, WRITER).together(f"{name}.png") as stage:
+        _write_numbers(curve, stage / f"{name}.csv")
+        _draw(curve, stage / f"{name}.png")
 
 
 def _write_numbers(curve: Curve, path: Path) -> None:
-    with replacing(path) as beside, beside.open("w", newline="") as file:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *(f"{name}_{side}" for name in CURVES for side in ("pytorch", "jittor"))])
         for step in range(len(curve.ours[CURVES[0]])):
@@ -59,6 +63,5 @@ def _draw(curve: Curve, path: Path) -> None:
     axes[1, 0].set_ylabel("relative difference")
     figure.suptitle(f"{curve.case.name}: the same weights, images, timesteps and noise in both frameworks")
     figure.tight_layout()
-    with replacing(path) as beside:
-        figure.savefig(beside, dpi=110, format="png")
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -5,6 +5,7 @@ The first import on a machine compiles Jittor's core, which takes about a minute
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -14,6 +15,7 @@ import threading
 import warnings
 from typing import ClassVar
 
+from medsegdiff.base import stopping
 from medsegdiff.runtime import compilation, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
@@ -62,22 +64,24 @@ def give_back_memory() -> None:
 
 def _import_jittor():  # noqa: ANN202 (an untyped module)
     toolchain.prepare()
-    if not toolchain.is_compiled():
+    short = toolchain.is_compiled()
+    if not short:
         print("compiling Jittor's core, about a minute and a half, once", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter. It leaves
-    # Ctrl-C alone where it sees this variable of Jupyter's.
+    # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter. Until that
+    # is so again, signals wait. It leaves Ctrl-C alone where it sees this variable of Jupyter's.
     jupyter = os.environ.setdefault("JPY_PARENT_PID", "")
-    try:
-        with compilation.arranged():
-            import jittor
-    finally:
-        if not jupyter:
-            del os.environ["JPY_PARENT_PID"]
-    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-        for number, handler in handlers.items():
-            if handler is not None:  # None: installed by other C code
-                signal.signal(number, handler)
+    with stopping.held_back() if short else contextlib.nullcontext():
+        try:
+            with compilation.arranged():
+                import jittor
+        finally:
+            if not jupyter:
+                del os.environ["JPY_PARENT_PID"]
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            for number, handler in handlers.items():
+                if handler is not None:  # None: installed by other C code
+                    signal.signal(number, handler)
     jittor.flags.python_path = compilation.kernel_compiler(jittor.flags.python_path)
     jittor.flags.cc_flags = compilation.exact(jittor.flags.cc_flags, jittor.flags.cc_path)
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.

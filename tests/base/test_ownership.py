@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -92,6 +93,18 @@ def test_a_crash_between_the_manifest_and_the_names_is_no_loss(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, {"a": "3", "last": "4"})
     assert contents(tmp_path) == {"a": "3"}  # what says that all are there is absent
+    write(tmp_path, {"a": "5", "last": "6"})
+    assert contents(tmp_path) == {"a": "5", "last": "6"}
+
+
+def test_nothing_gets_its_name_when_the_manifest_finds_no_room(tmp_path, monkeypatch):
+    write(tmp_path, {"a": "1", "last": "2"})
+    original = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, data: original(handle, data[:9]))
+        with pytest.raises(InputError, match="no space left"):
+            write(tmp_path, {"a": "3", "last": "4"})
+    assert contents(tmp_path) == {"a": "1", "last": "2"}
     write(tmp_path, {"a": "5", "last": "6"})
     assert contents(tmp_path) == {"a": "5", "last": "6"}
 

@@ -44,13 +44,14 @@ def test_another_thread_changes_nothing():
     assert seen == [before]
 
 
-def test_a_child_just_ends():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_child_has_the_system_s_handlers(number):
     with stopping.asked():
         child = os.fork()
         if not child:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+            os._exit(signal.getsignal(number) != signal.SIG_DFL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signal.getsignal(number) != signal.SIG_DFL
 
 
 INTERRUPTED = """
@@ -86,3 +87,15 @@ def test_ctrl_c_while_something_is_imported_is_one_line(tmp_path, module, raised
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_held_back_signals_come_when_the_block_is_done():
+    done = []
+    with stopping.asked() as heard, pytest.raises(KeyboardInterrupt):
+        with stopping.held_back():
+            os.kill(os.getpid(), signal.SIGTERM)
+            child = subprocess.run(["sh", "-c", "kill -INT $$; echo alive"], capture_output=True, check=False)
+            done.append(child.stdout)
+        signal.sigpending()
+    assert done == [b"alive\n"]
+    assert heard == [signal.SIGTERM]

@@ -188,7 +188,7 @@ def test_masks_of_two_processes_are_those_of_one(isic, folder):
     run([sys.executable, *words, "--out-dir", folder / "masks-1"], OMP_NUM_THREADS="2", **cache)
     run([*MPIRUN, sys.executable, *words, "--out-dir", folder / "masks-2"], **cache)
     one, two = (
-        {path.name: path.read_bytes() for path in (folder / name).iterdir() if path.name != "run.json"}
+        {path.name: path.read_bytes() for path in (folder / name).glob("[!.]*") if path.name != "run.json"}
         for name in ("masks-1", "masks-2")
     )
     assert one.keys() == two.keys()

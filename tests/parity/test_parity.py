@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.parity import cases, replay, report, training
+from medsegdiff.parity.figures import write_curve
 
 FOLDER = Path(__file__).parent / "cases"
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,26 @@ def test_a_curve_without_the_images_is_said_and_is_no_failure(monkeypatch, tmp_p
     out = capsys.readouterr().out
     assert "not compared  needs the ISIC 2016 training images: --isic-dir" in out
     assert "1 not made" in out
+
+
+@pytest.mark.parametrize("name", ["schedules.csv", "schedules.png"])
+def test_what_parity_did_not_write_stays(tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    assert main(["parity", str(FOLDER / "schedules.npz"), "--out-dir", str(tmp_path)]) == 2
+    assert f"{name}: not written by parity" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_curve_is_written_as_numbers_and_as_a_plot(tmp_path):
+    arrays = {name: np.float32([1, 2]) for name in training.CURVES}
+    curve = training.Curve(SimpleNamespace(name="c", arrays=arrays), [], dict(arrays))
+    for _ in range(2):  # its own it may replace
+        write_curve(curve, tmp_path)
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "c.png").stat().st_size > 0
+    (tmp_path / "c.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"c\.csv: not written by parity"):
+        write_curve(curve, tmp_path)
 
 
 def test_an_unknown_kind_or_sampler_fails_and_is_listed(tmp_path, capsys):
