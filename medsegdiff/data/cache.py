@@ -239,11 +239,11 @@ def _open(folder: Path, ids: list[str], form: _Form) -> Optional[Prepared]:
         sizes = [(height, width) for height, width in meta["original_sizes"]]
         _ = meta["checksums"]  # entries from before there were any are made anew
         prepared = Prepared(meta["ids"], images, masks, sizes, folder.name, form.num_classes)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+        shape = (len(ids), form.size, form.size)
+        shapes = [(images, (*shape, 3))] + ([(masks, shape)] if form.mask_resize else [])
+        whole = all(array.shape == expected and array.dtype == np.uint8 for array, expected in shapes)
+    except Exception:  # of a damaged header NumPy raises nearly anything
         return None
-    shape = (len(ids), form.size, form.size)
-    shapes = [(images, (*shape, 3))] + ([(masks, shape)] if form.mask_resize else [])
-    whole = all(array.shape == expected and array.dtype == np.uint8 for array, expected in shapes)
     return prepared if whole and prepared.ids == ids and len(sizes) == len(ids) else None
 
 

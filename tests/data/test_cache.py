@@ -331,6 +331,18 @@ def test_an_index_of_other_things_costs_only_time(make_cases, tmp_path, index):
     assert quiet(cases, 16, tmp_path / "cache").fingerprint == first.fingerprint
 
 
+@pytest.mark.parametrize("content", [b"\x93NUMPY\x01\0\x04\0{'a(", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_header_is_no_traceback(make_cases, tmp_path, content):
+    cases = make_cases(1)
+    first = quiet(cases, 16, tmp_path / "cache")
+    path = tmp_path / "cache/datasets" / first.fingerprint / "images.npy"
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    quiet(cases, 16, tmp_path / "cache")
+    assert path.read_bytes() == whole
+
+
 def thin(folder, high, dtype=np.uint8):
     lines = np.zeros((565, 584), dtype)
     lines[:, 40::70] = high
