@@ -40,7 +40,7 @@ COLUMNS = {
 
 
 def measure(trained: Trained, sampling: SamplingConfig) -> dict[str, float]:
-    """The columns of the table for one way of sampling."""
+    """The columns of the table for one sampler and number of steps."""
     begun = time.perf_counter()
     results = {result.id: result for result in trained.segment(sampling, trained.dataset.ids)}
     seconds = (time.perf_counter() - begun) / len(results)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = Records(options.out, (*SETTING, *COLUMNS))
     trained = Trained(options.model_path, options.data_dir, options.images)
     rows = []
-    for candidate in tqdm(options.candidates, unit="way"):
+    for candidate in tqdm(options.candidates, unit="setting"):
         sampler, steps, *control = candidate.split(":")
         sampling = SamplingConfig(
             sampler=sampler,
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Rows of the file in Markdown."""
-    lines = [f"| way | {' | '.join(COLUMNS.values())} |", "| --- |" + " ---: |" * len(COLUMNS)]
+    lines = [f"| sampler and steps | {' | '.join(COLUMNS.values())} |", "| --- |" + " ---: |" * len(COLUMNS)]
     for row in rows:
         cells = (f"{float(row[key]):.{1 if key in ('dice', 'member', 'used') else 3}f}" for key in COLUMNS)
         lines.append(f"| {row['way']} | {' | '.join(cells)} |")

@@ -1,9 +1,9 @@
-"""Seconds for a finished image, an ensemble of 5: the published way of sampling and ours, side by side.
+"""Seconds for a finished image, an ensemble of 5: the published method of sampling and ours, side by side.
 
     python -m benchmarks.sampling --model-path RUN --data-dir DIR [--rounds 3] [--dice-images 20]
 
-Same weights, same machine, one run; the ways take turns, each time is the median of the rounds. From one way to
-the next a single cause changes. The published way is run by this package's own network and kernels, so the ratio
+Same weights, same machine, one run; the methods take turns, each time is the median of the rounds. From one method to
+the next a single cause changes. The published method is run by this package's own network and kernels, so the ratio
 says nothing of the frameworks. Then the Dice of both ends over more images, written to a CSV file one by one: what it
 already holds is not computed again, so an interrupted run is continued. `--rounds 0` compares the Dice alone.
 """
@@ -64,7 +64,7 @@ def _encoding_each_step(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Time the ways in turn, compare their masks and their Dice, print a table."""
+    """Time the methods in turn, compare their masks and their Dice, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-path", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.out:
             content = {"seconds": seconds, "medians": medians}
             options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    # The masks of the published way are those of its batched form, which is faster to ask.
+    # The masks of the published method are those of its batched form, which is faster to ask.
     before, after = (scores.complete(trained, sampling) for sampling in (published, ours))
     points = summarise([100 * (after[name] - before[name]) for name in before])
     print(
@@ -98,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure_seconds(
     trained: Trained, slow: SamplingConfig, ours: SamplingConfig, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds an image of every round, by way; from one way to the next, `slow` to `ours`, a single thing changes."""
+    """Seconds an image of every round, by method; from one to the next, `slow` to `ours`, a single thing changes."""
     group = max(1, ours.batch_size // MEMBERS)
-    ways: dict[str, tuple[int, Callable[[], Sequence[np.ndarray]]]] = {
+    methods: dict[str, tuple[int, Callable[[], Sequence[np.ndarray]]]] = {
         f"published: {slow.steps} ddpm steps, masks one by one, image encoded at each step": (
             1,
             lambda: one_by_one(trained, slow, 1, True),
@@ -109,18 +109,18 @@ def measure_seconds(
         f"masks of {group} images batched": (group, lambda: _members(trained, slow, group)),
         f"ours: {ours.sampler}, {ours.steps} evaluations": (group, lambda: _members(trained, ours, group)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     masks: dict[str, np.ndarray] = {}
     for turn in range(rounds + 1):
-        for name, (images, run) in ways.items():
+        for name, (images, run) in methods.items():
             begun = time.perf_counter()
             masks[name] = run()[0]
             if turn:  # the first warms up
                 seconds[name].append((time.perf_counter() - begun) / images)
-    published, once, batched, _ = ways
+    published, once, batched, _ = methods
     for other in (once, batched):
         difference = np.abs(masks[published] - masks[other]).max()
-        print(f"largest difference of the published way's masks and '{other}': {difference:.1e}")
+        print(f"largest difference of the published method's masks and '{other}': {difference:.1e}")
     return seconds
 
 
@@ -132,7 +132,7 @@ def _members(trained: Trained, sampling: SamplingConfig, images: int) -> list[np
 
 def _table(medians: dict[str, float]) -> str:
     first = next(iter(medians.values()))
-    lines = ["| way | seconds an image | times faster | by this change |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| method | seconds an image | times faster | by this change |", "| --- | ---: | ---: | ---: |"]
     before = first
     for name, median in medians.items():
         lines.append(f"| {name} | {median:.2f} | {first / median:.1f} | {before / median:.2f} |")

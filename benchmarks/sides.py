@@ -24,7 +24,7 @@ Run = Callable[[], None]
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way of doing the work."""
+    """One variant of the work."""
 
     name: str
     framework: str

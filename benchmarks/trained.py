@@ -21,7 +21,7 @@ from medsegdiff.masks.resizing import resize_probability
 
 
 class Trained:
-    """The averaged weights of a checkpoint, and so many of a dataset's test images, evenly spread."""
+    """The averaged weights of a checkpoint, and so many of a dataset's test images, at equal distances in the list."""
 
     def __init__(self, model_path: Path, data_dir: Path, images: int) -> None:
         self.weights = load_weights(model_path, "ema")

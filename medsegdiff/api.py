@@ -14,6 +14,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
+from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.square import square, to_input
@@ -32,7 +33,7 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 P = TypeVar("P", bound=Picture)
 
 
-def load(path: PathLike, *, weights: str = "ema", precision: str = "fp32") -> Segmenter:
+def load(path: PathLike, *, weights: str = "ema", precision: Precision = "fp32") -> Segmenter:
     """Load a trained network.
 
     Args:
@@ -57,7 +58,7 @@ def load(path: PathLike, *, weights: str = "ema", precision: str = "fp32") -> Se
 class Segmenter:
     """A trained network that segments images; `load` makes one."""
 
-    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: str = "fp32", weights: str = "") -> None:
+    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32", weights: str = "") -> None:
         self._denoiser, self._precision = denoiser, precision
         self._weights = weights  # a digest
         self.config = config

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from medsegdiff import __version__
-from medsegdiff.app.options import Parser
-from medsegdiff.base import ranks, stopping, streams
+from medsegdiff.app.options import Parser, did_you_mean
+from medsegdiff.base import machine, ranks, stopping, streams
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import REMEDIES
 
@@ -32,7 +32,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def report(command: Callable[[], int], debug: bool = False) -> int:
-    """Run `command`; say in one line on standard error what stopped it."""
+    """Run `command`; print one line on standard error if something stopped it."""
     streams.secure()
     with stopping.asked() as heard:
         code, complaint = _outcome(command, heard, debug)
@@ -82,14 +82,19 @@ def _unwritable(error: OSError, what: str) -> tuple[int, str]:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+    machine.check_system()
+    asked = words[:1] in (["-h"], ["--help"], ["help"])
+    if asked and len(words) > 1 and words[0] == "help":
+        words, asked = [*words[1:], "--help"], False
+    if asked or not words:
         print(_overview())
         return 0 if words else 2
     if words[0] == "--version":
         print(f"medsegdiff {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        raise InputError(f"{words[0]}: no such command; there are {', '.join(COMMANDS)}")
+        near = did_you_mean(words[0], COMMANDS)
+        raise InputError(f"{words[0]}: no such command{near or '; there are ' + ', '.join(COMMANDS)}")
     if ranks.count() > 1 and words[0] not in SHARED:
         raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
     command = _load(words[0])
@@ -108,7 +113,7 @@ def _overview() -> str:
         [
             "medsegdiff: medical image segmentation with a conditional diffusion model, on Jittor",
             "",
-            "usage: medsegdiff COMMAND [options]     medsegdiff COMMAND --help",
+            "usage: medsegdiff COMMAND [options]     medsegdiff help COMMAND",
             "",
             *lines,
             "",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Literal, NamedTuple, Optional
 
 from medsegdiff.app.options import Parser
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.data import DataConfig
+from medsegdiff.config.data import MaskResize
 
 SUMMARY = "phantom: write generated images; prepare: build the array cache"
 
@@ -42,7 +42,7 @@ def _configure_phantom(parser: Parser) -> None:
     parser.add_argument("--train", type=int, default=60, help="images to train on")
     parser.add_argument("--test", type=int, default=12, help="images to test on")
     parser.add_argument("--size", type=int, default=192, help="side of the images in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="what the images are drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images")
     parser.add_argument(
         "--num-classes", type=int, default=2, help="2: skin and lesion; 3: the masks tell the lesion's dark core, too"
     )
@@ -63,9 +63,12 @@ def _phantom(options: Any) -> int:
 def _configure_prepare(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
     parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
-    parser.add_argument("--split", type=str, default="train", help='"train" or "test"')
+    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images")
     parser.add_argument(
-        "--mask-resize", type=str, default="bilinear", help='resize masks by "bilinear" (then > 0) or "nearest"'
+        "--mask-resize",
+        type=MaskResize,
+        default="bilinear",
+        help="how masks are resized: bilinear (then > 0, as published) or by the nearest pixel",
     )
     parser.add_argument(
         "--num-classes",
@@ -81,9 +84,6 @@ def _configure_prepare(parser: Parser) -> None:
 def _prepare(options: Any) -> int:
     if not options.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
-    if options.split not in ("train", "test"):
-        raise InputError(f"--split {options.split}: must be train or test")
-    DataConfig(mask_resize=options.mask_resize)  # complains of an unknown way
     from medsegdiff.data.cache import default_cache, prepare
     from medsegdiff.data.foreground import describe
     from medsegdiff.data.layouts.isic import find_cases

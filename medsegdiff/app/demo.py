@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.config.choices import Precision
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig, difference
@@ -44,8 +45,8 @@ def configure(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("--out-dir", type=str, default="demo", help="folder for everything that the demo writes")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
-    parser.add_argument("--seed", type=int, default=0, help="what images, weights and noise are drawn from")
-    parser.add_argument("--precision", type=str, default="fp32", help="as for train and sample: fp32, bf16 or fp16")
+    parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and noise")
+    parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for train and sample")
 
 
 def run(options: Any) -> int:
@@ -96,7 +97,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
         overwrite=True,
     )
 
-    print("4/5 comparing the masks with the truth", flush=True)
+    print("4/5 comparing the masks with the ground truth", flush=True)
     truth = {case.id: case.mask for case in find_cases(data, "test") if case.mask}
     report = evaluate(str(predictions), truth)
 
@@ -153,7 +154,7 @@ def _check_run(run: Path, config: RunConfig) -> None:
 
 
 def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int) -> None:
-    """Draw images from the best to the worst, evenly spread over all."""
+    """Draw images from the best to the worst, at equal distances in the ranking."""
     import numpy as np
 
     from medsegdiff.data.layouts.isic import find_cases
@@ -185,7 +186,7 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
 
 def _whereabouts(out: Path) -> str:
     places = {
-        OVERVIEW: "images, truth, sampled masks, mean and uncertainty",
+        OVERVIEW: "images, ground truth, sampled masks, mean and uncertainty",
         "predictions": "masks, probabilities, uncertainty and overlays of every test image; metrics.csv and .json",
         "run": "the trained network, log.csv, TensorBoard curves",
         "data": "the generated images, in the ISIC 2016 layout",

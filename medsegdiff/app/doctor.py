@@ -17,7 +17,7 @@ from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "say what the machine offers, what is missing and how to mend it; compile ahead of time"
+SUMMARY = "say what the machine offers, what is missing and how to fix it; compile ahead of time"
 
 PURPOSES = ("sample", "train")
 # As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
@@ -67,7 +67,7 @@ def run(options: Any) -> int:
         console.print(mark + Text(f"{finding.name:{width + 2}}{finding.text}"))
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:
-        console.print(f"\nnot ready: {', '.join(lacking)} must be mended first")
+        console.print(f"\nnot ready: {', '.join(lacking)} must be fixed first")
         return 1
     console.print("\nready")
     if options.warm is not None:

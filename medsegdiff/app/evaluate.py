@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
-from medsegdiff.masks.protocols import make_protocol
+from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 
@@ -22,10 +22,10 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--protocol",
-        type=str,
+        type=Literal[tuple(PROTOCOLS)],
         default="ours",
-        help='how probabilities are compared at thresholds: "ours" as they are; as the PyTorch "original" does, each '
-        'divided by its maximum; or as the published "jittor" project does, each stretched from 0 to 1',
+        help="how probabilities are compared at thresholds: ours, as they are; original, as the PyTorch code does, "
+        "each divided by its maximum; jittor, as the published Jittor project does, each stretched to [0, 1]",
     )
     parser.add_argument(
         "--protocol-size",
@@ -36,7 +36,8 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
     )
-    parser.add_argument("--seed", type=int, default=0, help="what the bootstrap is drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.put_first("--pred-path", "--gt-path", "--data-dir", "--out-dir", "--protocol")
 
 
 def run(options: Any) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, Literal, NoReturn, Optional
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
+
+_METAVARS = {int: "N", float: "X"}
 
 
 class _ConfigFile(ActionConfigFile):
@@ -26,20 +30,73 @@ class _ConfigFile(ActionConfigFile):
         super().__call__(parser, namespace, str(path), option)
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """For each option its text, and its default where that says something; no names of types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if "--print-config" in action.option_strings:
+            return "print all options as YAML, as --config reads them, and exit"
+        silent = default is None or default is False or default in ("", [], argparse.SUPPRESS) or "default" in text
+        return text if silent else f"{text} (default: {default})"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if "--print-config" in action.option_strings:
+            return ""
+        if action.nargs == "?" and action.const is True:
+            return "false" if action.default else ""
+        return super()._format_args(action, default_metavar)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return super()._format_action_invocation(action).rstrip()
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        if isinstance(action, ActionConfigFile):
+            return "FILE"
+        kind = getattr(action, "_typehint", None)
+        for plain in (kind, *typing.get_args(kind)):
+            if plain in _METAVARS:
+                return _METAVARS[plain]
+        return action.dest.split("_")[-1].upper()
+
+
 class Parser(ArgumentParser):
-    """A parser whose complaints are one line, and which takes - and _ in option names alike."""
+    """A parser whose errors are one line, and which takes - and _ in option names alike."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # Its own spelling, --print_config, would be the only option with an underscore.
-        super().__init__(*args, **{"print_config": "--print-config", **options})
+        options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
+        super().__init__(*args, **options)
         self.register("action", "config", _ConfigFile)
+
+    def put_first(self, *options: str) -> None:
+        """Show these options before all others in the help, and -h with its like last."""
+        usual = self.add_argument_group("usual options")
+        for option in options:
+            action = self._option_string_actions[option]
+            for group in self._action_groups:
+                if action in group._group_actions:
+                    group._group_actions.remove(action)
+            usual._group_actions.append(action)
+        self._optionals.title = "other options"
+        others = [group for group in self._action_groups if group not in (usual, self._optionals)]
+        self._action_groups[:] = [usual, *others, self._optionals]
+
+    def format_help(self, *formatter: Any) -> str:
+        """The help, with a usage of one line: the options are listed below it."""
+        positionals = [action for action in self._actions if not action.option_strings]
+        words = [str(action.metavar or action.dest).upper() for action in positionals]
+        self.usage = " ".join([self._command, *words, "[options]"])
+        return super().format_help(*formatter)
+
+    @property
+    def _command(self) -> str:
+        return self.prog.replace(" [options]", "")  # which jsonargparse writes before a subcommand
 
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
-        line = " ".join(str(message).split())
-        line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
-        line = re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
-        raise InputError(f"{line} (see {self.prog} --help)")
+        line = in_our_words(" ".join(str(message).split()), self._option_string_actions)
+        raise InputError(f"{line} (see {self._command} --help)")
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
         """As the base class does, after writing `--image_size` as `--image-size`."""
@@ -55,6 +112,45 @@ def output_folder(name: str) -> Path:
     if not name:
         raise InputError('--out-dir "": is empty; give a folder, or . for the working directory')
     return Path(name)
+
+
+def in_our_words(line: str, known: Iterable[str]) -> str:
+    """An error message of jsonargparse with what is wrong first, and the nearest known name of an unknown one."""
+    unknown = re.search(r"unrecognized arguments: (.*)", line, re.IGNORECASE)
+    if unknown:
+        words = unknown.group(1).split()
+        word = next((word for word in words if word.startswith("-")), "").partition("=")[0]
+        return f"{word}: no such option{did_you_mean(word, known)}" if word else f"{words[0]}: belongs to no option"
+    unknown = re.search(r"Option '([^']+)' is not accepted", line)
+    if unknown:
+        name, names = unknown.group(1), [option[2:].replace("-", "_") for option in known]
+        return f"--config: no such option as {name}{did_you_mean(name, names)}"
+    line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
+    chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
+    if chosen:
+        return f"{chosen.group(1)}: must be one of {_listed(chosen.group(2))}"
+    line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
+    choice = re.fullmatch(r"(--\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line)
+    if choice:
+        option, choices, value = choice.groups()
+        return f"{option} {value}: must be one of {_listed(choices)}"
+    several = re.fullmatch(r"(--\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line)
+    if several:
+        option, kinds, value = several.groups()
+        kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
+        return f"{option}: must be of type {' or '.join(kinds)}, not {value}"
+    return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
+
+
+def _listed(choices: str) -> str:
+    """Quoted words with commas between, without quotes and without the empty one."""
+    return ", ".join(filter(None, choices.replace("'", "").split(", ")))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What follows the error about an unknown `word`; empty where no known one is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def with_dashes(argv: Sequence[str]) -> list[str]:
@@ -83,7 +179,11 @@ def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequenc
         option = f"--{f.name.replace('_', '-')}"
         default = defaults.get(f.name, f.default)
         text = texts[f.name]
-        if types[f.name] is bool:
+        kind = types[f.name]
+        if kind is bool:
             group.add_argument(option, type=bool, nargs="?", const=True, default=default, help=text)
+        elif typing.get_origin(kind) is Literal:
+            choices = ",".join(filter(None, typing.get_args(kind)))
+            group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)
         else:
-            group.add_argument(option, type=types[f.name], default=default, help=text)
+            group.add_argument(option, type=kind, default=default, help=text)

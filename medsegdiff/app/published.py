@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from medsegdiff.app.options import in_our_words
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.network import NetworkConfig, published_version
 from medsegdiff.config.run import RunConfig, pick
@@ -94,7 +95,7 @@ IDLE_FLAGS: dict[str, tuple[Any, str]] = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
+        raise InputError(f"{in_our_words(message, self._option_string_actions)} (see --help)")
 
 
 def _parser(description: str, *groups: dict[str, Any]) -> _Parser:
@@ -136,7 +137,7 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
 
     parser = _parser("Train, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS)
     parser.add_argument("--steps", type=int, default=0, help="steps to train; default: --lr_anneal_steps, or 100000")
-    parser.add_argument("--seed", type=int, default=0, help="what all random numbers are drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument("--ema_warmup", type=boolean, default=True, help="False: average slowly from the first step on")
     parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
@@ -167,7 +168,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
 
     # Flags of training are accepted, as the published commands repeat them when sampling.
     parser = _parser("Segment, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS, SAMPLE_FLAGS)
-    parser.add_argument("--seed", type=int, default=0, help="what all noise is drawn from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument("--overlay", type=boolean, default=False, help="draw each mask over its image")
     parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
@@ -33,7 +33,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
     parser.add_argument("--images", type=str, nargs="*", default=[], help="or image files, or folders of image files")
     parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
-    parser.add_argument("--weights", type=str, default="ema", help='"ema", the averaged weights, or "model", the raw')
+    parser.add_argument(
+        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
+    )
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument(
         "--save-members",
@@ -48,7 +50,12 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
     parser.add_argument(
-        "--trace", type=str, nargs="*", default=[], help="ids of images whose way from noise to mask is drawn"
+        "--trace",
+        type=str,
+        nargs="*",
+        default=[],
+        metavar="ID",
+        help="draw each step from noise to mask of these images, named without suffix",
     )
     parser.add_argument(
         "--overwrite",
@@ -59,6 +66,7 @@ def configure(parser: Parser) -> None:
         help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
     )
     add_section(parser, SamplingConfig, "sampling")
+    parser.put_first("--model-path", "--images", "--data-dir", "--out-dir", "--members")
 
 
 def run(options: Any) -> int:

@@ -33,8 +33,9 @@ def configure(parser: Parser) -> None:
     add_section(parser, NetworkConfig, "network")
     add_section(parser, DiffusionConfig, "diffusion")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what training takes, from a few steps on noise; write nothing"
+        "--dry-run", action="store_true", help="measure memory and time of a few steps on noise; write nothing"
     )
+    parser.put_first("--config", "--data-dir", "--out-dir", "--steps", "--dry-run")
 
 
 def run(options: Any) -> int:
@@ -59,7 +60,7 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
 
 
 def train(config: RunConfig, dry: bool = False) -> int:
-    """Find and prepare the data, then train; or, if `dry`, say what that takes."""
+    """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
     check_shares(config)
     out = output_folder(config.training.out_dir)
     from medsegdiff.data.splits import count_held_out
@@ -71,7 +72,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
     if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
-        print("note: to stop and save, send SIGUSR1 to mpirun: Ctrl-C and SIGTERM leave it a second (docs/cluster.md)")
+        print("note: to stop and save, send SIGUSR1 to mpirun: after Ctrl-C it waits one second only (docs/cluster.md)")
     if dry:
         held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
         return _dry_run(config, len(cases) - held)

@@ -1,4 +1,4 @@
-"""The processor, as the operating system describes it."""
+"""The operating system and the processor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import platform
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from medsegdiff.base.errors import InputError
 
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_GROUPS, _ALL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -21,6 +23,18 @@ class Cpu(NamedTuple):
     """Its name, or that of its architecture."""
     flags: frozenset[str]
     """What it can do, in the kernel's words such as "avx2" and "avx512_bf16"; empty where that is unknown."""
+
+
+def check_system() -> None:
+    """Refuse where the package has never run: oneDNN comes for Linux on x86-64 alone.
+
+    Raises:
+        InputError: this is another system or processor.
+    """
+    system, processor = platform.system(), platform.machine()
+    if (system, processor) != ("Linux", "x86_64"):
+        remedy = "use WSL 2" if system == "Windows" else "use a machine or container with it"
+        raise InputError(f"{system} on {processor}: medsegdiff runs on Linux on x86-64; {remedy}")
 
 
 @functools.cache

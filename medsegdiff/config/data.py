@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 from medsegdiff.base.bounds import check_fields
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import check_choices
+
+MaskResize = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class DataConfig:
     Args:
         data_name: kind of dataset: isic
         data_dir: the dataset's folder
-        mask_resize: resize masks by "bilinear" (then > 0, as published) or "nearest"; with more than two classes
-            always by the nearest pixel
+        mask_resize: how masks are resized: bilinear (then > 0, as published) or by the nearest pixel, as always with
+            more than two classes
         augment: random flips, right-angle rotations and colour changes
         augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
             deformation, hue, and larger colour changes
@@ -27,7 +30,7 @@ class DataConfig:
 
     data_name: str = "isic"
     data_dir: str = ""
-    mask_resize: str = "bilinear"
+    mask_resize: MaskResize = "bilinear"
     augment: bool = False
     augment_strength: float = 0.0
     augment_hair: float = 0.0
@@ -37,8 +40,7 @@ class DataConfig:
         check_fields(self)
         if self.data_name.lower() != "isic":
             raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
-        if self.mask_resize not in ("bilinear", "nearest"):
-            raise InputError(f"--mask-resize {self.mask_resize}: must be bilinear or nearest")
+        check_choices(self)
         for name in ("augment_strength", "augment_hair"):
             option, value = f"--{name.replace('_', '-')}", getattr(self, name)
             if not 0 <= value <= 1:

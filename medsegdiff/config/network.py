@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 from medsegdiff.base.bounds import bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import check_choices
 
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
 _WIDEST, _MOST_LEVELS = 8192, 12
+
+
+Version = Literal["new", "v1"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class NetworkConfig:
         class_cond: condition on a class label
         num_label_classes: labels known to class conditioning
         dropout: dropout probability of the denoiser's residual blocks
-        version: "new" (anchor conditioning) or "v1" (dynamic conditioning with the FF-Parser)
+        version: new (anchor conditioning) or v1 (dynamic conditioning with the FF-Parser)
     """
 
     image_size: int = bounded(256, 32, 2048)
@@ -56,7 +60,7 @@ class NetworkConfig:
     class_cond: bool = False
     num_label_classes: int = bounded(2, 1, 100000)
     dropout: float = 0.0
-    version: str = "new"
+    version: Version = "new"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -66,8 +70,7 @@ class NetworkConfig:
         if self.num_channels % 32:
             near = round(self.num_channels / 32) * 32
             raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
-        if self.version not in ("new", "v1"):
-            raise InputError(f"--version {self.version}: must be new or v1")
+        check_choices(self)
         for width in self.level_widths:
             check_bounds(f"--num-channels {self.num_channels}, the widest level's", width, 1, _WIDEST)
         if not 0 <= self.dropout < 1:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Literal, Optional, Union, get_args
 
 from medsegdiff.base.bounds import MOST, bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import PRECISIONS
+from medsegdiff.config.choices import Precision, check_choices
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
-from medsegdiff.masks.fusion import RULES
 
-SAMPLERS = ("ddpm", "ddim", "dpm++", "sde-dpm++")
-CONTROLS = ("", "shuffle-noise", "no-noise")
+Sampler = Literal["ddpm", "ddim", "dpm++", "sde-dpm++"]
+Fusion = Literal["mean", "vote", "staple", "published"]
+Control = Literal["", "shuffle-noise", "no-noise"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
 # Axes of (C, S, S) that are mirrored for each member in turn, where --tta is given.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 _MOST_MEMBERS = 9999
@@ -26,49 +27,46 @@ class SamplingConfig:
     """How to sample.
 
     Args:
-        sampler: "ddpm" (ancestral), "ddim" (implicit), "dpm++" or "sde-dpm++" (DPM-Solver++(2M), its ODE or SDE)
+        sampler: ancestral, implicit, or DPM-Solver++(2M) as ODE or SDE
         steps: network evaluations a mask; 0: all the steps of the training schedule; by default 3, or 25 where the
             network predicts the noise, not the mask
         timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
         eta: noise of ddim, from 0 (deterministic) to 1
         threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++ (published: 0.995); 0: clip, as the
             other samplers do
-        members: masks sampled for each image; "3..25": from 3 to 25, until the mean mask has settled
+        members: masks sampled for each image; 3..25: from 3 to 25, until the mean mask has settled
         until: the mean mask has settled when its standard error, relative to its area, is at most this
-        fusion: how members become one mask: "mean", "vote", "staple" or "published" (the mean squared)
+        fusion: how members become one mask; published: the mean squared
         blend: blend each sampled mask with the conditioning network's, as published
         tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
             top-bottom and both, and mirrored back; best with members a multiple of 4
         postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
             stays as it is
-        control: sample with "shuffle-noise" (every image gets another's noise) or "no-noise"; "": as usual
+        control: for experiments: every image gets another's noise, or none
         batch_size: masks sampled at once, over images and members
-        seed: what all noise is drawn from
-        precision: what convolutions, linear layers and attention compute in: "fp32", "bf16" or "fp16"
+        seed: seed of all noise
+        precision: number format of convolutions, linear layers and attention
     """
 
-    sampler: str = "ddpm"
+    sampler: Sampler = "ddpm"
     steps: Optional[int] = bounded(None, 0, 100000)
     timestep_respacing: str = ""
     eta: float = bounded(0.0, 0, 1)
     threshold: float = bounded(0.0, 0, 1)
     members: Union[int, str] = 5
     until: float = bounded(0.05, 0, MOST)
-    fusion: str = "mean"
+    fusion: Fusion = "mean"
     blend: bool = False
     tta: bool = False
     postprocess: bool = False
-    control: str = ""
+    control: Control = ""
     batch_size: int = bounded(15, 1, 65536)
     seed: int = bounded(0, -(2**63), 2**63 - 1)
-    precision: str = "fp32"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _choice("sampler", self.sampler, SAMPLERS)
-        _choice("fusion", self.fusion, tuple(RULES))
-        _choice("control", self.control, CONTROLS)
-        _choice("precision", self.precision, PRECISIONS)
+        check_choices(self)
         least, _ = self.member_range
         if self.tta and least < len(FLIPS):
             raise InputError(
@@ -131,8 +129,3 @@ class SamplingConfig:
         if self.continuous or steps == diffusion.diffusion_steps:
             return ""
         return self.timestep_respacing or str(steps)
-
-
-def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"--{name} {value}: must be one of {', '.join(filter(None, known))}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import PRECISIONS
+from medsegdiff.config.choices import Precision, check_choices
 
-SCHEDULES = ("", "constant", "linear", "cosine")
-DECAYED = ("all", "matrices")
+LearningRate = Literal["", "constant", "linear", "cosine"]
+Decayed = Literal["all", "matrices"]
+TimestepSampler = Literal["uniform", "loss-second-moment"]
 _LARGEST_BATCH = 65536
 
 
@@ -22,23 +24,23 @@ class TrainingConfig:
         steps: training steps to reach
         batch_size: images a step
         microbatch: images computed at once, gradients being accumulated; -1: the whole batch
-        use_checkpoint: compute activations again on the way back instead of keeping them: less memory, more time
-        precision: what convolutions, linear layers and attention compute in: "fp32", "bf16" or "fp16"; weights and
-            everything else are float32
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: less memory, more time
+        precision: number format of convolutions, linear layers and attention; weights and everything else are
+            float32
         fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
         dice_weight: how much of a soft Dice loss of the predicted mask is added to the diffusion loss; 0: none
         lr: learning rate of AdamW
-        lr_schedule: "constant", or the curve on which the learning rate falls to 0, "linear" or "cosine"; empty:
-            linear if lr_anneal_steps is given, else constant
+        lr_schedule: how the learning rate falls to 0, or that it does not; by default linear if lr_anneal_steps is
+            given, else constant
         lr_anneal_steps: the step at which it reaches 0; 0: at the last one
         warmup_steps: steps over which the learning rate first rises, linearly
         weight_decay: decoupled weight decay of AdamW
-        decay: what decays: "all" parameters, or "matrices" (weights of layers, not biases and norms)
-        clip_grad: largest norm of the gradient, above which it is scaled down; 0: as it comes
+        decay: which parameters decay: all, or weights of layers (matrices) and not biases and norms
+        clip_grad: largest norm of the gradient, above which it is scaled down; 0: no limit
         ema_rate: decay of the averaged weights; several with commas between
         ema_warmup: let the average follow faster at first: at most (1 + step) / (10 + step)
-        schedule_sampler: timesteps to train on: "uniform" or "loss-second-moment"
-        seed: what all random numbers are drawn from
+        schedule_sampler: how timesteps to train on are drawn
+        seed: seed of all random numbers
         log_interval: steps between two rows of log.csv
         save_interval: steps between two checkpoints
         keep: newest checkpoints to keep, besides the best one; 0: all
@@ -50,19 +52,19 @@ class TrainingConfig:
     batch_size: int = bounded(8, 1, _LARGEST_BATCH)
     microbatch: int = bounded(-1, -1, _LARGEST_BATCH)
     use_checkpoint: bool = False
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     fp16_scale_growth: float = 1e-3
     dice_weight: float = bounded(0.0, 0, MOST)
     lr: float = bounded(1e-4, 0, 1e38)
-    lr_schedule: str = ""
+    lr_schedule: LearningRate = ""
     lr_anneal_steps: int = bounded(0, 0, MOST)
     warmup_steps: int = bounded(0, 0, MOST)
     weight_decay: float = bounded(0.0, 0, MOST)
-    decay: str = "all"
+    decay: Decayed = "all"
     clip_grad: float = bounded(0.0, 0, 1e38)
     ema_rate: str = "0.9999"
     ema_warmup: bool = True
-    schedule_sampler: str = "uniform"
+    schedule_sampler: TimestepSampler = "uniform"
     seed: int = bounded(0, -(2**63), 2**63 - 1)
     log_interval: int = bounded(100, 1, MOST)
     save_interval: int = bounded(5000, 1, MOST)
@@ -71,14 +73,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_choices(self)
         if self.microbatch == 0:
             raise InputError("--microbatch 0: must be at least 1, or -1 for the whole batch")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision {self.precision}: must be one of {', '.join(PRECISIONS)}")
         if not 0 <= self.fp16_scale_growth <= 1:
             raise InputError(f"--fp16-scale-growth {self.fp16_scale_growth}: must be from 0 to 1")
-        if self.lr_schedule not in SCHEDULES:
-            raise InputError(f"--lr-schedule {self.lr_schedule}: must be one of {', '.join(filter(None, SCHEDULES))}")
         if self.lr_schedule == "constant" and self.lr_anneal_steps:
             raise InputError(
                 f"--lr-anneal-steps {self.lr_anneal_steps}: contradicts --lr-schedule constant; leave out one of them"
@@ -88,8 +87,6 @@ class TrainingConfig:
                 f"--warmup-steps {self.warmup_steps}: must be less than the {self.annealed} steps after which the "
                 "learning rate is 0"
             )
-        if self.decay not in DECAYED:
-            raise InputError(f"--decay {self.decay}: must be one of {', '.join(DECAYED)}")
         _ = self.ema_rates
 
     @property

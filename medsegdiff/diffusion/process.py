@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Union
+from typing import Literal, NamedTuple, Optional, Union
 
 import numpy as np
 
 from medsegdiff.base.bounds import bounded, check_fields
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
+
+NoiseSchedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class DiffusionConfig:
 
     Args:
         diffusion_steps: steps T of the full schedule
-        noise_schedule: "linear" or "cosine"
+        noise_schedule: how the noise grows from step to step
         mask_scale: what the mask is multiplied by before noise is added, from 0.01 to 100; below 1 more of the steps
             are noisy ones
         predict_xstart: the network predicts the clean mask, not the noise
@@ -28,7 +30,7 @@ class DiffusionConfig:
     """
 
     diffusion_steps: int = bounded(1000, 1, 100_000)
-    noise_schedule: str = "linear"
+    noise_schedule: NoiseSchedule = "linear"
     mask_scale: float = bounded(1.0, 0.01, 100)
     predict_xstart: bool = False
     sigma_small: bool = False

@@ -41,8 +41,8 @@ def ddpm(denoise: Denoise, diffusion: Diffusion, noise: Noise) -> Iterator[State
         x0 = np.clip(diffusion.to_x0(x, step, output), -1, 1)
         mean = diffusion.posterior_mean(x, step, x0)
         if step:
-            spread = np.exp(np.float32(0.5) * diffusion.log_variance(step, output))
-            mean = mean + spread * noise(last - step + 1)
+            std = np.exp(np.float32(0.5) * diffusion.log_variance(step, output))
+            mean = mean + std * noise(last - step + 1)
         x = mean
         yield State(x, x0, output.cal)
 

@@ -87,7 +87,7 @@ def _gradient_errors(
 
 
 def checks() -> tuple[Check, ...]:
-    """What is checked, at sizes at which a GPU takes its usual ways."""
+    """What is checked, at sizes for which a GPU uses its usual algorithms."""
 
     def values(*shape: int) -> np.ndarray:
         return generator("device check", "inputs", *shape).standard_normal(shape).astype(np.float32)

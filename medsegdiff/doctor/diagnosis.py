@@ -1,4 +1,4 @@
-"""What the machine offers, item by item: what is there, what is missing and how to mend it.
+"""What the machine offers, item by item: what is there, what is missing and how to fix it.
 
 Nothing here imports Jittor, which may be just what cannot start.
 """
@@ -32,8 +32,8 @@ class Finding:
     Args:
         name: what was looked for
         detail: what was found, or what is wrong
-        remedy: how to mend it; empty where nothing is wrong
-        required: whether nothing works until it is mended
+        remedy: how to fix it; empty where nothing is wrong
+        required: whether nothing works until it is fixed
     """
 
     name: str
@@ -64,9 +64,9 @@ def _examine(name: str, look: Callable[[], Finding]) -> Finding:
         return look()
     except InputError as error:
         return Finding(name, "unusable", str(error), required=True)
-    except Exception as error:  # a diagnosis that dies of what it should diagnose helps nobody
+    except Exception as error:  # a diagnosis must not fail on what it examines
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        remedy = "mend what is marked as required above, then look again"
+        remedy = "fix what is marked as required above, then run this again"
         return Finding(name, f"cannot be examined ({line})", remedy, required=True)
 
 
@@ -183,13 +183,13 @@ def _cudnn() -> Finding:
 
 
 def _precision() -> Finding:
-    """No gap: what a machine does not compute in cannot be mended."""
+    """No gap: a format that the machine does not offer cannot be installed."""
     if toolchain.find_cuda()[0] is None:
         missing = {name: precision.missing_on_cpu(name, machine.cpu()) for name in choices.PRECISIONS}
     else:
         version = toolchain.command_version("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
         if version is None:
-            return Finding("Precision", "fp32; what else is not known: nvidia-smi does not tell")
+            return Finding("Precision", "fp32; others unknown: nvidia-smi does not tell")
         major, minor = version.split(".")[:2]
         missing = {name: precision.missing_on_gpu(name, 10 * int(major) + int(minor)) for name in choices.PRECISIONS}
     offered = [name for name, reason in missing.items() if not reason]

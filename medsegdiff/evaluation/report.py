@@ -73,13 +73,13 @@ class Report:
         """What the numbers mean, in words."""
         words = {
             "published protocol": self.protocol.convention,
-            "at 0.5": "the mask file (*_output_ens: resized to the truth first) against truth > 127 of 255, "
-            "at the truth's own resolution",
+            "at 0.5": "the mask file (*_output_ens: resized to the ground truth first) against ground truth > 127 of "
+            "255, at the ground truth's own resolution",
             "empty masks (at 0.5)": EMPTY_CONVENTION,
             "interval": "95 % percentile bootstrap of the mean over images; std is the sample's",
         }
         if self.num_classes > 2:
-            words["at 0.5"] = "the mask file's classes against the truth's, at the truth's own resolution"
+            words["at 0.5"] = "the mask file's classes against the ground truth's, at its own resolution"
             words["classes"] = (
                 f"each of the {self.num_classes - 1} foreground classes is a binary problem of its own; "
                 "an image's metric is the mean over those that occur in it or its prediction"

@@ -15,6 +15,7 @@ from medsegdiff.masks.metrics import Overlap
 from medsegdiff.masks.statistics import Summary
 
 _MISSING_ON_SCREEN = 5
+_MEANINGS = 'What each number means: docs/metrics.md, and "conventions" in metrics.json.'
 _COMPARED = {
     "cal": "conditioning network",
     "member": "one member",
@@ -39,7 +40,8 @@ def tables(report: Report) -> Group:
         warning = f"{len(report.missing)} without a prediction, left out of the means: {named}"
         parts.append(Text(warning, style="bold"))
     parts += [Text(line) for line in (report.note, *report.gaps) if line]
-    parts += [Text(f"{name}: {text}", style="dim") for name, text in report.conventions.items()]
+    size = report.protocol.size
+    parts.append(Text(f"Published protocol: {report.protocol.name}, {size} x {size}. {_MEANINGS}", style="dim"))
     return Group(*parts)
 
 
@@ -87,7 +89,7 @@ def _selection(selection: Selection) -> Table:
     table.add_column("value", justify="right")
     correlation, retention = selection.correlation, selection.retention
     table.add_row("area under the curve, by agreement", f"{retention.area:.4f}")
-    table.add_row("least possible (by the true error)", f"{retention.oracle_area:.4f}")
+    table.add_row("least possible (best images kept first)", f"{retention.oracle_area:.4f}")
     table.add_row("by chance", f"{retention.random_area:.4f}")
     rank = "-" if math.isnan(correlation) else f"{correlation:+.4f}"
     table.add_row("Spearman's rank correlation of agreement and Dice", rank)

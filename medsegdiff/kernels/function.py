@@ -16,7 +16,7 @@ class Function(jt.Function):
     """A function that keeps what its gradient needs until that is computed.
 
     Jittor lets a function live as long as its graph; what it keeps would live as long, and no activation would be freed
-    on the way back. So the gradients of one graph can be taken once.
+    in the backward pass. So the gradients of one graph can be taken once.
     """
 
     def save(self, *values: Var) -> None:

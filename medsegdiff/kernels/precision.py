@@ -99,7 +99,7 @@ def missing_on_gpu(precision: str, capability: int) -> str:
 
 
 def narrowed(operation: Callable[..., Var], *values: Var) -> Var:
-    """`operation` of float32 `values` in the current precision, in float32 again; its gradients go the same way.
+    """`operation` of float32 `values` in the current precision, in float32 again; its gradients are treated alike.
 
     This is how the plain Jittor expressions follow the precision.
     """

@@ -9,8 +9,8 @@ import numpy as np
 PUBLISHED_THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 EMPTY_CONVENTION = (
-    "prediction and truth both empty: Dice, IoU, precision and recall are 1; "
-    "only the truth empty: recall 1, the others 0; only the prediction empty: all 0"
+    "prediction and ground truth both empty: Dice, IoU, precision and recall are 1; "
+    "only the ground truth empty: recall 1, the others 0; only the prediction empty: all 0"
 )
 
 
@@ -26,7 +26,7 @@ class Overlap(NamedTuple):
 def overlap(prediction: np.ndarray, target: np.ndarray) -> Overlap:
     """Dice, IoU, precision and recall of two boolean masks of one shape; empty masks as `EMPTY_CONVENTION`.
 
-    With I the size of the intersection, P of the prediction and T of the truth: Dice 2I/(P + T)
+    With I the size of the intersection, P of the prediction and T of the ground truth: Dice 2I/(P + T)
     (Dice 1945), IoU I/(P + T - I) (Jaccard 1912), precision I/P, recall I/T.
 
     Raises:

@@ -63,14 +63,16 @@ def _stretched(values: np.ndarray) -> np.ndarray:
 
 
 _KNOWN = (
-    Protocol("ours", 256, lambda values: values, "probability and truth bilinear to {size}"),
-    Protocol("original", 256, _over_maximum, "probability and truth bilinear to {size}, the former over its maximum"),
+    Protocol("ours", 256, lambda values: values, "probability and ground truth bilinear to {size}"),
+    Protocol(
+        "original", 256, _over_maximum, "probability and ground truth bilinear to {size}, the former over its maximum"
+    ),
     Protocol(
         "jittor",
         64,
         _stretched,
         "probability bilinear to {size} and stretched to [0, 1] by its minimum and maximum, "
-        "truth bilinear without antialiasing",
+        "ground truth bilinear without antialiasing",
         antialiased=False,
     ),
 )

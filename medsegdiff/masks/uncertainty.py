@@ -1,4 +1,4 @@
-"""How far a prediction may be trusted: spread of the members, calibration of the probability, order of the images."""
+"""How far a prediction may be trusted: deviation of the members, calibration of the probability, order of images."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def pairwise_dice(masks: Iterable[np.ndarray]) -> float:
 
 
 def generalised_energy_distance(members: Iterable[np.ndarray], truth: np.ndarray) -> float:
-    """Squared distance of the members' distribution from the truth, in [0, 2]; 0 where all equal it.
+    """Squared distance of the members' distribution from the ground truth, in [0, 2]; 0 where all equal it.
 
     GED^2 = 2 E d(S, Y) - E d(S, S') - E d(Y, Y') with d = 1 - IoU, and d = 0 for two empty masks (Kohl et
     al., A Probabilistic U-Net, 2018). Expectations are plug-in estimates: means over all ordered pairs, a

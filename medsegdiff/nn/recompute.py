@@ -1,4 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016): what a part computes is computed again on the way back, not kept."""
+"""Gradient checkpointing (Chen et al. 2016): what a part computes is computed again in the backward pass, not kept."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _after(gradient: Var, value: Var) -> Var:
     """`value` again, to be had once `gradient` is.
 
     The graph is lazy: without this, a part would be computed again along with the first time. To force the order by
-    computing here is no way out: Jittor may then reuse memory of gradients whose other uses it has not heard of yet.
+    computing here does not help: Jittor may then reuse memory of gradients whose other uses it has not heard of yet.
     """
     zero = gradient.reindex([1] * len(value.shape), ["0"] * len(gradient.shape)) * 0
     return value + zero

@@ -18,7 +18,7 @@ def overlay(
     truth: np.ndarray | None = None,
     std: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw the outline of the prediction (blue) and of the truth (yellow) over the image.
+    """Draw the outline of the prediction (blue) and of the ground truth (yellow) over the image.
 
     Args:
         image: uint8 (H, W, 3).

@@ -41,7 +41,7 @@ class Row:
 def overview(rows: Sequence[Row], path: Path, max_members: int = 3) -> None:
     """Write a figure with a row per image: image, truth, members' masks, mean probability, uncertainty.
 
-    The truth's outline is repeated over the mean probability. Columns that no row can fill are left out.
+    The outline of the ground truth is repeated over the mean probability. Columns that no row can fill are left out.
 
     Args:
         rows: the images, from top to bottom.

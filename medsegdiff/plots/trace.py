@@ -1,4 +1,4 @@
-"""The way from noise to mask, as an animation and as a strip of pictures."""
+"""The steps from noise to mask, as an animation and as a strip of pictures."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip(colours, 0, 1)).astype(np.uint8).transpose(1, 2, 0)
 
 
-def _enlarged(picture: np.ndarray, way: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((_PANEL, _PANEL), way))
+def _enlarged(picture: np.ndarray, method: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((_PANEL, _PANEL), method))

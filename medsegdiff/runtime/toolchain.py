@@ -153,6 +153,7 @@ def find_mpi() -> tuple[Optional[str], str]:
 
 
 def _refuse_what_cannot_work() -> None:
+    machine.check_system()
     if not (3, 9) <= sys.version_info[:2] <= (3, 12):
         raise InputError(
             f"Python {platform.python_version()}: Jittor runs on 3.9 to 3.12; make an environment with one of these"
@@ -193,12 +194,12 @@ def _prepare_onednn() -> None:
 
 
 def _prepare_mpi() -> None:
-    """Let Jittor use MPI where this process has siblings, and only there: it would compile and load it for nothing."""
+    """Let Jittor use MPI only where several processes were started: else it would compile and load it for nothing."""
     os.environ["use_mpi"] = str(int(ranks.started_together()))
     if not ranks.started_together():
         if int(os.environ.get("PMI_SIZE") or 1) > 1:
             raise InputError(
-                "several processes were started by another MPI than Open MPI, which alone Jittor knows; "
+                "several processes were started by another MPI than Open MPI, but Jittor supports only Open MPI; "
                 "start them with Open MPI's mpirun (Debian: apt install openmpi-bin libopenmpi-dev)"
             )
         return
@@ -236,7 +237,7 @@ def prepare(copy: Optional[Path] = None) -> None:
         copy: the copy of Jittor for CUDA to import; by default the prepared one, if it fits and there is a driver
 
     Raises:
-        InputError: Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
+        InputError: the system, Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
     """
     _refuse_what_cannot_work()
     copy = copy or find_copy()
@@ -254,7 +255,7 @@ def prepare(copy: Optional[Path] = None) -> None:
 
     if nvcc is None:
         install_cuda.install_cuda = lambda: None  # it would download one
-    # Jittor asks python3-config, which an environment seldom has; the interpreter itself knows.
+    # Jittor asks python3-config, which an environment seldom has; the interpreter itself has both.
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _prepare_mpi()
@@ -267,5 +268,6 @@ def prepare(copy: Optional[Path] = None) -> None:
 
 
 def announce_kernels() -> None:
-    """Tell the user why the first network evaluation may take long."""
-    print("compiling the network's kernels where this machine has not yet, about half a minute, once", file=sys.stderr)
+    """Tell the user why the first network evaluation takes long; where some kernels are there, Jittor itself does."""
+    if not any((Path(utilities().cache_path) / "jit").glob("*.so")):
+        print("compiling the network's kernels, about half a minute, once", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Training: the step, the loop around it, and what is written on the way."""
+"""Training: the step, the loop around it, and what is written meanwhile."""

@@ -13,7 +13,7 @@ from medsegdiff.training.run_folder import EVENTS
 
 
 class Journal:
-    """Appends events. Nothing is ever taken back: what a crash made happen twice stands there twice."""
+    """Appends events. Nothing is ever removed: what happened twice because of a crash is listed twice."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / EVENTS

@@ -49,7 +49,7 @@ class StepResult(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Losses of a batch, and which way is down."""
+    """Losses of a batch, and their gradients."""
 
     losses: dict[str, np.ndarray]
     """(N,) each: as `StepResult.losses`."""
@@ -181,7 +181,7 @@ class Trainer:
         clip = self.config.training.clip_grad
         self.optimiser.step(gradients, self.lr, clip / norm if 0 < clip < norm else 1.0)
         # Before the averages, which Jittor would, on a GPU, compute in one go with the weights: other processes have
-        # none, and what is computed by other kernels rounds in other ways.
+        # none, and what is computed by other kernels rounds differently.
         jt.sync_all()
         self.step += 1
         for average in self.averages.values():

@@ -115,7 +115,7 @@ class Validator:
 
 
 def dice(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of the decided mask, the mean over classes; both (M, S, S), the truth of 0 and 1."""
+    """Dice of the decided mask, the mean over classes; both (M, S, S), the ground truth of 0 and 1."""
     decided = decide(probability)
     return float(np.mean([overlap(decided == k + 1, channel > 0.5).dice for k, channel in enumerate(truth)]))
 

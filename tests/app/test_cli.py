@@ -12,6 +12,7 @@ import pytest
 
 from medsegdiff import __version__
 from medsegdiff.app.cli import COMMANDS, main, report
+from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -35,7 +36,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"medsegdiff {__version__}\n"
 
 
-@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), (["help"], 0), ([], 2)])
 def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
@@ -50,6 +51,34 @@ def test_help_of_every_command(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"usage: medsegdiff {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["sample"], ["data", "phantom"]])
+def test_help_is_a_command_too(words, capsys):
+    texts = []
+    for line in ([*words, "--help"], ["help", *words]):
+        with pytest.raises(SystemExit) as ended:
+            main(line)
+        assert ended.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(f"usage: medsegdiff {' '.join(words)} [options]\n")
+
+
+def test_the_help_lists_choices_and_the_usual_options_first(capsys):
+    with pytest.raises(SystemExit):
+        main(["help", "sample"])
+    text = capsys.readouterr().out
+    for choices in ("{ddpm,ddim,dpm++,sde-dpm++}", "{mean,vote,staple,published}", "{fp32,bf16,fp16}", "{ema,model}"):
+        assert choices in text
+    first = text[text.index("usual options:") : text.index("sampling:")]
+    assert [word for word in first.split() if word.startswith("--")] == [
+        "--model-path",
+        "--images",
+        "--data-dir",
+        "--out-dir",
+        "--members",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +130,11 @@ def test_module_and_command_are_one():
     ("words", "named"),
     [
         (["segment"], "train, sample"),
+        (["trian"], "did you mean train?"),
+        (["help", "evalute"], "did you mean evaluate?"),
+        (["sample", "--membres", "3"], "--membres: no such option; did you mean --members?"),
+        (["data", "phantom", "--siez", "3"], "did you mean --size? (see medsegdiff data phantom --help)"),
+        (["data", "prepere"], "prepere: must be one of phantom, prepare (see medsegdiff data --help)"),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
         (["train", "--image-size", "65"], "--image-size 65"),
@@ -200,3 +234,9 @@ def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(capsys, error):
 def test_a_request_to_end_is_heard(capsys):
     assert report(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_another_system_is_one_line_whatever_is_asked(monkeypatch, capsys):
+    monkeypatch.setattr(machine.platform, "system", lambda: "Windows")
+    for words in (["help"], ["doctor"], ["sample", "--help"]):
+        assert "use WSL 2" in fails_in_one_line(capsys, *words)

@@ -20,7 +20,7 @@ REMEDIES = {
     "make an environment",
     "free some",
     "prefer",
-    "mend",
+    "fix ",
     "choose",
     "prepare",
 }
@@ -201,7 +201,7 @@ def test_instruction_sets_are_read(monkeypatch):
         ("9.0", "fp32, bf16, fp16"),
         ("7.5", "fp32, fp16; not bf16: the GPU has compute capability 7.5 and bf16 wants 8.0 or more"),
         ("12.0", "fp32, bf16, fp16"),
-        (None, "fp32; what else is not known: nvidia-smi does not tell"),
+        (None, "fp32; others unknown: nvidia-smi does not tell"),
     ],
 )
 def test_the_precisions_of_a_gpu_are_told(monkeypatch, capability, said):

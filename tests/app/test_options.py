@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import os
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -31,12 +31,14 @@ class Section:
         rate: a rate
         learn_sigma: predict the variance
         cache_dir: a folder
+        schedule: a curve
     """
 
     image_size: int = 64
     rate: float = 1e-4
     learn_sigma: bool = True
     cache_dir: Optional[str] = None
+    schedule: Literal["", "linear", "cosine"] = ""
 
 
 def parse(*words):
@@ -108,6 +110,74 @@ def test_complaints_are_one_line(words, named):
     assert "\n" not in message
     assert named in message.replace(named.replace("_", "-"), named)
     assert "medsegdiff test --help" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-siez", "64"], "--image-siez: no such option; did you mean --image-size?"),
+        (["--image_siez=64"], "--image-siez: no such option; did you mean --image-size?"),
+        (["--zzz"], "--zzz: no such option"),
+        (["stray"], "stray: belongs to no option"),
+        (["--image-size"], "--image-size: needs a value"),
+        (["--schedule", "step"], "--schedule step: must be one of linear, cosine"),
+        (["--image-size", "large"], "--image-size: must be of type int, not large"),
+    ],
+)
+def test_complaints_say_what_is_wrong_and_what_is_near(words, said):
+    with pytest.raises(InputError) as caught:
+        parse(*words)
+    assert str(caught.value) == f"{said} (see medsegdiff test --help)"
+
+
+def test_an_unknown_name_in_a_file_has_the_nearest_too(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("image_siez: 64")
+    with pytest.raises(InputError, match="--config: no such option as image_siez; did you mean image_size"):
+        parse("--config", str(file))
+
+
+def help_of(section, *first):
+    parser = Parser(prog="medsegdiff test")
+    parser.add_argument("--config", action="config", help="a file")
+    add_section(parser, section, "section")
+    parser.put_first(*first)
+    return parser.format_help()
+
+
+def test_the_help_has_no_types_and_only_defaults_that_say_something():
+    text = help_of(Section)
+    assert "type:" not in text
+    assert "default: )" not in text
+    assert "null" not in text
+    assert "a rate (default: 0.0001)" in text
+    assert "--schedule {linear,cosine}" in text
+    assert "--image-size N" in text
+    assert text.startswith("usage: medsegdiff test [options]\n")
+
+
+def test_usual_options_come_first_and_once():
+    text = help_of(Section, "--rate", "--config")
+    places = [
+        text.index(words) for words in ("usual options:", "--rate", "--config", "section:", "--image-size", "-h,")
+    ]
+    assert places == sorted(places)
+    assert text.count("  --rate ") == text.count("  --config ") == 1
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_choice_is_a_type_so_that_the_help_lists_it(section):
+    """Where a dataclass refuses a word that it does not know, its type names those that it does."""
+    for name, kind in get_type_hints(section).items():
+        if kind is str:
+            try:
+                section(**{name: "no-such-word"})
+            except InputError as error:
+                assert "must be one of" not in str(error), name
+        elif get_origin(kind) is Literal:
+            with pytest.raises(InputError):
+                section(**{name: "no-such-word"})
+            assert getattr(section(), name) in get_args(kind)
 
 
 @pytest.mark.parametrize("text", ["colour: red", "image_size: large", "image_size: [", "- 1"])

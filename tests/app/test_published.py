@@ -106,6 +106,8 @@ def test_an_unknown_flag_and_a_bad_boolean_are_errors(trained):
     for words in (["--bogus", "1"], ["--learn_sigma", "maybe"], ["--image_size", "x"]):
         with pytest.raises(InputError, match=words[0]):
             published.train([*TRAIN, *words])
+    with pytest.raises(InputError, match=r"--data_nmae: no such option; did you mean --data_name\?"):
+        published.train([*TRAIN, "--data_nmae", "ISIC"])
     assert trained == []
 
 

@@ -112,7 +112,7 @@ def test_options_come_from_a_file_too(sampled, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--weights", "best"], "--weights best: must be ema or model"),
+        (["--weights", "best"], "--weights best: must be one of ema, model"),
         (["--limit", "-1"], "--limit -1: must be at least 0"),
         ([], "--data-dir, --images: give one of them"),
         (["--data-dir", "{isic}", "--images", "{mine}"], "--data-dir, --images: give one of them"),

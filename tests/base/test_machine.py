@@ -4,6 +4,7 @@ import os
 import pytest
 
 from medsegdiff.base import machine
+from medsegdiff.base.errors import InputError
 
 
 def test_a_processor_is_described():
@@ -88,3 +89,15 @@ def test_a_containers_quota_limits_the_cores(groups, own, files, quota, cores):
 def test_without_control_groups_the_cores_count(groups):
     assert machine.quota() == math.inf
     assert machine.usable_cores() == 64
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "remedy"),
+    [("Windows", "AMD64", "WSL 2"), ("Darwin", "arm64", "container"), ("Linux", "aarch64", "container")],
+)
+def test_another_system_is_refused(monkeypatch, system, processor, remedy):
+    machine.check_system()
+    monkeypatch.setattr(machine.platform, "system", lambda: system)
+    monkeypatch.setattr(machine.platform, "machine", lambda: processor)
+    with pytest.raises(InputError, match=f"{system} on {processor}: medsegdiff runs on Linux on x86-64; .*{remedy}"):
+        machine.check_system()

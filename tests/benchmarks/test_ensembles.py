@@ -31,7 +31,7 @@ def test_ways_seeds_and_members_stand_beside_one_another(given, tmp_path, sample
     assert len(sampled) == 4
     assert rows(path) == found
     heading, _, *lines = capsys.readouterr().out.splitlines()
-    assert heading.startswith("| way | Dice, ensemble |")
+    assert heading.startswith("| sampler and steps | Dice, ensemble |")
     assert "| members used | seconds an image |" in heading
     assert len(lines) == 1
     assert lines[0].startswith("| ddpm:2 |")

@@ -7,7 +7,7 @@ def test_ways_are_timed_and_their_dice_is_continued(given, tmp_path, sampled, ca
     options = [*given, "--dice-images", "3", "--dice", str(tmp_path / "dice.csv"), "--out", str(tmp_path / "s.json")]
     sampling.main([*options, "--rounds", "1"])
     said = capsys.readouterr().out
-    assert said.count("largest difference of the published way's masks") == 2
+    assert said.count("largest difference of the published method's masks") == 2
     assert said.count(": 0.0e+00") == 2
     assert "published: 8 ddpm steps" in said
     assert "Dice over 3 images" in said

@@ -44,7 +44,7 @@ def test_level_widths_can_be_given():
         ({"num_head_channels": 48}, "attention over .* channels does not divide into its heads"),
         ({"num_head_channels": 0}, "does not divide into its heads"),
         ({"num_heads_upsample": 5}, "does not divide into its heads"),
-        ({"version": "2"}, "--version 2: must be new or v1"),
+        ({"version": "2"}, "--version 2: must be one of new, v1"),
         ({"image_channels": 0}, "--image-channels 0: must be at least 1"),
         ({"num_classes": 1}, "--num-classes 1: must be at least 2"),
         ({"num_classes": 257}, "--num-classes 257: must be at most 256"),

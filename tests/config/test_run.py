@@ -1,4 +1,5 @@
 import dataclasses
+from typing import get_args
 
 import pytest
 
@@ -6,9 +7,11 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig, difference
-from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.config.training import TrainingConfig, ValidationConfig
-from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.config.sampling import Fusion, SamplingConfig
+from medsegdiff.config.training import TimestepSampler, TrainingConfig, ValidationConfig
+from medsegdiff.diffusion.process import DiffusionConfig, NoiseSchedule
+from medsegdiff.diffusion.timesteps import make_timesteps
+from medsegdiff.masks.fusion import RULES
 
 
 def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
@@ -90,3 +93,17 @@ def test_an_infinite_number_is_refused(name):
         TrainingConfig(**{name: float("inf")})
     with pytest.raises(InputError, match="-1: must not be negative"):
         TrainingConfig(**{name: -1})
+
+
+def test_every_fusion_rule_can_be_chosen():
+    assert get_args(Fusion) == tuple(RULES)
+
+
+def test_every_timestep_sampler_can_be_chosen():
+    for name in get_args(TimestepSampler):
+        make_timesteps(name, 10)
+
+
+def test_every_noise_schedule_can_be_chosen():
+    for name in get_args(NoiseSchedule):
+        assert len(DiffusionConfig(noise_schedule=name).schedule) == 1000

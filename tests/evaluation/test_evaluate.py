@@ -125,7 +125,7 @@ def test_several_classes(folders, labels, tmp_path):
         evaluate(folders.predictions, truth, num_classes=4)
 
 
-def test_one_image_has_no_spread_in_valid_json(folders, truth, masks, tmp_path):
+def test_one_image_has_no_standard_deviation_in_valid_json(folders, truth, masks, tmp_path):
     folders.save("ISIC_0000000", masks["ISIC_0000000"])
     evaluate(folders.predictions, truth, out=tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["iou"]["std"] is None

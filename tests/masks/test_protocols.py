@@ -79,7 +79,7 @@ def test_predictions_without_contrast_are_finite(name):
 
 def test_the_convention_says_what_is_done():
     assert make_protocol().convention == (
-        "probability and truth bilinear to 256 x 256, both cut at 0.1, 0.3, 0.5, 0.7, 0.9, "
+        "probability and ground truth bilinear to 256 x 256, both cut at 0.1, 0.3, 0.5, 0.7, 0.9, "
         "scores averaged over the cuts"
     )
     assert "bilinear to 64 x 64 and stretched" in make_protocol("jittor").convention

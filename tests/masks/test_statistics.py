@@ -39,7 +39,7 @@ def test_draws_in_several_parts_fill_every_resample(monkeypatch):
     assert (summary.low, summary.high) == (0.25, 0.25)
 
 
-def test_one_value_has_no_spread():
+def test_one_value_has_no_standard_deviation():
     summary = summarise([0.7])
     assert (summary.mean, summary.n) == (0.7, 1)
     assert np.isnan([summary.std, summary.low, summary.high]).all()

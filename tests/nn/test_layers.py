@@ -150,7 +150,7 @@ def test_set_dropout_reaches_every_dropout():
     assert [module[0].probability, module[1][1].probability] == [0, 0]
 
 
-def test_initial_weights_have_the_spread_of_their_rule():
+def test_initial_weights_have_the_standard_deviation_of_their_rule():
     for layer, fan_in in [(Conv2d(16, 64, 3), 144), (PointwiseConv(64, 96), 64), (Linear(64, 96), 64)]:
         layer.reset(generator(0))
         values = arrays_of(layer)

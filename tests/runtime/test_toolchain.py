@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import types
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_missing_jittor_is_named(machine):
     pretend_version(machine, jittor=None)
     with pytest.raises(InputError, match="Jittor is not installed"):
         toolchain.prepare()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiling_is_announced_where_nothing_is_compiled_yet(machine, tmp_path, capsys, compiled):
+    machine.setattr(toolchain, "utilities", lambda: types.SimpleNamespace(cache_path=str(tmp_path)))
+    if compiled:
+        (tmp_path / "jit").mkdir()
+        (tmp_path / "jit" / "kernel.so").touch()
+    toolchain.announce_kernels()
+    assert capsys.readouterr().err.count("about half a minute, once\n") == (not compiled)
 
 
 @pytest.mark.parametrize("version", [(3, 8, 18), (3, 13, 0)])
