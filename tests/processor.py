@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from medsegdiff.base import machine
@@ -15,18 +16,31 @@ SUBNORMALS = pytest.mark.parametrize("flush", [True, False], ids=["subnormals-ze
 
 
 def with_subnormals(flush, function, *arguments):
-    """What `function` returns in a thread that takes subnormal numbers for zero, or not, and whose helpers do too."""
+    """What `function` returns in a thread that takes subnormal numbers for zero, or not, and whose helpers do too.
+
+    A kernel that is loaded for the first time makes them zero in the thread that loads it: then it is called again.
+    """
     results = []
 
     def work():
-        subnormals_are_zero(flush)
-        results.append(function(*arguments))
+        for _ in range(3):
+            subnormals_are_zero(flush)
+            result = function(*arguments)
+            if kept() != flush:
+                results.append(result)
+                return
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert results, "it raised; what, is printed above"
     return results[0]
+
+
+def kept():
+    """Whether this thread computes with subnormal numbers."""
+    subnormal = np.full(8, 71362, np.uint32).view(np.float32)  # 1e-40, whatever a conversion would make of it
+    return bool((subnormal * np.float32(1)).any())
 
 
 @pytest.fixture

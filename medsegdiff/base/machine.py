@@ -70,11 +70,13 @@ def quota() -> float:
     https://docs.kernel.org/scheduler/sched-bwc.html
     """
     try:
-        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+        lines = _OWN_GROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return math.inf
     limits = [math.inf]
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -91,6 +93,6 @@ def _limit(group: Path) -> float:
             time, period = map(float, " ".join((group / name).read_text() for name in names).split())
         except (OSError, ValueError):  # not there, or "max"
             continue
-        if time > 0:  # -1: none
+        if time > 0 and period > 0:  # -1: none
             return time / period
     return math.inf

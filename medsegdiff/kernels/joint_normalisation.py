@@ -67,9 +67,11 @@ def _joint_means(x: Var, *sums: Var) -> list[Var]:
 def joint_moments(x: Var) -> tuple[Var, Var]:
     """Mean and variance (C,), float64, of the channels of `x` (N, C, H, W) float32 in all processes."""
     with jt.no_grad():
-        # Float64 has digits enough for the difference of squares of what was float32.
-        squares, mean = _joint_means(x, *channel_sums(x, x))
-        return mean, jt.maximum(squares - mean * mean, jt.zeros_like(mean))
+        _, mean = _joint_means(x, *channel_sums(x, x))
+        zeros = jt.zeros_like(mean)
+        centred = channel_map(x, x, zeros + 1, zeros, -mean)
+        squares, off = _joint_means(x, *channel_sums(centred, centred))
+        return mean + off, jt.maximum(squares - off * off, zeros)
 
 
 def joint_batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var) -> Var:

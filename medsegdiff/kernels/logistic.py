@@ -25,8 +25,3 @@ class _Sigmoid(Function):
 def sigmoid(x: Var) -> Var:
     """`1 / (1 + exp(-x))` of float32 of any shape, in [0, 1]; NaN stays NaN."""
     return _Sigmoid()(x)
-
-
-def silu(x: Var) -> Var:
-    """`x * sigmoid(x)` of float32 of any shape."""
-    return x * sigmoid(x)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.kernels import logistic
 from medsegdiff.kernels.function import NUMBERS, Function
+from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -60,11 +60,11 @@ const double count = (double)rows * P;
 for (long i = 0; i < units; i++) {
     const long first = groups ? i * rows : i;
     double sum = total<float>(in0_p, first, step, rows, P);
-    if (std::abs(sum) > LARGE) sum = total<double>(in0_p, first, step, rows, P);
+    if (numbers::beyond(sum, LARGE)) sum = total<double>(in0_p, first, step, rows, P);
     float about = sum / count;
     double off, squares;
     moments<float>(in0_p, first, step, rows, P, about, off, squares);
-    if (squares > LARGE) moments<double>(in0_p, first, step, rows, P, about, off, squares);
+    if (numbers::beyond(squares, LARGE)) moments<double>(in0_p, first, step, rows, P, about, off, squares);
     if (off / count * off > 0.01 * squares) {  // nearly a constant, whose mean was lost to rounding
         about += off / count;
         moments<double>(in0_p, first, step, rows, P, about, off, squares);
@@ -196,7 +196,7 @@ def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool
     variance = (centred * centred).mean(dim=2, keepdims=True)
     normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
     z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
-    return logistic.silu(z) if silu else z
+    return z * sigmoid(z) if silu else z
 
 
 def batch_norm_reference(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:

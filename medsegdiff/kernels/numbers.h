@@ -1,6 +1,8 @@
 // What kernels need where numbers become very small or very large.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -19,6 +21,14 @@ private:
     const unsigned before;
 #endif
 };
+
+// Whether the size of x is over `limit`, infinite, or not a number: by its bits, as -Ofast leaves out such questions.
+inline bool beyond(double x, double limit) {
+    uint64_t of_x, of_limit;
+    std::memcpy(&of_x, &x, sizeof x);
+    std::memcpy(&of_limit, &limit, sizeof limit);
+    return of_x << 1 > of_limit << 1;  // without the sign
+}
 
 // The logistic function of z and of -z. The exponential never overflows, so nothing is divided by infinity.
 inline void logistic(float z, float& of_z, float& of_minus_z) {

@@ -33,11 +33,12 @@ CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
 
 _PRELUDE, _LAUNCHER = "prelude.h", "compile_kernel.sh"
-EXACT = "-mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
+EXACT = "-fno-reciprocal-math -mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
 """For every kernel: division and square root as the processor has them.
 
--Ofast lets GCC write both, in vectors of 128 and 256 bits, as an approximate reciprocal and a step of Newton's method.
-That is infinity, and then NaN, for a subnormal number: for AdamW's second moment of a gradient of 1e-20.
+-Ofast lets GCC write both as an approximate reciprocal and a step of Newton's method. That is infinity, and then NaN,
+for a subnormal number, such as AdamW's second moment of a gradient of 1e-20. The second option forbids it for divisions
+and roots, the first for the reciprocal of a root.
 """
 _CORE, _KERNELS = "-O1", f"-Ofast {EXACT}".strip()
 # A precompiled header serves sources with the same flags only; where these are not Jittor's any more, the compiler
@@ -106,10 +107,8 @@ def _left_alone() -> bool:
 
 def exact(flags: str, compiler: str) -> str:
     """A kernel's `flags`, whoever chose them, with exact division and square root added at the end, where they win."""
-    name = Path(compiler).name
-    if not EXACT or EXACT in flags.split():
-        return flags
-    return f"{flags} {'-mrecip=none' if 'clang' in name else EXACT} "
+    wanted = EXACT.replace("-mno-recip", "-mrecip=none") if "clang" in Path(compiler).name else EXACT
+    return flags if wanted in flags else f"{flags} {wanted} "
 
 
 def _settings() -> dict[str, str]:

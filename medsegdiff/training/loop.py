@@ -128,6 +128,7 @@ class _Run:
             (stage / RUN).write_text(json.dumps(origin, indent=1))
         self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
         self.trainer.follow_the_leader()
+        self.begun, self.updates = self.trainer.step, self.trainer.optimiser.count
 
     def _resume(self) -> bool:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -201,8 +202,13 @@ class _Run:
 
     @property
     def learnt(self) -> bool:
-        """Whether any step was not skipped."""
-        return self.trainer.optimiser.count > 0
+        """Whether any step of this run was not skipped, or it has none to take."""
+        return self.trainer.optimiser.count > self.updates or self.trainer.step == self.begun
+
+    @property
+    def _worth_saving(self) -> bool:
+        """Whether there is something new, and the last step did not fail: its weights may be what makes all fail."""
+        return self.learnt and not self.trainer.skipped_in_a_row
 
     def steps(self, requests: list[int]) -> None:
         """Train until the last step, a stop request or the end of patience.
@@ -272,7 +278,7 @@ class _Run:
             self.logbook.write(step, step * training.batch_size)
         if improved:
             self._keep_best(self._save())
-        elif self.learnt and step % training.save_interval == 0 and self.saved != step:
+        elif self._worth_saving and step % training.save_interval == 0 and self.saved != step:
             self._save()
 
     def _validate(self, validator: Validator, requests: list[int]) -> bool:

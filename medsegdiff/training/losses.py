@@ -100,10 +100,10 @@ class TrainingLoss:
         Where the noise is predicted, an error of it weighs sqrt(1 / kept - 1) as much in p, so the loss is then
         multiplied by `kept`, the share of the signal; else the gradients at high noise would drown all others.
         """
-        predicted = self._x0(target, x_t, t)
+        predicted, mask = self._x0(target, x_t, t).float64(), mask.float64()
         error = predicted - mask
         size = (predicted * predicted + mask * mask).sum(dims=(2, 3)) + 1
-        dice = ((error * error).sum(dims=(2, 3)) / size).mean(dim=1)
+        dice = ((error * error).sum(dims=(2, 3)) / size).mean(dim=1).float32()
         if self.diffusion.config.predict_xstart:
             return dice
         return dice * jt.array(self.diffusion.schedule.alphas_cumprod[t].astype(np.float32))

@@ -63,6 +63,7 @@ def groups(tmp_path, monkeypatch):
         ("3:cpuset:/a\n", {"cpu/a/cpu.cfs_quota_us": "100000\n"}, math.inf, 64),
         ("3:cpu:/docker/1f\n", {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3, 3),
         ("0::/\n", {}, math.inf, 64),
+        ("\n0::/a\nrubbish\n", {"a/cpu.max": "50000 0\n"}, math.inf, 64),
     ],
     ids=[
         "one core",
@@ -77,6 +78,7 @@ def groups(tmp_path, monkeypatch):
         "another controller's group",
         "a path of the host's",
         "no such file",
+        "lines and a period that mean nothing",
     ],
 )
 def test_a_containers_quota_limits_the_cores(groups, own, files, quota, cores):

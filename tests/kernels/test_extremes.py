@@ -126,6 +126,15 @@ def test_a_constant_has_its_bias(compute, value, function):
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
+@pytest.mark.parametrize("scale", [1e30, 4e35, 1e38])
+def test_sums_that_overflow_both_ways_are_taken_again(scale):
+    x = np.float32(scale) * np.where(np.arange(4) % 2, -1, 1).astype(np.float32).reshape(1, 4, 1, 1)
+    x = np.broadcast_to(x, (1, 4, 64, 64))
+    ones = np.ones((1, 4))
+    y, _ = run(lambda *a: normalisation.group_norm(*a, 2), (x, ones, 0 * ones), np.ones_like(x))
+    within(y, numeric.group_norm(x, ones, 0 * ones, 2), 1e-5)
+
+
 @SUBNORMALS
 @pytest.mark.parametrize("scale", SCALES)
 def test_batch_norm(compute, scale):

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.runtime.backend import subnormals_are_zero
-from tests.processor import SUBNORMALS, with_subnormals
-
-SUBNORMAL = np.full(8, 71362, np.uint32).view(np.float32)  # 1e-40, whatever a conversion would make of it
-
-
-def kept():
-    """Whether this thread computes with subnormal numbers."""
-    return bool((SUBNORMAL * np.float32(1)).any())
+from tests.processor import SUBNORMALS, kept, with_subnormals
 
 
 def elsewhere(function):

@@ -252,6 +252,33 @@ def test_a_run_whose_every_step_was_skipped_is_an_error_and_leaves_no_checkpoint
     assert final(out).step == 4
 
 
+def test_a_resumed_run_whose_every_step_was_skipped_is_an_error_too(config, discs):
+    config = with_training(config, steps=2, save_interval=2)
+    train(config, discs)
+    out = Path(config.training.out_dir)
+    with pytest.raises(InputError, match=r"^step 5: nothing is learnt"):
+        train(with_training(config, steps=5), Spoilt(discs, set(range(6))))
+    assert [path.name for path in checkpoints.list_checkpoints(out)] == ["step-000002"]
+    assert train(config, discs).name == "step-000002"  # with nothing left to do
+
+
+def test_no_checkpoint_follows_a_step_that_was_skipped(config, discs, monkeypatch):
+    config = with_training(config, steps=4, save_interval=1, keep=1)
+    step = Trainer.train_step
+
+    def failing(self, batch):
+        if self.step < 1:
+            return step(self, batch)
+        spoilt = batch._replace(images=batch.images * np.float32(np.nan))
+        return step(self, spoilt)
+
+    monkeypatch.setattr(Trainer, "train_step", failing)
+    monkeypatch.setattr(loop, "MOST_SKIPS", 3)
+    with pytest.raises(InputError, match="in 3 steps in a row"):
+        train(config, discs)
+    assert [path.name for path in checkpoints.list_checkpoints(Path(config.training.out_dir))] == ["step-000001"]
+
+
 def test_one_image_at_a_time_is_refused_before_anything_is_written(config, discs):
     with pytest.raises(InputError, match="--microbatch 1: batch norm cannot train on one image of 32 x 32 pixels"):
         train(with_training(config, microbatch=1), discs)
