@@ -32,7 +32,8 @@ from typing import Optional
 def sample(home: Path, arguments: Sequence[str]) -> tuple[float, float]:
     """Run `medsegdiff sample` at `home`: (seconds of the process, seconds since its first evaluation)."""
     environment = {name: value for name, value in os.environ.items() if name not in ("JITTOR_HOME", "XDG_CACHE_HOME")}
-    command = [sys.executable, "-m", "medsegdiff", "sample", *arguments, "--out-dir", str(home / "masks")]
+    masks = tempfile.mkdtemp(dir=home)  # what is done already would not be sampled again
+    command = [sys.executable, "-m", "medsegdiff", "sample", *arguments, "--out-dir", masks]
     begun = time.perf_counter()
     done = subprocess.run(
         command, env={**environment, "HOME": str(home)}, stderr=subprocess.PIPE, text=True, check=False
@@ -40,7 +41,7 @@ def sample(home: Path, arguments: Sequence[str]) -> tuple[float, float]:
     seconds = time.perf_counter() - begun
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: failed: {done.stderr}")
-    return seconds, json.loads((home / "masks" / "run.json").read_text())["seconds"]
+    return seconds, json.loads((Path(masks) / "run.json").read_text())["seconds"]
 
 
 def phases(cold: tuple[float, float], warm: tuple[float, float]) -> dict[str, float]:

@@ -96,7 +96,7 @@ def test_the_files_are_the_same_bytes_for_any_batch_size_and_order(write, sampli
 
 def test_the_run_says_what_was_done(write):
     for options, steps in (({}, 3), ({"timestep_respacing": "2,5"}, 7), ({"steps": 0}, 30)):
-        run = json.loads((write("run", **options) / "run.json").read_text())
+        run = json.loads((write(f"run-{steps}", **options) / "run.json").read_text())
         assert run["sampling"]["steps"] == run["network_evaluations_per_mask"] == steps
         assert run["sampling"]["timestep_respacing"] == options.get("timestep_respacing", "")
 
