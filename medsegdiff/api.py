@@ -59,7 +59,8 @@ class Segmenter:
     """A trained network that segments images; `load` makes one."""
 
     def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32", weights: str = "") -> None:
-        self._denoiser, self._precision, self._weights = denoiser, precision, weights
+        self._denoiser, self._precision = denoiser, precision
+        self._weights = weights  # a digest
         self.config = config
         """Of the training that the weights come from."""
 

@@ -43,6 +43,11 @@ def file(tmp_path):
     return path
 
 
+def contents(folder):
+    """The files for the user but `run.json`, which holds times."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".csv")}
+
+
 def same(a, b):
     np.testing.assert_array_equal(a.members, b.members)
     np.testing.assert_array_equal(a.probability, b.probability)
@@ -212,8 +217,21 @@ def test_what_saving_did_not_write_stays(segmenter, tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(medsegdiff.InputError, match=f"{name}: not written by sample"):
         segmenter.segment(photo(), id="a").save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_neither_the_user_s_files_nor_another_seed_s_masks_are_mixed_with(segmenter, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"mine")
+    with pytest.raises(medsegdiff.InputError, match=r"x\.png: not written by sample"):
+        segmenter.segment(photo(), id="x").save(tmp_path)
+    segmenter.segment(photo(), id="a").save(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(medsegdiff.InputError, match="holds masks sampled with --seed 0, not 1"):
+        segmenter.segment(photo(), id="b", seed=1).save(tmp_path)
+    assert contents(tmp_path) == before
+    segmenter.segment(photo(1), id="a").save(tmp_path)
+    assert contents(tmp_path)["a.png"] != before["a.png"]
 
 
 def test_jupyter_shows_image_outline_and_uncertainty_side_by_side(segmenter):
@@ -294,11 +312,13 @@ def test_saved_are_the_bytes_that_the_command_writes(home, tmp_path, monkeypatch
     for result in results:
         assert result.std.max() > 0.001  # or all masks were alike
         result.save(tmp_path / "python", overlay=True, members=True)
-    expected = {
-        path.name: path.read_bytes() for path in (tmp_path / "command").glob("[!.]*") if path.name != "run.json"
-    }
+    expected = contents(tmp_path / "command")
     assert len(expected) == 2 * (5 + 1 + 3) + 1  # mask, prob, std, entropy, overlay; cal; members; and the table
-    assert {path.name: path.read_bytes() for path in (tmp_path / "python").glob("[!.]*")} == expected
+    assert contents(tmp_path / "python") == expected
+    # The command takes them for its own.
+    words[3] = tmp_path / "python"
+    assert main(["sample", *map(str, words + options)]) == 0
+    assert contents(tmp_path / "python") == expected
 
 
 def test_the_lines_in_the_documentation_run(home, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.ensembles import IMAGES, ImageRow, read_ensembles, write_ensembles
+from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import decide
@@ -41,23 +41,23 @@ def write_image(
     size: tuple[int, int],
     picture: Callable[[], np.ndarray],
     extras: Extras,
-    about: dict[str, Any],
     postprocess: bool = False,
     truth: Optional[Path] = None,
-    draw: Optional[Callable[[Path], None]] = None,
-) -> None:
-    """Write the files of one image, see `io.predictions`.
+    trace: Optional[Callable[[Path], None]] = None,
+    about: Optional[dict[str, Any]] = None,
+) -> Path:
+    """Write the files of one image, see `io.predictions`, together; returns the path of the mask, `ID.png`.
 
     Args:
-        ledger: what sampling wrote into the folder to write to
+        ledger: of what sampling wrote in the folder
         result: what was sampled
         size: the image's own (height, width)
         picture: gives the image, uint8 (H, W, 3), for the overlay
         extras: what to write besides
-        about: what to remember of them, see `inference.results`, besides the image's id and its row of `images.csv`
         postprocess: keep one region of each class in the mask
         truth: file of the ground truth, for the overlay
-        draw: writes further files of this image into the folder that it is given
+        trace: writes further files of this image into the folder that it is given
+        about: what to remember of them, see `Ledger.together`
 
     Raises:
         InputError: as `io.predictions.write_prediction`, or the image or its ground truth cannot be read.
@@ -66,29 +66,19 @@ def write_image(
     maps = Maps(result.probability, result.std, result.cal if extras.members else None, members).resized(size)
     mask = one_region_each(decide(maps.probability)) if postprocess else None
 
-    def companions(folder: Path) -> None:
+    def draw(folder: Path) -> None:
         if extras.overlays:
             drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
             Image.fromarray(drawn).save(folder / f"{result.id}_overlay.png")
-        if draw is not None:
-            draw(folder)
+        if trace is not None:
+            trace(folder)
 
-    write_prediction(ledger, result.id, maps, mask, companions, {**about, "image": result.id, "ensemble": row(result)})
+    return write_prediction(ledger, result.id, maps, mask, draw, about)
 
 
-def row(result: ImageResult) -> ImageRow:
-    """What the table `images.csv` says of an image."""
+def row_of(result: ImageResult) -> ImageRow:
+    """What `images.csv` says of the image."""
     return ImageRow(result.count, result.empty, result.agreement)
-
-
-def add_row(ledger: Ledger, result: ImageResult) -> None:
-    """Put an image's row into the folder's table `images.csv`, beside the other images'.
-
-    Raises:
-        InputError: the table cannot be read or written, or is not sampling's own.
-    """
-    with ledger.together(IMAGES) as stage:
-        write_ensembles(stage, {**read_ensembles(ledger.folder), result.id: row(result)})
 
 
 def _foreground(

@@ -23,7 +23,7 @@ from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference import results
-from medsegdiff.inference.files import Extras, row, write_image
+from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.progress import ProgressBar
 from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.io.ensembles import IMAGES, ImageRow, write_ensembles
@@ -84,6 +84,7 @@ def predict(
         ledger = Ledger(out, WRITER)
         abouts = {
             case.id: {
+                "image": case.id,
                 "content": results.content(dataset, index, case, extras.overlays),
                 "extras": [extras.members, extras.overlays, case.id in extras.traces],
                 "settings": wanted,
@@ -105,23 +106,16 @@ def predict(
                 progress.step(ids)
                 tracer.see(ids, members, state)
 
-            rows = {}
+            ensembles = {}
             for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
                 progress.settled(result.id)
-                rows[result.id] = row(result)
+                ensembles[result.id] = row_of(result)
+                about = {**abouts[result.id], "ensemble": ensembles[result.id]}
                 case, size = cases[result.index], dataset.original_sizes[result.index]
-                write_image(
-                    ledger,
-                    result,
-                    size,
-                    partial(read_image, case.image),
-                    extras,
-                    abouts[result.id],
-                    segmenter.sampling.postprocess,
-                    case.mask,
-                    partial(tracer.draw, result.id, dataset.image(result.index)),
-                )
-        parts = exchange.collect(rows)
+                picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
+                trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
+                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about)
+        parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             found = results.known(ledger, wanted)
             found.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
@@ -137,14 +131,14 @@ class _Tracer:
     frames: dict[str, list[Frame]] = field(default_factory=dict)
 
     def see(self, ids: Sequence[str], members: Sequence[int], state: State) -> None:
-        for place, (name, member) in enumerate(zip(ids, members)):
+        for row, (name, member) in enumerate(zip(ids, members)):
             if name in self.frames and member == 0:
-                self.frames[name].append(Frame(state.x[place].copy(), state.x0[place].copy()))
+                self.frames[name].append(Frame(state.x[row].copy(), state.x0[row].copy()))
 
-    def draw(self, name: str, image: np.ndarray, folder: Path) -> None:
-        """Write the trace of an image, float32 (C, S, S) in [0, 1], if it is wanted."""
-        if name in self.frames:
-            write_trace(folder, name, image, self.frames[name])
+    def write(self, folder: Path, id: str, image: np.ndarray) -> None:
+        """Write the trace of the image `id`, if it is kept."""
+        if id in self.frames:
+            write_trace(folder, id, image, self.frames[id])
 
 
 def _write_run(out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, done: int, seconds: float) -> None:

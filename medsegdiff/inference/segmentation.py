@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -12,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.inference.files import Extras, add_row, write_image
+from medsegdiff.inference import results
+from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.ensembles import IMAGES
+from medsegdiff.io.ensembles import IMAGES, write_ensembles
 from medsegdiff.io.predictions import WRITER, check_id
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
@@ -28,7 +29,7 @@ class Segmentation:
     With several foreground classes, M of them, `probability`, `std` and each of `members` have a first axis M.
     """
 
-    def __init__(self, image: np.ndarray, result: ImageResult, settings: Mapping[str, Any]) -> None:
+    def __init__(self, image: np.ndarray, result: ImageResult, settings: dict[str, Any]) -> None:
         self.image = image
         """uint8 (H, W, 3), RGB and upright."""
         self._result, self._settings = result, settings
@@ -79,7 +80,7 @@ class Segmentation:
         """Write the files that `medsegdiff sample` writes of this image, the same bytes, and its row of `images.csv`.
 
         Args:
-            folder: where to; it is made if need be. Earlier predictions of an image of this id are replaced
+            folder: where to; it is made if need be. What was sampled before of an image of this id is replaced
             overlay: the mask drawn over the image, too
             members: every member, and the conditioning network's own mask, too
 
@@ -87,18 +88,21 @@ class Segmentation:
             The mask's file, `ID.png`.
 
         Raises:
-            InputError: the image has no id, it cannot name files, a file in the way was not written by this package, or
-                the disk refuses.
+            InputError: the image has no id, it cannot name files, a file in the way is not sampling's own, the folder
+                holds masks of other weights or options, or the disk refuses.
         """
         if not self.id:
             raise InputError('save: the image has no name; give one: segment(image, id="NAME")')
         check_id(self.id)
-        ledger = Ledger(Path(folder), WRITER)
-        ledger.check([IMAGES])
-        extras = Extras(members=members, overlays=overlay)
-        write_image(ledger, self._result, self._size, lambda: self.image, extras, {"settings": self._settings})
-        add_row(ledger, self._result)
-        return ledger.folder / f"{self.id}.png"
+        ledger = Ledger(make_folder(Path(folder)), WRITER)
+        with exclusive(ledger.folder):
+            results.check(ledger, self._settings, [self.id])
+            about = {"image": self.id, "settings": self._settings, "ensemble": row_of(self._result)}
+            extras = Extras(members=members, overlays=overlay)
+            path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
+            with ledger.together(IMAGES) as stage:
+                write_ensembles(stage, results.known(ledger, self._settings))
+        return path
 
     def __repr__(self) -> str:
         height, width = self._size
