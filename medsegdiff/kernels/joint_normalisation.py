@@ -71,7 +71,7 @@ def joint_moments(x: Var) -> tuple[Var, Var]:
         zeros = jt.zeros_like(mean)
         centred = channel_map(x, x, zeros + 1, zeros, -mean)
         squares, off = _joint_means(x, *channel_sums(centred, centred))
-        return mean + off, jt.maximum(squares - off * off, zeros)
+        return mean, jt.maximum(squares - off * off, zeros)
 
 
 def joint_batch_norm(x: Var, weight: Var, bias: Var, mean: Var, variance: Var) -> Var:
