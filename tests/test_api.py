@@ -271,6 +271,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         ("isic-small", {"colour": 1}, "colour"),
         ("isic-small", {"image_size": "large"}, "image.size"),
         (RunConfig(), {"batch_siz": 1}, "batch_siz"),
+        (RunConfig(), {"out_dir": ""}, '--out-dir "": is empty'),
         ("isic-small", {}, "data-dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
     ],

@@ -35,6 +35,7 @@ class Section:
         ({"name": 16}, "--name 16: must be text; in YAML put it in quotes"),
         ({"wanted": "yes"}, "--wanted yes: must be true or false"),
         ({"maybe": 6}, "--maybe 6: must be at most 5"),
+        ({"maybe": "5"}, "--maybe 5: must be a whole number"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_bounds_is_named(values, words):

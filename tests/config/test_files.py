@@ -42,6 +42,8 @@ def test_what_is_there_but_no_file_is_left_to_the_reader(tmp_path):
         ("nothing", "give a YAML file, or one of isic, isic-small"),
         ("else/isic.yaml", "else/isic.yaml: no such file of options"),
         ("isic.txt", "isic.txt: no such file of options"),
+        ("x" * 5000, "no such file of options"),
+        ("~nobody-here/a.yaml", "~nobody-here/a.yaml: no such file of options"),
     ],
 )
 def test_an_unknown_name_is_one_line(name, said):
