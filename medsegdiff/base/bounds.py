@@ -9,7 +9,7 @@ from typing import Any
 from medsegdiff.base.errors import InputError
 
 MOST = 10**9  # of what costs nothing itself, such as steps
-_KINDS = {
+_KINDS: dict[Any, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "Optional[int]": ((int, type(None)), "a whole number"),
     "float": ((int, float), "a number"),
