@@ -126,7 +126,7 @@ def test_a_constant_has_its_bias(compute, value, function):
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
-@pytest.mark.parametrize("scale", [1e30, 4e35, 1e38])
+@pytest.mark.parametrize("scale", [1e30, 4e35, 1e37])
 def test_sums_that_overflow_both_ways_are_taken_again(scale):
     x = np.float32(scale) * np.where(np.arange(4) % 2, -1, 1).astype(np.float32).reshape(1, 4, 1, 1)
     x = np.broadcast_to(x, (1, 4, 64, 64))

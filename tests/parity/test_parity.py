@@ -93,7 +93,7 @@ def test_what_parity_did_not_write_stays(tmp_path, capsys, name):
 
 def test_a_curve_is_written_as_numbers_and_as_a_plot(tmp_path):
     arrays = {name: np.float32([1, 2]) for name in training.CURVES}
-    curve = training.Curve(SimpleNamespace(name="c", arrays=arrays), [], dict(arrays))
+    curve = training.Curve(SimpleNamespace(name="c", arrays=arrays), dict(arrays), [])
     for _ in range(2):  # its own it may replace
         write_curve(curve, tmp_path)
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 3
