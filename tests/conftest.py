@@ -1,6 +1,7 @@
 """Kernels compiled for another processor than this one: MEDSEGDIFF_TUNING="-march=haswell" pytest tests/kernels."""
 
 import os
+import signal
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,11 @@ TUNING = os.environ.get("MEDSEGDIFF_TUNING")
 
 
 def pytest_configure():
+    # A shell that starts the tests in the background leaves these ignored, and tests of signals would wait in vain.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if TUNING:
         from medsegdiff.runtime.backend import jt
 

@@ -14,6 +14,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ours: dict[int, Any] = {}
 """The handlers of `asked`, while they are installed."""
+_waiting: Optional[list[int]] = None
+"""Signals that came while they were held back; None outside of that."""
 
 
 def _leave_to_the_system() -> None:
@@ -40,11 +42,16 @@ def held_back() -> Iterator[None]:
 
     Programs that it starts inherit this, and so survive a Ctrl-C that goes to the whole group.
     """
+    global _waiting
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    _waiting = []  # the mask is this thread's: where there are others, one of them takes the signal
     try:
         yield
     finally:
+        taken, _waiting = _waiting, None
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in taken[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -57,6 +64,9 @@ def asked() -> Iterator[list[int]]:
     heard: list[int] = []
 
     def stop(number: int, _frame: Optional[FrameType]) -> None:
+        if _waiting is not None:
+            _waiting.append(number)
+            return
         heard.append(number)
         raise Stopped(number)
 
