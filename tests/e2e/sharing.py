@@ -83,7 +83,7 @@ class Unreadable(Discs):
     def image(self, index):
         self.reads += 1
         if ranks.rank() == 1 and self.reads > 5:
-            raise InputError(f"{self.ids[index]}: cannot be read; mend the disk")
+            raise InputError(f"{self.ids[index]}: cannot be read; repair the disk")
         return super().image(index)
 
 
