@@ -28,7 +28,7 @@ from medsegdiff.runtime.cuda import copies, toolkit
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
-_SPINS = "300"  # 5 to 15 microseconds by processor, about what sleeping and being woken costs
+_SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
