@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.kernels import precision
-from medsegdiff.kernels.linear import linear
+from medsegdiff.kernels.operations import linear
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.kernels.attention import attention
+from medsegdiff.kernels.operations import attention
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
 from medsegdiff.nn.recompute import Part
