@@ -91,7 +91,7 @@ def test_imports_point_downwards(path):
         ("medsegdiff.base.files", "from medsegdiff.config import network"),
         ("medsegdiff.kernels.operations", "import medsegdiff.nn.layers"),
         ("medsegdiff.nn.unet", "def f():\n    from medsegdiff.diffusion import process"),
-        ("medsegdiff.diffusion.process", "from ..nn.network import MedSegDiff"),
+        ("medsegdiff.diffusion.process", "from ..nn.unet import MedSegDiff"),
         ("medsegdiff.diffusion.process", "from medsegdiff.runtime.backend import jt"),
         ("medsegdiff.masks.fusion", "from .. import data"),
         ("medsegdiff.training.loop", "from medsegdiff.app import cli"),

@@ -60,6 +60,13 @@ def _stretch(x: Var, factor: int, axis: int) -> Var:
     return rows(low) * (1 - weight) + rows(low + 1) * weight
 
 
+def fitted(x: Var, size: int) -> Var:
+    """Maps (N, C, H, H) at another size that is H times or over a power of two: averaged, or interpolated."""
+    while x.shape[2] > size:
+        x = average_pool(x)
+    return x if x.shape[2] == size else upsample_bilinear(x, size // x.shape[2])
+
+
 def timestep_embedding(t: Var, width: int) -> Var:
     """Sinusoidal embedding (N, width) of the timesteps `t` (N,), cosines first."""
     half = width // 2
