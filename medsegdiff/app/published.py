@@ -170,7 +170,8 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("Segment, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS, SAMPLE_FLAGS)
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
-    parser.add_argument("--overlay", type=boolean, default=False, help="draw each mask over its image")
+    parser.add_argument("--overlay", type=boolean, default=True, help="draw each mask over its image; default: True")
+    parser.add_argument("--maps", type=boolean, default=False, help="write standard deviation and entropy too")
     parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")
     parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
     parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
@@ -181,6 +182,7 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
         sampling=_sampling(options),
         **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit", "cache_dir")},
         overlays=options["overlay"],
+        maps=options["maps"],
         overwrite=options["overwrite"],
         expected=(network, diffusion),
     )

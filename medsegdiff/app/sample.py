@@ -46,7 +46,15 @@ def configure(parser: Parser) -> None:
         help="keep every member, and the conditioning network's own mask, for evaluate to compare",
     )
     parser.add_argument(
-        "--overlay", type=bool, nargs="?", const=True, default=False, help="draw each mask over its image"
+        "--overlay", type=bool, nargs="?", const=True, default=True, help="draw each mask over its image"
+    )
+    parser.add_argument(
+        "--maps",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="write standard deviation and entropy as grey maps too, besides the probability",
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
     parser.add_argument(
@@ -77,6 +85,7 @@ def run(options: Any) -> int:
         **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "images", "weights", "limit")},
         save_members=options.save_members,
         overlays=options.overlay,
+        maps=options.maps,
         traces=options.trace,
         cache_dir=options.cache_dir,
         overwrite=options.overwrite,
@@ -92,7 +101,8 @@ def sample(
     weights: str = "ema",
     limit: int = 0,
     save_members: bool = False,
-    overlays: bool = False,
+    overlays: bool = True,
+    maps: bool = False,
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     overwrite: bool = False,
@@ -103,7 +113,7 @@ def sample(
     Args:
         sampling: how to sample
         model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
-        save_members, overlays, traces: see `inference.files.Extras`
+        save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
     if not model_path:
@@ -157,7 +167,7 @@ def sample(
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
-    extras = Extras(save_members, overlays, traces)
+    extras = Extras(overlays, maps, save_members, traces)
     segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
