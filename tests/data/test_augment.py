@@ -169,6 +169,6 @@ def test_stickers_are_coloured_discs_at_the_edge_without_a_mask_below():
         edge = np.concatenate([change[0], change[-1], change[:, 0], change[:, -1]])
         assert change.mean() < 0.3
         assert edge.any() == change.any()
-        assert 0 <= stuck.min() and stuck.max() <= 1
+        assert stuck.min() >= 0 and stuck.max() <= 1
         assert not cut[0][change & (np.abs(stuck - image).min(0) > 0.1)].any()  # below the disc
         assert cut[0][~change].all()  # and nowhere else
