@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.app import published
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
 from medsegdiff.checkpoints import folder as checkpoints
@@ -141,21 +143,37 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(home, tmp_path, capsys,
 
 def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
     def run(**options):
-        network = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1, **options)
         return command.sample(
             SamplingConfig(members=1, steps=2),
             str(home / "run"),
             "",
             str(tmp_path / "out"),
             images=[str(home / "mine")],
-            expected=(network, CONFIG.diffusion),
+            expected={"image_size": 32, "diffusion_steps": 8, **options},
         )
 
     from medsegdiff.base.errors import InputError
 
     with pytest.raises(InputError, match=r"was trained with --num-heads 1, not 2"):
         run(num_heads=2)
-    assert run(dropout=0.5) == 0  # of training alone
+    assert run(num_heads=1) == 0
+
+
+@pytest.mark.parametrize("steps", [50, 20])
+def test_the_published_solver_s_steps_are_not_those_of_training(home, tmp_path, steps):
+    """A line of the published README, for a model that was trained with 1000 steps."""
+    diffusion = DiffusionConfig(diffusion_steps=1000)
+    weights = checkpoints.load_weights(home / "run")
+    config = dataclasses.replace(CONFIG, diffusion=diffusion)
+    (tmp_path / "run").mkdir()
+    groups = {"model": weights.arrays, "ema-0.9999": weights.arrays}
+    checkpoints.save(tmp_path / "run", checkpoints.Checkpoint(12, config, groups, training={}))
+    flags = f"--data_dir {home / 'isic'} --model_path {tmp_path / 'run'} --out_dir {tmp_path / 'out'} --limit 1 "
+    flags += "--image_size 32 --num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --num_heads 1 --num_ensemble 2 "
+    flags += "--attention_resolutions 16 --use_scale_shift_norm False --learn_sigma True "
+    assert published.sample([*flags.split(), "--diffusion_steps", str(steps), "--dpm_solver", "True"]) == 0
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["network_evaluations_per_mask"], run["sampling"]["sampler"]) == (steps, "dpm++")
 
 
 def test_pictures_are_segmented_with_what_was_asked_for(home, tmp_path, capsys):
