@@ -41,14 +41,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.data_name.lower() != "isic":
-            raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
+            raise InputError(f"`data_name` {self.data_name}: unknown kind of dataset; known: isic")
         check_choices(self)
         for name in ("augment_strength", "augment_hair", "augment_stickers"):
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            option, value = f"`{name}`", getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"{option} {value}: must be from 0 to 1")
             if value and not self.augment:
-                raise InputError(f"{option} {value}: has a meaning with --augment only; give that too")
+                raise InputError(f"{option} {value}: has a meaning with `augment` only; give that too")
 
     @property
     def variants(self) -> dict[str, float]:

@@ -27,7 +27,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.validation.val_interval and self.validation.val_steps > self.diffusion.diffusion_steps:
             raise InputError(
-                f"--val-steps {self.validation.val_steps}: there are only --diffusion-steps "
+                f"`val_steps` {self.validation.val_steps}: there are only `diffusion_steps` "
                 f"{self.diffusion.diffusion_steps}; use at most those"
             )
 
@@ -54,9 +54,9 @@ def pick(section: type, options: Mapping[str, Any]) -> Any:
 
 
 def difference(ours: Any, theirs: Any) -> Optional[str]:
-    """The first option in which two sections differ, as "--option A, not B"; None if they agree."""
+    """The first option in which two sections differ, as "`option` A, not B"; None if they agree."""
     for f in dataclasses.fields(ours):
         a, b = getattr(ours, f.name), getattr(theirs, f.name)
         if a != b:
-            return f"--{f.name.replace('_', '-')} {b}, not {a}"
+            return f"`{f.name}` {b}, not {a}"
     return None

@@ -119,8 +119,8 @@ def prepare(
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
-    check_bounds("--image-size", size, 1, _LARGEST)
-    check_bounds("--num-classes", num_classes, 2, 256)
+    check_bounds("`image_size`", size, 1, _LARGEST)
+    check_bounds("`num_classes`", num_classes, 2, 256)
     if mask_resize not in _RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
     folder = make_folder(Path(cache_dir or default_cache()) / "datasets")

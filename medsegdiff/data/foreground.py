@@ -35,7 +35,7 @@ def warnings(masks: np.ndarray, num_classes: int = 2) -> list[str]:
         return ["all masks are empty: nothing can be learnt from them; check that these are the masks"]
     lines = []
     for label in np.flatnonzero(~by_class.any(axis=0)) + 1:
-        lines.append(f"class {label} occurs in no mask; check --num-classes")
+        lines.append(f"class {label} occurs in no mask; check the number of classes")
     corners = np.mean([(mask[[0, 0, -1, -1], [0, -1, 0, -1]] > 0).all() for mask in masks])
     if total.mean() > _MOST or corners > _CORNERS:
         lines.append(

@@ -43,7 +43,7 @@ def count_held_out(images: int, fraction: float) -> int:
     count = max(1, round(fraction * images))
     if count >= images:
         raise InputError(
-            f"--val-fraction {fraction}: of {images} images {count} would be held out, which leaves none to train "
+            f"`val_fraction` {fraction}: of {images} images {count} would be held out, which leaves none to train "
             "on; give a smaller fraction, or more images"
         )
     return count

@@ -138,7 +138,7 @@ class _Run:
         if found is None:
             if complaints:
                 raise InputError(
-                    f"{self.out}: none of its checkpoints can be used; give another --out-dir, or move them away"
+                    f"{self.out}: none of its checkpoints can be used; give another `out_dir`, or move them away"
                 )
             self.logbook.resume(0, {})
             return False
@@ -159,13 +159,13 @@ class _Run:
             differs = difference(getattr(self.config, section), getattr(found.config, section))
             if differs:
                 raise InputError(
-                    f"{self.out}: was trained with {differs}; give the same options to continue, or another --out-dir"
+                    f"{self.out}: was trained with {differs}; give the same options to continue, or another `out_dir`"
                 )
         if found.dataset != self.dataset.fingerprint:
             held_out = difference(self.config.validation, found.config.validation)
             hint = f" (and the same share held out: {held_out})" if held_out else ""
             raise InputError(
-                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another --out-dir"
+                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another `out_dir`"
             )
         ours, theirs = self.config.flat(), found.config.flat()
         for name in ours:
@@ -231,7 +231,7 @@ class _Run:
                 bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
                 bar.update()
         if not requests and not self.learnt:
-            remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
+            remedy = "look at them" if training.precision == "fp32" else "look at them, or use `precision` fp32"
             raise InputError(
                 f"step {trainer.step}: nothing is learnt, and nothing saved: the loss or its gradient was not a finite "
                 f"number in any step, at last with the images {', '.join(self._images())}; {remedy}"
@@ -260,7 +260,7 @@ class _Run:
         if trainer.skipped_in_a_row >= MOST_SKIPS:
             raise InputError(
                 f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
-                f"in a row, at last with the images {', '.join(ids)}; look at them, lower --lr, or give --clip-grad 1"
+                f"in a row, at last with the images {', '.join(ids)}; look at them, lower `lr`, or give `clip_grad` 1"
             )
 
     def _between(self, requests: list[int]) -> None:

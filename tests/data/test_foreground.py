@@ -21,7 +21,7 @@ def test_what_is_unlikely_is_warned_of():
     assert "are they inverted?" in warnings(1 - discs)[0]
     assert "are they inverted?" in warnings(np.ones((2, 20, 20), np.uint8))[0]
     assert "all masks are empty" in warnings(0 * discs)[0]
-    assert warnings(discs, num_classes=3) == ["class 2 occurs in no mask; check --num-classes"]
+    assert warnings(discs, num_classes=3) == ["class 2 occurs in no mask; check the number of classes"]
 
 
 def test_one_lesion_that_fills_its_image_is_no_reason_to_warn():
