@@ -10,7 +10,7 @@ from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import MaskResize
 
-SUMMARY = "phantom: write generated images; prepare: build the array cache"
+SUMMARY = "phantom: write generated images; download: fetch public ones; prepare: build the array cache"
 
 
 class Action(NamedTuple):
@@ -60,6 +60,27 @@ def _phantom(options: Any) -> int:
     return 0
 
 
+def _configure_download(parser: Parser) -> None:
+    from medsegdiff.data.download import DATASETS
+
+    parser.add_argument("name", type=Literal[tuple(DATASETS)], help=f"the dataset: {', '.join(DATASETS)}")
+    parser.add_argument("--out-dir", type=str, default="", help="folder to write")
+    parser.add_argument(
+        "--base-url", type=Optional[str], default=None, help="of a mirror; by default where the owners publish the data"
+    )
+
+
+def _download(options: Any) -> int:
+    if not options.out_dir:
+        raise InputError("--out-dir: missing; give the folder to write")
+    from medsegdiff.data.download import download
+
+    print(
+        "\n".join(f"{folder}: complete" for folder in download(options.name, Path(options.out_dir), options.base_url))
+    )
+    return 0
+
+
 def _configure_prepare(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
     parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
@@ -105,5 +126,6 @@ def _prepare(options: Any) -> int:
 
 ACTIONS = {
     "phantom": Action("write generated images in the ISIC 2016 layout", _configure_phantom, _phantom),
+    "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
 }
