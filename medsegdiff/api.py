@@ -208,9 +208,9 @@ def evaluate(
     from medsegdiff.evaluation.truth import truth_from_folder
 
     if data_dir is not None and ground_truth is None:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        truth = {case.id: case.mask for case in find_cases(Path(data_dir), "test") if case.mask}
+        truth = {case.id: case.mask for case in isic.find(Path(data_dir), "test") if case.mask}
     elif data_dir is not None or ground_truth is None:
         raise InputError("ground_truth, data_dir: give one of them")
     elif isinstance(ground_truth, Mapping):

@@ -107,10 +107,10 @@ def _prepare(options: Any) -> int:
         raise InputError("--data-dir: missing; give the dataset's folder")
     from medsegdiff.data.cache import default_cache, prepare
     from medsegdiff.data.foreground import describe
-    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.data.layouts import isic
 
     # Training needs every mask; of test images those without one are segmented all the same.
-    cases = find_cases(Path(options.data_dir), options.split, require_masks=options.split == "train")
+    cases = isic.find(Path(options.data_dir), options.split, need_masks=options.split == "train")
     cache = Path(options.cache_dir) if options.cache_dir else default_cache()
     dataset = prepare(cases, options.image_size, cache, options.mask_resize, num_classes=options.num_classes)
     kind = "images with masks" if dataset.masks is not None else "images without masks"

@@ -54,9 +54,9 @@ def run(options: Any) -> int:
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
     else:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
+        truth = {case.id: case.mask for case in isic.find(Path(options.data_dir), "test") if case.mask}
     names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol")
     evaluate(options.pred_path, truth, **{name: getattr(options, name) for name in names})
     return 0

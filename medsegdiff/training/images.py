@@ -10,7 +10,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import hold_out
 from medsegdiff.training.run_folder import own
@@ -30,7 +30,7 @@ def find_images(config: RunConfig) -> list[Case]:
     ):
         if value != has:
             raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
-    return find_cases(Path(config.data.data_dir), "train")
+    return isic.find(Path(config.data.data_dir), "train")
 
 
 def open_images(config: RunConfig, cases: list[Case]) -> tuple[Dataset, Optional[Dataset]]:

@@ -18,7 +18,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.data import cache, digests
 from medsegdiff.data.cache import default_cache, prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/data/isic2016"
@@ -40,7 +40,7 @@ def slow(path):
     return read(path)
 
 cache.read_image = slow
-cases = [Case(image.stem, image, mask) for image, mask in zip(paths[::2], paths[1::2])]
+cases = [Case(image.stem, (image,), mask) for image, mask in zip(paths[::2], paths[1::2])]
 print(cache.prepare(cases, 16, folder, progress=False).images.sum())
 """
 
@@ -100,7 +100,7 @@ def plain_cases(folder):
     y, x = np.mgrid[:24, :32]
     cases = []
     for index in range(2):
-        case = Case(f"case-{index}", folder / f"{index}.ppm", folder / f"{index}.pgm")
+        case = Case(f"case-{index}", (folder / f"{index}.ppm",), folder / f"{index}.pgm")
         pixels = np.stack([5 * x + index, 7 * y, x * y % 256], 2).astype(np.uint8)
         disc = (x - 12) ** 2 + (y - 11) ** 2 < 60 + 30 * index
         case.image.write_bytes(b"P6 32 24 255\n" + pixels.tobytes())
@@ -128,7 +128,7 @@ def test_binary_entries_are_those_of_version_1(tmp_path, mode, fingerprint, mask
 
 
 def test_binary_entries_without_masks_are_those_of_version_1(tmp_path):
-    bare = [Case(case.id, case.image) for case in plain_cases(tmp_path)]
+    bare = [Case(case.id, case.channels) for case in plain_cases(tmp_path)]
     for count in (2, 5):  # nothing is made of masks that are not there
         prepared = quiet(bare, 16, tmp_path / "cache", num_classes=count)
         assert prepared.fingerprint == "ba26153eb1e7e699377815f3fb3e873ffe780abb"
@@ -183,7 +183,7 @@ def test_a_class_too_many_is_named_and_leaves_nothing(label_cases, tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}")
 @pytest.mark.skipif(not CURVE.is_file(), reason=f"no parity case {CURVE}")
 def test_checksums_of_the_published_project(tmp_path):
-    prepared = quiet(find_cases(REAL, "train")[:64], 64, tmp_path)
+    prepared = quiet(isic.find(REAL, "train")[:64], 64, tmp_path)
     with np.load(CURVE) as case:
         images = [prepared.image(index).mean() for index in range(64)]
         np.testing.assert_allclose(images, case["image0_mean"], rtol=0, atol=1e-6)
@@ -192,7 +192,7 @@ def test_checksums_of_the_published_project(tmp_path):
 
 def test_cases_without_masks(make_cases, tmp_path):
     first, second = make_cases(2)
-    for cases in ([Case(first.id, first.image)], [Case(first.id, first.image), second]):
+    for cases in ([Case(first.id, first.channels)], [Case(first.id, first.channels), second]):
         prepared = quiet(cases, 16, tmp_path / "cache")
         assert prepared.masks is None
         with pytest.raises(ValueError, match="no masks"):
@@ -207,7 +207,7 @@ def test_keyed_by_content(make_cases, tmp_path):
     assert quiet(cases, 16, tmp_path / "cache").fingerprint == first
     assert quiet(cases, 8, tmp_path / "cache").fingerprint != first
     assert quiet(cases[::-1], 16, tmp_path / "cache").fingerprint != first
-    renamed = [Case("other", cases[0].image, cases[0].mask), cases[1]]
+    renamed = [Case("other", cases[0].channels, cases[0].mask), cases[1]]
     assert quiet(renamed, 16, tmp_path / "cache").fingerprint != first
     seen = {first}
     for path in (cases[1].image, cases[1].mask):
@@ -346,7 +346,7 @@ def test_a_damaged_header_is_no_traceback(make_cases, tmp_path, content):
 def thin(folder, high, dtype=np.uint8):
     lines = np.zeros((565, 584), dtype)
     lines[:, 40::70] = high
-    case = Case("a", folder / f"{high}.png", folder / f"{high}-{np.dtype(dtype)}-mask.png")
+    case = Case("a", (folder / f"{high}.png",), folder / f"{high}-{np.dtype(dtype)}-mask.png")
     folder.mkdir(exist_ok=True)
     Image.fromarray(lines).save(case.mask)
     Image.new("RGB", lines.shape[::-1]).save(case.image)

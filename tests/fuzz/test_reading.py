@@ -19,7 +19,7 @@ from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import CSV_NAMES, find_cases
+from medsegdiff.data.layouts.isic import CSV_NAMES, find
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
@@ -157,7 +157,7 @@ def test_odd_tables(tmp_path, seed):
         ("images.csv", "id,members,empty,agreement\na,5,0,0.5\nb,5,1,\n"),
     ):
         (tmp_path / name).write_bytes(damaged(text.encode(), rng))
-    attempt(find_cases, tmp_path, "train")
+    attempt(find, tmp_path, "train")
     attempt(read_ensembles, tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_cache_is_never_used(tmp_path, seed):
     rng = random.Random(seed)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     Image.fromarray(DISC).save(tmp_path / "mask.png")
-    cases = [Case("a", tmp_path / "a.png", tmp_path / "mask.png")]
+    cases = [Case("a", (tmp_path / "a.png",), tmp_path / "mask.png")]
     first = prepare(cases, 16, tmp_path / "cache", progress=False)
     expected = first.image(0), first.mask(0), first.original_sizes
     entry = tmp_path / "cache/datasets" / first.fingerprint
