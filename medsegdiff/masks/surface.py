@@ -25,10 +25,10 @@ class Surface(NamedTuple):
 
     hd95: float
     """The 95th percentile of the distances from one surface to the other, the larger of both directions; from 0."""
-    average_distance: float
-    """Mean distance of all pixels of both surfaces to the other surface; from 0."""
-    surface_dice: float
-    """Share of both surfaces' pixels that are not farther than the tolerance from the other surface; 0 to 1."""
+    assd: float
+    """Average symmetric surface distance: the mean of all pixels of both surfaces to the other surface; from 0."""
+    nsd: float
+    """Normalised surface Dice: the share of both surfaces that is within the tolerance of the other one; 0 to 1."""
     lesion_f1: float
     """2 TP / (2 TP + FP + FN): true lesions that the prediction meets, predicted ones that meet none, missed ones."""
     volume_difference: float
@@ -81,8 +81,8 @@ def surface(
     both = np.concatenate([there, back])
     return Surface(
         hd95=float(max(np.percentile(there, 95), np.percentile(back, 95))),
-        average_distance=float(both.mean()),
-        surface_dice=float(np.mean(both <= tolerance)),
+        assd=float(both.mean()),
+        nsd=float(np.mean(both <= tolerance)),
         lesion_f1=_lesion_f1(prediction, target),
         volume_difference=difference,
     )

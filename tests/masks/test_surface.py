@@ -74,7 +74,7 @@ def test_agrees_with_a_plain_version(seed, shape, spacing):
     prediction, target = blobs(shape, seed, 0.2), blobs(shape, seed + 100, 0.05 + 0.05 * seed)
     expected = plain(prediction, target, np.ones(len(shape)) if spacing is None else spacing, 1.5)
     np.testing.assert_allclose(surface(prediction, target, spacing, 1.5), expected, rtol=0, atol=1e-9)
-    assert 0 < expected.surface_dice < 1
+    assert 0 < expected.nsd < 1
 
 
 def test_agrees_with_distance_transforms():
@@ -84,7 +84,7 @@ def test_agrees_with_distance_transforms():
     back = ndimage.distance_transform_edt(~a, sampling=(0.5, 2))[b]
     found = surface(prediction, target, (0.5, 2), 1)
     assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), abs=1e-9)
-    assert found.average_distance == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-9)
+    assert found.assd == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-9)
 
 
 def test_a_shifted_square_by_hand():
