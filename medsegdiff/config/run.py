@@ -65,6 +65,8 @@ class RunConfig:
             "colour": spec.colour,
         }
         data = dataclasses.replace(self.data, **chosen)
+        if not spec.colour and (data.augment_hair or data.augment_stickers):
+            raise InputError("--augment-hair, --augment-stickers: are drawn in colour, which the images are not; use 0")
         return dataclasses.replace(self, network=dataclasses.replace(network, **wanted), data=data)
 
     @classmethod

@@ -72,4 +72,3 @@ def _own_bounds(layer: np.ndarray, scaling: str) -> tuple[float, float]:
 def to_sixteen_bits(scaled: np.ndarray) -> np.ndarray:
     """[0, 1] as uint16, which the cache keeps."""
     return np.rint(scaled * _SIXTEEN_BITS).astype(np.uint16)
-

@@ -78,7 +78,10 @@ def find_images(config: RunConfig) -> Images:
     split = _split(config, cases)
     found = take(cases, [*split.train, *split.validation])
     if measured and ranks.rank() == 0:
-        lines = [*measured[0].lines(), f"read with scaling {spec.scaling}, labels {format_labels(spec.labels) or 'none'}"]
+        lines = [
+            *measured[0].lines(),
+            f"read with scaling {spec.scaling}, labels {format_labels(spec.labels) or 'none'}",
+        ]
         print("\n".join(f"fingerprint: {line}" for line in lines), file=sys.stderr)
     if split.test and ranks.rank() == 0:
         print(f"note: {len(split.test)} of {len(cases)} cases are kept for testing", file=sys.stderr)

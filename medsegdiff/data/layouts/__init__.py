@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from medsegdiff.base.errors import InputError
-
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import brats, folder, isic, nnunet, volume
