@@ -11,6 +11,7 @@ from medsegdiff.config.choices import check_choices
 from medsegdiff.io.volumes import Axis
 
 MaskResize = Literal["bilinear", "nearest"]
+VOLUMES = ("nnunet", "brats", "volume")
 DataName = Literal["auto", "isic", "nnunet", "brats", "volume", "folder"]
 
 
@@ -21,8 +22,8 @@ class DataConfig:
     Args:
         data_name: the folder's layout; auto: found out
         data_dir: the dataset's folder
-        labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or of BraTS whole,
-            core or enhancing; all others are background; empty: as the dataset says, or as --num-classes counts them
+        labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or of BraTS
+            whole, core or enhancing; all others are background; empty: as the dataset says, or --num-classes counts
         scaling: how intensities become 0 to 1: 8-bit, z-score or percentile (of each volume and channel), or a window,
             as -160..240; empty: chosen by what the files are like
         axis: across which volumes are cut into slices
@@ -34,7 +35,7 @@ class DataConfig:
         test_fraction: share of the patients in the test set, where the dataset has none of its own
         mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or by the nearest pixel, as
             always with more classes and of volumes
-        augment: random flips, right-angle rotations and colour changes
+        augment: random flips and right-angle rotations, not of volumes, and changes of colours or intensities
         augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
             deformation, hue, and larger colour changes
         augment_hair: share of the images over which augment draws hairs, from 0 to 1
@@ -77,9 +78,6 @@ class DataConfig:
     @property
     def variants(self) -> dict[str, float]:
         """What `data.augment.augment` draws, and how much of it."""
-        return {
-            "strength": self.augment_strength,
-            "hair": self.augment_hair,
-            "stickers": self.augment_stickers,
-            "rgb": self.colour,
-        }
+        chosen = {"strength": self.augment_strength, "hair": self.augment_hair, "stickers": self.augment_stickers}
+        turned = self.data_name not in VOLUMES  # volumes lie as the patient does, and left is not right
+        return {**chosen, "rgb": self.colour, "flips": turned, "rotations": turned}

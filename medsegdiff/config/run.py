@@ -51,14 +51,14 @@ class RunConfig:
             InputError: it asks for other channels or classes.
         """
         network, plain = self.network, NetworkConfig()
-        wanted = {"image_channels": spec.channels}
+        wanted: dict[str, Any] = {"image_channels": spec.channels}
         if spec.labels:
             wanted["num_classes"] = spec.num_classes
         for name, value in wanted.items():
             if getattr(network, name) not in (getattr(plain, name), value):
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} {getattr(network, name)}: the dataset has {value}; leave the option out")
-        chosen = {
+        chosen: dict[str, Any] = {
             "data_name": data_name,
             "labels": format_labels(spec.labels),
             "scaling": "" if spec.scaling == EIGHT_BITS else spec.scaling,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from medsegdiff.base import machine
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import make_folder, replacing, writing
+from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
 from medsegdiff.data.entries import RESIZE, Entry, Form, build
@@ -139,7 +139,7 @@ class Prepared:
         folder = path.parents[1]
         if _path(folder, case, self.form, digests(case.files, folder / INDEX, False)) != path:
             raise InputError(f"{case.image}: was changed meanwhile; run the same again")
-        build(path, case, self.form)
+        _build(folder, [(path, case)], self.form, False)
         return Entry(path, self.form)
 
 
@@ -249,15 +249,34 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
         )
     if progress and needed > _SPARE:
         tqdm.write(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}", file=sys.stderr)
-    for parent in {path.parent for path, _ in lacking}:
-        make_folder(parent)
-    pool = ThreadPoolExecutor(machine.usable_cores())
+    with _using(folder):
+        for parent in {path.parent for path, _ in lacking}:
+            make_folder(parent)
+        pool = ThreadPoolExecutor(machine.usable_cores())
+        try:
+            done = pool.map(lambda one: build(*one, form), lacking)
+            for _ in tqdm(done, total=len(lacking), desc="Preparing", unit="case", disable=not progress):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _using(folder: Path) -> Iterator[None]:
+    """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
+    path = folder / ".lock"
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        done = pool.map(lambda one: build(*one, form), lacking)
-        for _ in tqdm(done, total=len(lacking), desc="Preparing", unit="case", disable=not progress):
-            pass
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for below in folder.iterdir():
+                if below.is_dir():
+                    clear_leftovers(below)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        os.close(handle)
 
 
 def _remember(path: Path, prepared: Prepared, paths: Sequence[Path]) -> None:

@@ -22,7 +22,7 @@ from medsegdiff.data.source import read_classes, read_source
 from medsegdiff.data.spec import DataSpec, format_labels
 
 RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-_IMAGES, _MASKS, _ABOUT, _ABOUT_SUM, _SUM = "images", "masks", "about", "crc32 of about", "crc32"
+_IMAGES, _MASKS, _ABOUT = "images", "masks", "about"
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,8 @@ class Entry:
 
     def __init__(self, path: Path, form: Form) -> None:
         with _reading(path) as file:
-            metadata = file.metadata() or {}
-            text = metadata[_ABOUT]
-            if int(metadata[_ABOUT_SUM]) != zlib.crc32(text.encode()):
+            text, own_sum, self._sum = json.loads((file.metadata() or {})[_ABOUT])
+            if own_sum != zlib.crc32(text.encode(), self._sum):
                 raise ValueError("its checksum differs")
             self.about = About(**json.loads(text))
             count = len(self.about.blank)
@@ -100,7 +99,6 @@ class Entry:
             wanted.update({_MASKS: [count, form.size, form.size]} if form.mask_resize else {})
             if {name: file.get_slice(name).get_shape() for name in file.keys()} != wanted:  # noqa: SIM118 (no mapping)
                 raise ValueError("it is of another shape")
-            self._sum = int(metadata[_SUM])
         self.path, self._checked = path, False
 
     def __len__(self) -> int:
@@ -150,9 +148,9 @@ def build(path: Path, case: Case, form: Form) -> None:
         shares = (np.array(counts) / masks[0].size).tolist()
         corners = (masks[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 0).all(axis=1).tolist()
     about = json.dumps(About(*source.values.shape[1:3], blank, shares, corners)._asdict())
-    metadata = {_ABOUT: about, _ABOUT_SUM: str(zlib.crc32(about.encode())), _SUM: str(_checksum(arrays))}
+    whole = _checksum(arrays)
     with replacing(path) as beside:
-        beside.write_bytes(save(arrays, metadata))
+        beside.write_bytes(save(arrays, {_ABOUT: json.dumps([about, zlib.crc32(about.encode(), whole), whole])}))
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import numpy as np
+
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.base.reading import read_text

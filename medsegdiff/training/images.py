@@ -18,6 +18,7 @@ from medsegdiff.data.layouts.brats import REGIONS
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.spec import format_labels, parse_labels
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
+from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
 
@@ -40,11 +41,13 @@ class Images(NamedTuple):
 
     @property
     def count(self) -> int:
-        """How many cases are trained on."""
-        validation = self.config.validation
+        """How many slices are trained on, about: patients may have different numbers of them."""
+        validation, cases = self.config.validation, take(self.cases, self.split.train)
+        slices = sum(slices_of(case.image, self.config.data.axis) for case in cases)
         if not validation.val_interval or self.split.validation:
-            return len(self.split.train)
-        return len(self.cases) - count_held_out(len(self.cases), validation.val_fraction)
+            return slices
+        groups = len({case.group for case in cases})
+        return slices * (groups - count_held_out(groups, validation.val_fraction)) // groups
 
 
 def find_images(config: RunConfig) -> Images:
@@ -78,10 +81,8 @@ def find_images(config: RunConfig) -> Images:
     split = _split(config, cases)
     found = take(cases, [*split.train, *split.validation])
     if measured and ranks.rank() == 0:
-        lines = [
-            *measured[0].lines(),
-            f"read with scaling {spec.scaling}, labels {format_labels(spec.labels) or 'none'}",
-        ]
+        labels = format_labels(spec.labels) or "none"
+        lines = [*measured[0].lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
         print("\n".join(f"fingerprint: {line}" for line in lines), file=sys.stderr)
     if split.test and ranks.rank() == 0:
         print(f"note: {len(split.test)} of {len(cases)} cases are kept for testing", file=sys.stderr)

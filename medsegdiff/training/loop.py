@@ -51,7 +51,7 @@ def train(
         config: the run's configuration
         dataset: what to train on
         held_out: what to validate with, at a `val_interval` above 0
-        about: of the dataset, what is saved with the run and its checkpoints, ready for JSON: its split, its fingerprint
+        about: of the dataset, what is saved with the run and its checkpoints, ready for JSON: split and fingerprint
 
     Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
 
