@@ -170,12 +170,12 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
     from medsegdiff.app.train import read_options
     from medsegdiff.training.images import find_images, open_images
 
-    run = read_options(config, options)
-    dataset, held_out = open_images(run, find_images(run))
+    images = find_images(read_options(config, options))
+    dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training
 
-    return run_training(run, dataset, held_out)
+    return run_training(images.config, dataset, held_out, images.about)
 
 
 def evaluate(

@@ -72,8 +72,3 @@ def _own_bounds(layer: np.ndarray, scaling: str) -> tuple[float, float]:
 def to_sixteen_bits(scaled: np.ndarray) -> np.ndarray:
     """[0, 1] as uint16, which the cache keeps."""
     return np.rint(scaled * _SIXTEEN_BITS).astype(np.uint16)
-
-
-def to_unit(stored: np.ndarray) -> np.ndarray:
-    """What the cache keeps, uint8 or uint16, as float32 in [0, 1]."""
-    return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)

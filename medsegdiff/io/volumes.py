@@ -113,6 +113,24 @@ def read_volume(path: Path) -> Volume:
     return Volume(values, Geometry(shape[:3], affine, image.header))
 
 
+def slices_of(path: Path, axis: str = "axial") -> int:
+    """How many slices a file has across an axis, as far as its header tells; 1 of what is no volume.
+
+    Raises:
+        InputError: as `read_volume`.
+    """
+    import nibabel
+
+    if not is_volume(path):
+        return 1
+    try:
+        image = nibabel.load(path)
+        geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
+        return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
+    except Exception:  # which reading says in our words
+        return len(to_slices(*read_volume(path), axis))
+
+
 def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units and description as the input's header has them.
 

@@ -56,7 +56,7 @@ def test_a_perfect_mask_scores_1_however_it_is_stored(inputs, kind):
 
 
 def test_thin_lines_are_the_same_as_0_1_and_as_0_255(inputs, tmp_path):
-    one, full = (prepared([pair(inputs / f"train/lines-{high}")], tmp_path).masks[0] for high in (1, 255))
+    one, full = (prepared([pair(inputs / f"train/lines-{high}")], tmp_path).mask(0)[0] for high in (1, 255))
     np.testing.assert_array_equal(one, full)
     assert full.any(axis=0).sum() >= 8
 
@@ -119,4 +119,4 @@ def test_superpixels_are_not_segmented(inputs):
 def test_a_table_from_windows_works(inputs, tmp_path):
     cases = isic.find(inputs / "csv/windows", "train")
     assert [case.id for case in cases] == ["a"]
-    assert prepared(cases, tmp_path).masks.any()
+    assert prepared(cases, tmp_path).mask(0).any()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Protocol, cast
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
+from medsegdiff.data.layouts import brats, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.pictures import list_folder
 
 
 class Layout(Protocol):
@@ -32,3 +37,39 @@ class Layout(Protocol):
             InputError: a description in it cannot be read.
         """
         ...
+
+
+LAYOUTS = MappingProxyType(
+    {
+        # In the order in which a folder is asked: what is more particular first.
+        name: cast(Layout, module)
+        for name, module in (
+            ("isic", isic),
+            ("nnunet", nnunet),
+            ("brats", brats),
+            ("volume", volume),
+            ("folder", folder),
+        )
+    }
+)
+
+
+def choose(root: Path, name: str = "auto") -> str:
+    """The name of the layout that a folder has; said where it was found out.
+
+    Raises:
+        InputError: there is no such folder, or "auto" finds no layout that fits.
+    """
+    if name != "auto":
+        return name
+    if not list_folder(root):
+        raise InputError(f"{root}: the folder is empty; give the dataset's folder")
+    for found, layout in LAYOUTS.items():
+        if layout.matches(root):
+            if found != "isic":
+                print(f"note: {root} is read as a dataset of the layout {found}", file=sys.stderr)
+            return found
+    raise InputError(
+        f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
+        f"give --data-name ({', '.join(LAYOUTS)})"
+    )
