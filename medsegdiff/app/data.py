@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
+from medsegdiff.app import check
 from medsegdiff.app.options import Parser
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import MaskResize
 
-SUMMARY = "phantom: write generated images; download: fetch public ones; prepare: build the array cache"
+SUMMARY = (
+    "phantom: write generated images; download: fetch public ones; check: find mistakes; prepare: build the array cache"
+)
 
 
 class Action(NamedTuple):
@@ -127,5 +130,6 @@ def _prepare(options: Any) -> int:
 ACTIONS = {
     "phantom": Action("write generated images in the ISIC 2016 layout", _configure_phantom, _phantom),
     "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
+    "check": Action("open every file of a dataset and say what is wrong or unlikely", check.configure, check.run),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
 }
