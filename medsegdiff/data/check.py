@@ -130,8 +130,9 @@ def check(
     fingerprint = found.fingerprint
     if fingerprint:
         spec = found.attempt("unreadable", root, lambda: LAYOUTS[name].spec(root, lambda: fingerprint))
-        found.spec = dataclasses.replace(spec, labels=labels) if spec and labels else spec
-        _unknown(found, values, num_classes)
+        if spec:
+            found.spec = dataclasses.replace(spec, labels=labels) if labels else spec
+            _unknown(found, found.spec.labels, values, num_classes)
     found.findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
     return found
 
@@ -211,8 +212,7 @@ def _read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
     return whole_numbers(values, path), geometry
 
 
-def _unknown(found: Checked, values: Mapping[Path, list[int]], num_classes: int) -> None:
-    labels = found.spec.labels if found.spec else {}
+def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:
     for path, own in values.items():
         unknown = [value for value in own if (value not in labels if labels else value >= num_classes)]
         if unknown:
