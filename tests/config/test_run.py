@@ -47,7 +47,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (ValidationConfig, {"val_fraction": 1.0}, "val_fraction 1.0"),
         (ValidationConfig, {"val_steps": 1}, "val_steps 1: must be at least 2"),
         (ValidationConfig, {"patience": 3}, "patience 3: counts validations; give val_interval too"),
-        (DataConfig, {"data_name": "brats"}, "data_name brats"),
+        (DataConfig, {"data_name": "lidc"}, "data_name lidc"),
         (DataConfig, {"mask_resize": "cubic"}, "mask_resize cubic"),
         (DataConfig, {"augment": True, "augment_strength": 1.5}, "augment_strength 1.5: must be from 0 to 1"),
         (DataConfig, {"augment": True, "augment_hair": -0.1}, "augment_hair -0.1: must be from 0 to 1"),
