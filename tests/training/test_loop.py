@@ -1,6 +1,7 @@
 import copy
 import csv
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -15,7 +16,7 @@ from medsegdiff.training import loop
 from medsegdiff.training.interruption import Interrupted
 from medsegdiff.training.loop import train
 from medsegdiff.training.loss_scale import LossScale
-from medsegdiff.training.trainer import Trainer
+from medsegdiff.training.trainer import StepResult, Trainer
 from tests.training.events import shown
 from tests.training.variants import with_network, with_training, with_validation
 
@@ -285,8 +286,21 @@ def test_one_image_at_a_time_is_refused_before_anything_is_written(config, discs
     assert not Path(config.training.out_dir).exists()
 
 
-def test_twenty_are_many():
-    assert loop.MOST_SKIPS == 20
+def test_training_gives_up_at_the_twentieth_failure_in_a_row(config, discs, monkeypatch):
+    failing = iter([True] * 19 + [False] + [True] * 40)
+
+    def step(self, batch):
+        self.step += 1
+        skipped = next(failing)
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self.optimiser.count += not skipped
+        total = math.nan if skipped else 1.0
+        losses = {"loss": np.float32([total]), "loss_diff": np.float32([total]), "loss_cal": np.float32([total])}
+        return StepResult(losses, np.zeros(1, int), total, {"grad_norm": total, "param_norm": 1.0}, skipped)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(InputError, match=r"^step 40: .* not a finite number in 20 steps in a row"):
+        train(with_training(config, steps=50), discs)
 
 
 @pytest.fixture
@@ -410,29 +424,6 @@ def test_the_log_is_closed_though_the_journal_cannot_be_written(config, discs, m
     monkeypatch.setattr(loop.Logbook, "close", lambda book: closed.append(book))
     train(with_training(config, steps=1), discs)
     assert len(closed) == 1
-
-
-def test_followers_heed_no_signal_before_the_leader_has_saved(config, discs, monkeypatch):
-    class Following:
-        step = 0
-
-        def __init__(self, config):
-            pass
-
-        def follow_the_leader(self):
-            pass
-
-    usual, handlers = signal.getsignal(signal.SIGTERM), []
-
-    def tell(_):
-        handlers.append(signal.getsignal(signal.SIGTERM))
-        return [False, False]
-
-    monkeypatch.setattr(loop.exchange, "tell", tell)
-    monkeypatch.setattr(loop, "Trainer", Following)
-    loop._follow(config, discs)
-    assert len(handlers) == 2  # whether to go on, and that all is saved
-    assert usual not in handlers
 
 
 def test_the_leader_tells_its_followers_when_all_is_saved(config, discs, monkeypatch):
