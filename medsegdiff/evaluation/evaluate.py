@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -16,6 +17,7 @@ from medsegdiff.evaluation.predictions import PUBLISHED, find
 from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
+from medsegdiff.io.labels import count_classes
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
 
@@ -29,6 +31,8 @@ def evaluate(
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
+    labels: Optional[Mapping[int, int]] = None,
+    patients: Optional[Mapping[str, str]] = None,
 ) -> Report:
     """Measure the predictions in `pred_dir` against the ground truth.
 
@@ -48,11 +52,15 @@ def evaluate(
         seed: of the bootstrap.
         num_classes: how many classes there are, background included.
         protocol: "ours", "original" or "jittor".
+        labels: the class of each value of the ground truth, and of predicted volumes, see `io.labels`.
+        patients: whose an image is, by id, where there may be several of one: means over patients are given, too.
 
     Raises:
         InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
             differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
     """
+    if labels:
+        num_classes = count_classes(labels)
     compared_by = make_protocol(protocol, protocol_size)
     if out is not None:
         check_free(Path(out))
@@ -69,7 +77,7 @@ def evaluate(
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
     console = Console(stderr=True)
     scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
+        measure(id, prediction, read_truth(truth[id], num_classes, labels), compared_by, ensembles.get(id))
         for id, prediction in track(
             found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
         )
@@ -85,6 +93,7 @@ def evaluate(
         selection=summary.selection(scores),
         gaps=(*summary.gaps(scores), *summary.without_truth(unknown)),
         note=note,
+        patients=summary.by_patient(scores, patients or {}, seed),
     )
     if out is not None:
         report.write(Path(out))
