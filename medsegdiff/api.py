@@ -30,6 +30,7 @@ from medsegdiff.io.arrays import from_array, from_pillow
 from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import is_volume
+from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
@@ -210,6 +211,8 @@ def evaluate(
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
     labels: str = "",
+    empty: Empty = "one",
+    tolerance: float = 1.0,
     seed: int = 0,
 ) -> Report:
     """Score predictions against ground truth, as `medsegdiff evaluate` does.
@@ -222,6 +225,9 @@ def evaluate(
         protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
         num_classes: classes, background included; above 2 masks hold class indices; by default as in training
         labels: values of the ground truth that are classes, as "1,2,4" or "1:1,2:1,4:2"; by default as in training
+        empty: what counts where prediction and ground truth are both empty: "skip" nothing, "one" the best value,
+            "zero" the worst
+        tolerance: of the surface Dice, in millimetres of volumes, else in pixels
         seed: what the bootstrap is drawn from
 
     Returns:
@@ -231,6 +237,7 @@ def evaluate(
         InputError: there is no ground truth or no prediction for any of it, or a file cannot be read.
     """
     from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
     run, patients = read_run(Path(predictions)), {}
@@ -245,5 +252,5 @@ def evaluate(
     else:
         truth = truth_from_folder(Path(ground_truth))
     num_classes = run.num_classes if num_classes == 2 else num_classes
-    labels = parse_labels(labels or run.labels)
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, labels, patients)
+    rules, given = Rules(empty, tolerance), parse_labels(labels or run.labels)
+    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules, given, patients)

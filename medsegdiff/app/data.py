@@ -6,13 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
+from medsegdiff.app import check
 from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "phantom: write generated images; prepare: build the array cache; cache: list or clear it"
+SUMMARY = (
+    "phantom: write generated images; download: fetch public ones; check: find mistakes; "
+    "prepare: build the array cache; cache: list or clear it"
+)
 
 
 class Action(NamedTuple):
@@ -59,6 +63,27 @@ def _phantom(options: Any) -> int:
 
     write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
     print(f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}")
+    return 0
+
+
+def _configure_download(parser: Parser) -> None:
+    from medsegdiff.data.download import DATASETS
+
+    parser.add_argument("name", type=Literal[tuple(DATASETS)], help=f"the dataset: {', '.join(DATASETS)}")
+    parser.add_argument("--out-dir", type=str, default="", help="folder to write")
+    parser.add_argument(
+        "--base-url", type=Optional[str], default=None, help="of a mirror; by default where the owners publish the data"
+    )
+
+
+def _download(options: Any) -> int:
+    if not options.out_dir:
+        raise InputError("--out-dir: missing; give the folder to write")
+    from medsegdiff.data.download import download
+
+    print(
+        "\n".join(f"{folder}: complete" for folder in download(options.name, Path(options.out_dir), options.base_url))
+    )
     return 0
 
 
@@ -122,6 +147,8 @@ def _cache(options: Any) -> int:
 
 ACTIONS = {
     "phantom": Action("write generated images in the ISIC 2016 layout", _configure_phantom, _phantom),
+    "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
+    "check": Action("open every file of a dataset and say what is wrong or unlikely", check.configure, check.run),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
     "cache": Action("list or clear what is kept of prepared datasets", _configure_cache, _cache),
 }

@@ -10,6 +10,7 @@ from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataName
 from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
+from medsegdiff.masks.surface import Empty
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 
@@ -48,6 +49,15 @@ def configure(parser: Parser) -> None:
         default=2,
         help="classes, background included; above 2 masks hold class indices; default: as in training, else 2",
     )
+    parser.add_argument(
+        "--empty",
+        type=Empty,
+        default="one",
+        help="what counts where prediction and ground truth are both empty: nothing, the best value, or the worst",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="of the surface Dice, in millimetres of volumes, else in pixels"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.put_first("--pred-path", "--gt-path", "--data-dir", "--out-dir", "--protocol")
 
@@ -74,7 +84,7 @@ def run(options: Any) -> int:
         "num_classes": run.num_classes if options.num_classes == 2 else options.num_classes,
         "labels": parse_labels(options.labels or run.labels),
     }
-    names = ("out_dir", "protocol_size", "seed", "protocol")
+    names = ("out_dir", "protocol_size", "seed", "protocol", "empty", "tolerance")
     given = {name: getattr(options, name) for name in names}
     evaluate(options.pred_path, truth, **given, **classes, patients=patients)
     return 0
@@ -98,6 +108,8 @@ def evaluate(
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
+    empty: Empty = "one",
+    tolerance: float = 1.0,
     labels: Optional[Mapping[int, int]] = None,
     patients: Optional[Mapping[str, str]] = None,
 ) -> Any:
@@ -105,12 +117,15 @@ def evaluate(
     from rich.console import Console
 
     from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.report import RETENTION, SUMMARY, TABLE
     from medsegdiff.evaluation.screen import tables
 
     out = Path(pred_path) if out_dir is None else output_folder(out_dir)
-    note = _note(truth)
-    report = score(Path(pred_path), truth, out, protocol_size, note, seed, num_classes, protocol, labels, patients)
+    rules, note = Rules(empty, tolerance), _note(truth)
+    report = score(
+        Path(pred_path), truth, out, protocol_size, note, seed, num_classes, protocol, rules, labels, patients
+    )
     console = Console(soft_wrap=True)
     with console.capture() as shown:  # rich itself ends the process where nobody reads
         console.print(tables(report))

@@ -68,9 +68,9 @@ class Fingerprint:
     def lines(self) -> list[str]:
         """In words."""
         several = "" if self.patients == self.cases else f" of {self.patients} patients"
-        sides = " x ".join(f"{side:g}" for side in self.shape)
+        sides = f", median {' x '.join(f'{side:g}' for side in self.shape)}" if self.shape else ""
         spacing = f", {' x '.join(f'{side:.3g}' for side in self.spacing)} mm" if self.spacing else ""
-        found = [f"{self.cases} {self.kind}{several}, {self.channels} channels, median {sides}{spacing}"]
+        found = [f"{self.cases} {self.kind}{several}, {self.channels} channels{sides}{spacing}"]
         for place, one in enumerate(self.intensities):
             found.append(
                 f"channel {place}: {one['min']:g} to {one['max']:g}, mean {one['mean']:.4g}, "

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Optional, get_args
 
 from rich.console import Console
 from rich.progress import track
 
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
-from medsegdiff.evaluation.metrics import METRICS, class_metrics
+from medsegdiff.evaluation.metrics import METRICS, USUAL, Rules, class_metrics
 from medsegdiff.evaluation.predictions import PUBLISHED, find
 from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
@@ -20,6 +21,7 @@ from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.labels import count_classes
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
+from medsegdiff.masks.surface import Empty
 
 
 def evaluate(
@@ -31,6 +33,7 @@ def evaluate(
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
+    rules: Rules = USUAL,
     labels: Optional[Mapping[int, int]] = None,
     patients: Optional[Mapping[str, str]] = None,
 ) -> Report:
@@ -52,6 +55,7 @@ def evaluate(
         seed: of the bootstrap.
         num_classes: how many classes there are, background included.
         protocol: "ours", "original" or "jittor".
+        rules: how masks are compared.
         labels: the class of each value of the ground truth, and of predicted volumes, see `io.labels`.
         patients: whose an image is, by id, where there may be several of one: means over patients are given, too.
 
@@ -62,6 +66,9 @@ def evaluate(
     if labels:
         num_classes = count_classes(labels)
     compared_by = make_protocol(protocol, protocol_size)
+    if rules.empty not in get_args(Empty):
+        raise InputError(f"empty {rules.empty}: must be {', '.join(get_args(Empty))}")
+    check_bounds("tolerance", rules.tolerance, 0, 1e6)
     if out is not None:
         check_free(Path(out))
     if not truth:
@@ -77,7 +84,7 @@ def evaluate(
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
     console = Console(stderr=True)
     scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes, labels), compared_by, ensembles.get(id))
+        measure(id, prediction, read_truth(truth[id], num_classes, labels), compared_by, ensembles.get(id), rules)
         for id, prediction in track(
             found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
         )
@@ -88,6 +95,7 @@ def evaluate(
         missing=[id for id in truth if id not in found],
         protocol=compared_by,
         num_classes=num_classes,
+        rules=rules,
         calibration=summary.calibration(scores),
         comparison=summary.comparison(scores, seed),
         selection=summary.selection(scores),

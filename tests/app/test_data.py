@@ -96,8 +96,8 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "phantom, prepare"),
-        (["guess"], "phantom, prepare"),
+        ([], "phantom, download, check, prepare"),
+        (["guess"], "phantom, download, check, prepare"),
         (["phantom"], "--out-dir"),
         (["phantom", "--train", "few", "--out-dir", "x"], "train"),
         (["phantom", "--train", "0", "--out-dir", "x"], "--train 0: must be at least 1"),
