@@ -15,7 +15,7 @@ from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.data import download as module
 from medsegdiff.data.download import DATASETS, Dataset, download
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts.isic import find as find_cases
 
 FOLDERS = [f"ISBI2016_ISIC_Part1_{split}_{kind}" for split in ("Training", "Test") for kind in ("Data", "GroundTruth")]
 

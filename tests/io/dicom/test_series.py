@@ -144,8 +144,8 @@ def test_several_series_in_a_folder_are_named(make_series):
     folder, _, _ = make_series(change=change)
     with pytest.raises(InputError, match=r"holds 2 series \(2 files of CT scout; 7 files of CT head\)"):
         read_dicom(folder)
-    assert sorted(len(series.files) for series in find_series(folder).values()) == [2, 7]
-    assert {series.patient for series in find_series(folder).values()} == {"P7"}
+    assert sorted(len(series.files) for series in find_series(folder).series.values()) == [2, 7]
+    assert {series.patient for series in find_series(folder).series.values()} == {"P7"}
 
 
 def test_what_is_no_image_is_passed_over(make_series):
