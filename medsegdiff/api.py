@@ -19,10 +19,11 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.square import square, to_input
 from medsegdiff.inference.denoiser import Denoiser
-from medsegdiff.inference.results import settings
+from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.io.arrays import from_array, from_pillow
+from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.pictures import read_image
 from medsegdiff.masks.surface import Empty
 
@@ -186,6 +187,7 @@ def evaluate(
     protocol: str = "ours",
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
+    labels: str = "",
     empty: Empty = "one",
     tolerance: float = 1.0,
     seed: int = 0,
@@ -198,7 +200,8 @@ def evaluate(
         data_dir: or a dataset's folder, whose test masks are taken
         protocol: how probabilities are compared at thresholds: "ours", "original" or "jittor"
         protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
-        num_classes: classes, background included; above 2 masks hold class indices
+        num_classes: classes, background included; above 2 masks hold class indices; by default as in training
+        labels: values of the ground truth that are classes, as "1,2,4" or "1:1,2:1,4:2"; by default as in training
         empty: what counts where prediction and ground truth are both empty: "skip" nothing, "one" the best value,
             "zero" the worst
         tolerance: of the surface Dice, in millimetres of volumes, else in pixels
@@ -214,15 +217,20 @@ def evaluate(
     from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
+    run, patients = read_run(Path(predictions)), {}
     if data_dir is not None and ground_truth is None:
-        from medsegdiff.data.layouts import isic
+        from medsegdiff.app.evaluate import truth_of_dataset
 
-        truth = {case.id: case.mask for case in isic.find(Path(data_dir), "test") if case.mask}
+        truth, patients = truth_of_dataset(Path(data_dir), kept=run.kept)
     elif data_dir is not None or ground_truth is None:
         raise InputError("ground_truth, data_dir: give one of them")
     elif isinstance(ground_truth, Mapping):
         truth = {id: Path(path) for id, path in ground_truth.items()}
     else:
         truth = truth_from_folder(Path(ground_truth))
+    num_classes = run.num_classes if num_classes == 2 else num_classes
+    labels = parse_labels(labels or run.labels)
     rules = Rules(empty, tolerance)
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules)
+    return score(
+        Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules, labels, patients
+    )

@@ -57,8 +57,8 @@ class Prepared:
             chosen = [number for number, empty in enumerate(blank) if not (skip_blank and empty)]
             self.slices += [(place, number) for number in chosen]
             self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
-        if not self.slices:
-            raise InputError("all slices are blank; look at the files, or leave out --skip-blank")
+            if not chosen:
+                raise InputError(f"{case.image}: all slices are blank; look at it, or leave out skip_blank")
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -82,6 +82,14 @@ class Prepared:
     def original_sizes(self) -> list[tuple[int, int]]:
         """Height and width of each slice in its file, in pixels."""
         return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
+
+    @property
+    def by_case(self) -> list[list[int]]:
+        """The slices of each case, by their places here."""
+        found: list[list[int]] = [[] for _ in self.cases]
+        for index, (place, _) in enumerate(self.slices):
+            found[place].append(index)
+        return found
 
     def depth(self, case: int) -> int:
         """How many slices a case has, blank ones too."""

@@ -19,7 +19,8 @@ from medsegdiff.base.files import replacing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, scale, to_sixteen_bits
 from medsegdiff.data.source import read_classes, read_source
-from medsegdiff.data.spec import DataSpec, format_labels
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import format_labels
 
 RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 _IMAGES, _MASKS, _ABOUT = "images", "masks", "about"

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
-from medsegdiff.data.source import whole_numbers
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import is_colour, read_grey
 from medsegdiff.io.volumes import is_volume, read_volume
 

@@ -100,7 +100,7 @@ class Segmentation:
         ledger = Ledger(make_folder(Path(folder)), WRITER)
         with exclusive(ledger.folder):
             results.check(ledger, self._settings, [self.id])
-            about = {"image": self.id, "settings": self._settings, "ensemble": row_of(self._result)}
+            about = {"image": self.id, "settings": self._settings, "ensemble": row_of([self._result])}
             extras = Extras(overlay, maps, members)
             path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
             with ledger.together(IMAGES) as stage:
