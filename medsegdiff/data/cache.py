@@ -23,11 +23,10 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
-from medsegdiff.data.entries import RESIZE, Entry, Form, build
+from medsegdiff.data.entries import RESIZE, Entry, Form, build, to_input
 from medsegdiff.data.foreground import warnings
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.data.square import to_input
 from medsegdiff.io.volumes import is_volume, slices_of
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
@@ -35,6 +34,8 @@ DATASETS, ENTRIES = "datasets", "cases"
 """Folders of the cache: of lists of cases, and of what is kept of each."""
 INDEX = "digests.json"
 """In the latter, see `digests`."""
+LOCK = ".lock"
+"""There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk that stay free
 
@@ -272,7 +273,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
 @contextlib.contextmanager
 def _using(folder: Path) -> Iterator[None]:
     """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
-    path = folder / ".lock"
+    path = folder / LOCK
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

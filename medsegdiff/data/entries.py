@@ -132,6 +132,11 @@ def _reading(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path}: {error}") from error
 
 
+def to_input(pixels: np.ndarray) -> np.ndarray:
+    """Uint8 or uint16 (S, S, C), 255 or 65535 being 1, as float32 (C, S, S) in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
 def build(path: Path, case: Case, form: Form) -> None:
     """Make the entry of a case at `path`.
 

@@ -43,7 +43,8 @@ def tables(report: Report) -> Group:
         parts.append(Text(warning, style="bold"))
     parts += [Text(line) for line in (report.note, *report.gaps) if line]
     size = report.protocol.size
-    parts.append(Text(f"Published protocol: {report.protocol.name}, {size} x {size}. {_MEANINGS}", style="dim"))
+    compared = f"Published protocol: {report.protocol.name}, {size} x {size}. "
+    parts.append(Text((compared if "published_iou" in report.summaries else "") + _MEANINGS, style="dim"))
     return Group(*parts)
 
 

@@ -15,7 +15,7 @@ from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.data import download as module
 from medsegdiff.data.download import DATASETS, Dataset, download
-from medsegdiff.data.layouts.isic import find as find_cases
+from medsegdiff.data.layouts.isic import find
 
 FOLDERS = [f"ISBI2016_ISIC_Part1_{split}_{kind}" for split in ("Training", "Test") for kind in ("Data", "GroundTruth")]
 
@@ -111,7 +111,7 @@ def test_what_is_fetched_is_read_as_a_dataset(isic, tmp_path, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path / 'isic' / folder}: complete" for folder in FOLDERS]
     for split in ("train", "test"):
-        cases = find_cases(tmp_path / "isic", split)
+        cases = find(tmp_path / "isic", split)
         assert [case.id for case in cases] == ["ISIC_0000000", "ISIC_0000001", "ISIC_0000002"]
         assert all(case.mask.is_file() for case in cases)
     assert visible(tmp_path / "isic") == sorted(FOLDERS)
@@ -274,4 +274,4 @@ def test_archives_have_the_names_that_are_read(tmp_path):
             (tmp_path / name / path.rpartition("/")[2][: -len(".zip")]).mkdir(parents=True)
         for split in ("train", "test"):  # a pair of folders is found for each, here without pictures
             with pytest.raises(InputError, match=r"no \.jpg or \.png image in this folder"):
-                find_cases(tmp_path / name, split)
+                find(tmp_path / name, split)
