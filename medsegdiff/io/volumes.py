@@ -177,8 +177,8 @@ def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     old = geometry.header if isinstance(geometry.header, nibabel.Nifti1Header) else None
     kind = nibabel.Nifti2Image if isinstance(old, nibabel.Nifti2Header) else nibabel.Nifti1Image
     fractions = values.dtype.kind == "f"
-    stored = np.uint16 if fractions else values.dtype
-    image = kind(values, None if old is not None else geometry.affine, old, dtype=stored)
+    stored = np.rint(values * 65535).astype(np.uint16) if fractions else values
+    image = kind(stored, None if old is not None else geometry.affine, old, dtype=stored.dtype)
     header = image.header
     if old is None:
         header.set_xyzt_units("mm")
