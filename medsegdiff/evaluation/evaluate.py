@@ -67,8 +67,8 @@ def evaluate(
         num_classes = count_classes(labels)
     compared_by = make_protocol(protocol, protocol_size)
     if rules.empty not in get_args(Empty):
-        raise InputError(f"empty {rules.empty}: must be {', '.join(get_args(Empty))}")
-    check_bounds("tolerance", rules.tolerance, 0, 1e6)
+        raise InputError(f"`empty` {rules.empty}: must be {', '.join(get_args(Empty))}")
+    check_bounds("`tolerance`", rules.tolerance, 0, 1e6)
     if out is not None:
         check_free(Path(out))
     if not truth:

@@ -3,7 +3,11 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import read_classes, read_truth, truth_from_folder
+from medsegdiff.io.dicom.segmentation import write_segmentation
+from medsegdiff.io.predictions import Grid, Maps, write_prediction
+from medsegdiff.io.volumes import read_volume
 
 
 def test_truth_from_folder(tmp_path):
@@ -63,7 +67,7 @@ def test_an_index_beyond_the_last_class_is_refused(tmp_path, labels):
         read_truth(tmp_path / "x.png", 3)
 
 
-def test_a_dicom_segmentation_is_read_on_its_predictions_grid(make_series, tmp_path):  # noqa: F811
+def test_a_dicom_segmentation_is_read_on_its_predictions_grid(make_series, tmp_path):
     geometry = read_volume(make_series()[0]).geometry
     labels = np.zeros(geometry.shape, np.uint8)
     labels[3:9, 2:7, 1:6] = 1

@@ -19,7 +19,6 @@ from medsegdiff.io.predictions import (
 from medsegdiff.io.volumes import read_volume
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
-from tests.io.dicom.conftest import make_series  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
@@ -225,7 +224,7 @@ def test_a_mask_may_be_given_and_the_probability_stays(tmp_path, channels):
     np.testing.assert_allclose(first, probability[0], atol=1e-5)
 
 
-def test_of_dicom_images_there_is_a_segmentation_too(make_series, tmp_path):  # noqa: F811
+def test_of_dicom_images_there_is_a_segmentation_too(make_series, tmp_path):
     """Another program finds the NIfTI mask, and the segmentation, on the images."""
     folder = make_series()[0]
     volume = read_volume(folder)
@@ -243,7 +242,7 @@ def test_of_dicom_images_there_is_a_segmentation_too(make_series, tmp_path):  # 
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_image).T, np.array([0, 4, 9])[segments])
 
 
-def test_images_that_no_segmentation_can_refer_to_have_nifti_alone(make_series, tmp_path, capsys):  # noqa: F811
+def test_images_that_no_segmentation_can_refer_to_have_nifti_alone(make_series, tmp_path, capsys):
     folder = make_series(change=lambda _, slice_: delattr(slice_, "StudyInstanceUID"))[0]
     geometry = read_volume(folder).geometry
     probability = np.full((1, *geometry.shape), 0.7, np.float32)

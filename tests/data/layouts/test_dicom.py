@@ -12,7 +12,7 @@ from medsegdiff.data.layouts import choose, dicom
 from medsegdiff.data.source import read_classes, read_source
 from medsegdiff.io.dicom.segmentation import write_segmentation
 from medsegdiff.io.volumes import read_volume, to_slices, write_volume
-from tests.io.dicom.conftest import SHAPE, make_series  # noqa: F401 (a fixture)
+from tests.dicom_series import SHAPE
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def labels():
 
 
 @pytest.fixture
-def patients(make_series, labels, tmp_path):  # noqa: F811
+def patients(make_series, labels, tmp_path):
     """Two patients, of two series and one, each series with a SEG in another folder."""
     root = tmp_path / "root"
     for number, place in enumerate(("p1/first", "p1/second", "p2/third")):
@@ -102,7 +102,7 @@ def test_two_series_in_a_folder_are_refused(patients):
         dicom.find(patients, "train")
 
 
-def test_a_mask_on_another_grid_is_found_by_the_check(patients, make_series, labels):  # noqa: F811
+def test_a_mask_on_another_grid_is_found_by_the_check(patients, make_series, labels):
     """A SEG that says it belongs to this series, and lies elsewhere."""
     import pydicom
 

@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.series import find_series, read_dicom
-from tests.io.dicom.conftest import SHAPE
+from tests.dicom_series import SHAPE
 
 
 def shipped(name):
