@@ -104,7 +104,7 @@ def _classes(values: np.ndarray, path: Path, num_classes: int, labels: Mapping[i
     highest = int(values.max())
     if highest >= num_classes or values.min() < 0:
         raise InputError(
-            f"{path}: holds class {highest}, but with --num-classes {num_classes} they are 0 to {num_classes - 1}; "
+            f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to {num_classes - 1}; "
             "correct the file or the option"
         )
     return values.astype(np.uint8)
