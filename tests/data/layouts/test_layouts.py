@@ -70,6 +70,17 @@ def test_a_split_of_its_own(tmp_path, order):
     assert [case.id for case in find_test(tmp_path)] == ["b"]
 
 
+def test_a_validation_split_is_one_or_where_there_is_no_test_split_that(tmp_path):
+    for split in ("train", "val", "test"):
+        picture(tmp_path / f"images/{split}/{split}.png")
+        picture(tmp_path / f"masks/{split}/{split}.png")
+    assert [list(found(tmp_path, split)) for split in ("train", "validation", "test")] == [["train"], ["val"], ["test"]]
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "test/test.png").unlink()
+        (tmp_path / kind / "test").rmdir()
+    assert [list(found(tmp_path, split)) for split in ("train", "validation", "test")] == [["train"], [], ["val"]]
+
+
 def test_folders_below_are_patients(tmp_path):
     for patient in ("p1", "p2"):
         for name in ("001", "002"):
