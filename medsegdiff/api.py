@@ -241,7 +241,7 @@ def evaluate(
     from medsegdiff.evaluation.truth import truth_from_folder
 
     run = read_run(Path(predictions))
-    patients: Mapping[str, str] = {}
+    patients: dict[str, str] = {}
     if data_dir is not None and ground_truth is None:
         from medsegdiff.app.evaluate import truth_of_dataset
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.inference.files import Extras
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.predictions import Grid, Maps, write_prediction
