@@ -9,11 +9,8 @@ import numpy as np
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
-from medsegdiff.kernels.attention import attention
-from medsegdiff.kernels.linear import linear
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.normalisation import group_norm
-from medsegdiff.kernels.product import product
+from medsegdiff.kernels.operations import attention, group_norm, linear, product
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -57,20 +54,19 @@ def spectral_affinity(
     n, count = size[0] * size[1], query.shape[0] * heads
     d = query.shape[1] // heads
     matrix = fourier_matrix(*size)
-    with precision.using("fp32"):  # a spectrum's values are too far apart for fewer bits
-        spectra = [linear(x, jt.array(matrix.T.copy())).reshape(count, d, 2 * n) for x in (query, key)]
-        products = product(*spectra, "TN") * (1 / d**0.5)  # of real and imaginary parts, all four
-        sign = jt.array(np.repeat(np.float32([-1, 1]), n))
-        shape = [count, n, 2 * n]
-        turned = products.reindex(shape, ["i0", f"i1+{n}", f"(i2+{n})%{2 * n}"])
-        scores = (products.reindex(shape, ["i0", "i1", "i2"]) + sign * turned).reshape(-1, heads, n, 2 * n)
-        if gain is None:
-            scores = jt.sin(scores)
-        else:
-            row = "0" if gain.shape[0] == 1 else "i0"
-            scores = scores * gain.reindex(scores.shape, [row, "0", "i2", f"i3%{n}"])
-        half = linear(scores, jt.array(matrix)).reshape(count, n, 2, n).transpose(0, 3, 2, 1)
-        affinity = linear(half.reshape(count, n, 2 * n), jt.array(matrix[:n].copy()))
+    spectra = [linear(x, jt.array(matrix.T.copy())).reshape(count, d, 2 * n) for x in (query, key)]
+    products = product(*spectra, "TN") * (1 / d**0.5)  # of real and imaginary parts, all four
+    sign = jt.array(np.repeat(np.float32([-1, 1]), n))
+    shape = [count, n, 2 * n]
+    turned = products.reindex(shape, ["i0", f"i1+{n}", f"(i2+{n})%{2 * n}"])
+    scores = (products.reindex(shape, ["i0", "i1", "i2"]) + sign * turned).reshape(-1, heads, n, 2 * n)
+    if gain is None:
+        scores = jt.sin(scores)
+    else:
+        row = "0" if gain.shape[0] == 1 else "i0"
+        scores = scores * gain.reindex(scores.shape, [row, "0", "i2", f"i3%{n}"])
+    half = linear(scores, jt.array(matrix)).reshape(count, n, 2, n).transpose(0, 3, 2, 1)
+    affinity = linear(half.reshape(count, n, 2 * n), jt.array(matrix[:n].copy()))
     return nn.softmax(affinity, dim=1) if softmax else affinity
 
 
@@ -131,7 +127,8 @@ class CrossAttention(Part):
         if self.in_spectrum:
             gain = self.filter(time, count if time.shape[0] == count else 1) if self.filter is not None else None
             query, key = (x.reshape(count, width, 2 * h * w) for x in (query, key))
-            taken = product(value, spectral_affinity(query, key, (h, w), self.heads, gain, self.softmax))
+            with precision.using("fp32"):  # a spectrum's values are too far apart for fewer bits
+                taken = product(value, spectral_affinity(query, key, (h, w), self.heads, gain, self.softmax))
         else:
             taken = attention(*(x.reshape(value.shape) for x in (query, key)), value)
         z = self.proj_out(taken.reshape(q.shape), residual=q)

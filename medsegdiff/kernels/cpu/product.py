@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.kernels import precision
+from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
 from medsegdiff.kernels.function import Function
-from medsegdiff.kernels.linear import MATRIX_PRODUCT
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -47,16 +46,5 @@ class _Product(Function):
 
 
 def product(a: Var, b: Var, kinds: str = "NN") -> Var:
-    """The products of the matrices of `a` and `b` (B, rows, columns), float32; `kinds` names which are transposed.
-
-    "TN" is `a` transposed times `b`. On the CPU in float32 inside too; on a GPU in `precision.current()`.
-    """
-    if not jt.flags.use_cuda:
-        return _Product(kinds)(a, b)
-    return product_reference(a, b, kinds)
-
-
-def product_reference(a: Var, b: Var, kinds: str = "NN") -> Var:
-    """`product` as a plain Jittor expression."""
-    turned = (x if kind == "N" else x.transpose(0, 2, 1) for x, kind in zip((a, b), kinds))
-    return precision.narrowed(jt.nn.bmm, *turned)
+    """As in `operations`."""
+    return _Product(kinds)(a, b)
