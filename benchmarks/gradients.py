@@ -82,6 +82,21 @@ def our_step(case: Case) -> tuple[Arrays, Arrays]:
     return {name: gradient.numpy() for name, gradient in measured.gradients.items()}, maps
 
 
+def torch_loss(case: Case) -> TorchTrainingLoss:
+    """The loss of the case's network."""
+    config = RunConfig(case.network)
+    anchor = (config.training.anchor_alpha, config.training.anchor_beta) if config.anchor_loss == "dice_ce" else None
+    return TorchTrainingLoss(Diffusion(case.diffusion), anchor)
+
+
+def step_of(case: Case, network: TorchMedSegDiff, dtype: torch.dtype, step: int = 0) -> tuple[Any, ...]:
+    """What a `torch_loss` is given of a step of the case: prediction, mask, noise, noisy mask, timesteps."""
+    loss, t = torch_loss(case), case.arrays["t"][step]
+    image, mask, noise = (torch.from_numpy(a).to(dtype) for a in (case.image(), case.ellipses(), case.noise(step)))
+    x_t = loss.noisy(mask, noise, t)
+    return network(image, x_t, loss.network_time(t, mask)), mask, noise, x_t, t
+
+
 def torch_step(
     case: Case, dtype: torch.dtype, prepare: Callable[[TorchMedSegDiff], Any] = lambda network: None
 ) -> tuple[TorchLosses, Arrays]:
@@ -90,12 +105,7 @@ def torch_step(
     load_parity_weights(network)
     set_dropout(network, 0.0)
     prepare(network.train())
-    config = RunConfig(case.network)
-    anchor = (config.training.anchor_alpha, config.training.anchor_beta) if config.anchor_loss == "dice_ce" else None
-    loss, t = TorchTrainingLoss(Diffusion(case.diffusion), anchor), case.arrays["t"][0]
-    image, mask, noise = (torch.from_numpy(a).to(dtype) for a in (case.image(), case.ellipses(), case.noise(0)))
-    x_t = loss.noisy(mask, noise, t)
-    losses = loss(network(image, x_t, loss.network_time(t, mask)), mask, noise, x_t, t)
+    losses = torch_loss(case)(*step_of(case, network, dtype))
     losses.total().backward()
     return losses, {name: p.grad.double().numpy() for name, p in network.named_parameters()}
 

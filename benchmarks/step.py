@@ -114,9 +114,7 @@ def table(result: dict[str, Any], variants: list[Variant]) -> str:
 
     def reference(figures: dict[str, float], variant: Variant) -> float:
         alike = dataclasses.replace(variant, name="", framework="torch", channels_last=False)
-        return min(
-            figures[v.name] for v in variants if dataclasses.replace(v, name="", channels_last=False) == alike
-        )
+        return min(figures[v.name] for v in variants if dataclasses.replace(v, name="", channels_last=False) == alike)
 
     lines = [
         f"{work['task']}, {work['size']} x {work['size']}, width {work['width']}, batch {work['batch']}",

@@ -63,17 +63,15 @@ class BandPass(nn.Module):
         self.tokens = tokens
         widths = [2, *[HIDDEN] * LAYERS]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(widths, widths[1:]))
-        self.emb_layers = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), nn.Linear(embedded, 2 * HIDDEN)) for _ in range(LAYERS)
-        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedded, 2 * LAYERS * HIDDEN))
         self.out = nn.Conv2d(HIDDEN, 1, 1)
 
     def forward(self, time: Tensor) -> Tensor:
         """The embedded timesteps (N, 4 c) -> gains (N, 1, tokens, tokens)."""
         at = torch.linspace(-1, 1, self.tokens, dtype=time.dtype)
         x = torch.stack(torch.meshgrid(at, at, indexing="ij"))[None].repeat(len(time), 1, 1, 1)
-        for conv, emb in zip(self.convs, self.emb_layers):
-            scale, shift = emb(time)[:, :, None, None].chunk(2, dim=1)
+        modulations = self.emb_layers(time)[:, :, None, None].chunk(2 * LAYERS, dim=1)
+        for conv, scale, shift in zip(self.convs, modulations[::2], modulations[1::2]):
             x = F.silu(F.group_norm(conv(x), 1) * (1 + scale) + shift)
         return self.out(x).sigmoid()
 
@@ -99,8 +97,10 @@ class CrossAttention(nn.Module):
         """F(x) W by heads, (N, heads, width of a head, h w), complex."""
         real, imaginary = weight[:, :, 0, 0].unflatten(0, (-1, 2)).unbind(1)
         spectrum = torch.fft.fft2(x, norm="ortho")
-        return torch.einsum("nchw,dc->ndhw", spectrum, torch.complex(real, imaginary)).flatten(2).unflatten(
-            1, (self.heads, -1)
+        return (
+            torch.einsum("nchw,dc->ndhw", spectrum, torch.complex(real, imaginary))
+            .flatten(2)
+            .unflatten(1, (self.heads, -1))
         )
 
     def _affinity(self, q: Tensor, kv: Tensor, time: Tensor) -> Tensor:

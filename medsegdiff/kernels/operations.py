@@ -71,6 +71,14 @@ def product(a: Var, b: Var, kinds: str = "NN") -> Var:
     return _for(_product).product(a, b, kinds)
 
 
+def mixed(weight: Var, x: Var) -> Var:
+    """`weight` (O, C) times each of `x` (N, C, P): (N, O, P), float32, without a gradient: for inference.
+
+    On the CPU in float32 inside too; on a GPU in `precision.current()`.
+    """
+    return _for(_product).mixed(weight, x)
+
+
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
     """Group normalisation (Wu & He 2018, eps 1e-5), affine map and, on demand, SiLU.
 

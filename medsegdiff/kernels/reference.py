@@ -67,6 +67,11 @@ def product(a: Var, b: Var, kinds: str = "NN") -> Var:
     return precision.narrowed(jt.nn.bmm, *turned)
 
 
+def mixed(weight: Var, x: Var) -> Var:
+    """As in `operations`."""
+    return product(weight.unsqueeze(0).broadcast([x.shape[0], *weight.shape]), x)
+
+
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
     """As in `operations`."""
     n, c, h, w = x.shape

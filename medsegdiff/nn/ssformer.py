@@ -10,7 +10,7 @@ import numpy as np
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.operations import attention, group_norm, linear, product
+from medsegdiff.kernels.operations import attention, group_norm, linear, mixed, product
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -70,6 +70,27 @@ def spectral_affinity(
     return nn.softmax(affinity, dim=1) if softmax else affinity
 
 
+class Mix(Conv2d):
+    """A 1x1 convolution of small maps.
+
+    Its weights are more than what they act on: in float32 on a CPU, inference takes plain matrix products, which read
+    them once, where the convolution brings them into another order first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform") -> None:
+        super().__init__(inputs, outputs, 1, bias=bias, init=init)
+
+    def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
+        """As every convolution."""
+        if shift is not None or self.is_training() or jt.flags.use_cuda or precision.current() != "fp32":
+            return super().execute(x, shift, residual)
+        n, c, h, w = x.shape
+        y = mixed(self.weight.reshape(-1, c), x.reshape(n, c, h * w)).reshape(n, -1, h, w)
+        if self.bias is not None:
+            y = y + self.bias.reshape(1, -1, 1, 1)
+        return y if residual is None else y + residual
+
+
 class BandPass(nn.Module):
     """The neural band-pass filter (NBP): a gain for each entry of the affinity's spectrum, by time.
 
@@ -80,20 +101,18 @@ class BandPass(nn.Module):
         self.tokens = tokens
         widths = [2, *[_HIDDEN] * _LAYERS]
         self.convs = nn.ModuleList(*(Conv2d(i, o, 3) for i, o in zip(widths, widths[1:])))
-        self.emb_layers = nn.ModuleList(
-            *(nn.Sequential(SiLU(), Linear(embedded, 2 * _HIDDEN, init="zero")) for _ in range(_LAYERS))
-        )
+        self.emb_layers = nn.Sequential(SiLU(), Linear(embedded, 2 * _LAYERS * _HIDDEN, init="zero"))
         self.out = Conv2d(_HIDDEN, 1, 1)
 
     def execute(self, time: Var, rows: int) -> Var:
         """The embedded timesteps (at least `rows`, 4 c) -> gains in (0, 1) (rows, 1, tokens, tokens)."""
         at = np.linspace(-1, 1, self.tokens, dtype=np.float32)
         x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
-        for conv, emb in zip(self.convs, self.emb_layers):
+        modulations = jt.chunk(self.emb_layers(time)[:rows], 2 * _LAYERS, dim=1)
+        for conv, scale, shift in zip(self.convs, modulations[::2], modulations[1::2]):
             x = conv(x)
             if x.shape[0] != rows:
                 x = x.broadcast([rows, *x.shape[1:]])
-            scale, shift = jt.chunk(emb(time)[:rows], 2, dim=1)
             x = group_norm(x, 1 + scale, shift, groups=1, silu=True)
         return sigmoid(self.out(x))
 
@@ -106,11 +125,11 @@ class CrossAttention(Part):
         self.in_spectrum = config.ssformer == "spectrum"
         weighted = width * (2 if self.in_spectrum else 1)  # an even output channel is real, the next one imaginary
         self.norm_q, self.norm_kv, self.norm = (GroupNorm(width) for _ in range(3))
-        self.query, self.key = (Conv2d(width, weighted, 1, bias=False) for _ in range(2))
-        self.value = Conv2d(width, width, 1, bias=False)
-        self.proj_out = Conv2d(width, width, 1)
+        self.query, self.key = (Mix(width, weighted, bias=False) for _ in range(2))
+        self.value = Mix(width, width, bias=False)
+        self.proj_out = Mix(width, width)
         self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, 2 * width, init="zero"))
-        self.mlp = nn.Sequential(Conv2d(width, 4 * width, 1), nn.GELU(), Conv2d(4 * width, width, 1))
+        self.mlp = nn.Sequential(Mix(width, 4 * width), nn.GELU(), Mix(4 * width, width))
         filtered = self.in_spectrum and config.spectrum == "nbp"
         self.filter = BandPass(4 * config.num_channels, config.deepest_map**2) if filtered else None
 
@@ -153,9 +172,9 @@ class SSFormer(nn.Module):
 
     def __init__(self, config: NetworkConfig, condition_width: int) -> None:
         width = config.level_widths[-1]
-        self.condition = Conv2d(condition_width, width, 1)
+        self.condition = Mix(condition_width, width)
         self.blocks = nn.ModuleList(*(Block(config, width) for _ in range(config.ssformer_blocks)))
-        self.out = Conv2d(width, width, 1, init="zero")
+        self.out = Mix(width, width, init="zero")
 
     def execute(self, e: Var, c: Var, time: Var, embedding: Var) -> Var:
         """The denoiser's map and the semantics, both (N, width, h, w) -> the former, joined with the latter."""

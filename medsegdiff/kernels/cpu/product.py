@@ -19,6 +19,12 @@ for (long b = 0; b < B; b++)
     dnnl_sgemm('{first}', '{second}', R, O, K, 1, in0_p + b * R * K, in0_shape2, in1_p + b * K * O, in1_shape2, 0,
                out0_p + b * R * O, O);
 """
+# in0 is one matrix (R, K) for all of in1 (B, K, O): all threads make one product after another.
+_SHARED = """
+const long B = in1_shape0, R = in0_shape0, K = in0_shape1, O = in1_shape2;
+for (long b = 0; b < B; b++)
+    dnnl_sgemm('N', 'N', R, O, K, 1, in0_p, K, in1_p + b * K * O, O, 0, out0_p + b * R * O, O);
+"""
 _OTHER = {"N": "T", "T": "N"}
 
 
@@ -48,3 +54,9 @@ class _Product(Function):
 def product(a: Var, b: Var, kinds: str = "NN") -> Var:
     """As in `operations`."""
     return _Product(kinds)(a, b)
+
+
+def mixed(weight: Var, x: Var) -> Var:
+    """As in `operations`."""
+    shape = [x.shape[0], weight.shape[0], x.shape[2]]
+    return jt.code(shape, x.dtype, [weight, x], cpu_header=_HEADER, cpu_src=_SHARED)
