@@ -227,7 +227,7 @@ def test_neither_the_user_s_files_nor_another_seed_s_masks_are_mixed_with(segmen
         segmenter.segment(photo(), id="x").save(tmp_path)
     segmenter.segment(photo(), id="a").save(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(medsegdiff.InputError, match="holds masks sampled with --seed 0, not 1"):
+    with pytest.raises(medsegdiff.InputError, match="holds masks sampled with seed 0, not 1"):
         segmenter.segment(photo(), id="b", seed=1).save(tmp_path)
     assert contents(tmp_path) == before
     segmenter.segment(photo(1), id="a").save(tmp_path)
@@ -271,7 +271,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         ("isic-small", {"colour": 1}, "colour"),
         ("isic-small", {"image_size": "large"}, "image.size"),
         (RunConfig(), {"batch_siz": 1}, "batch_siz"),
-        (RunConfig(), {"out_dir": ""}, '--out-dir "": is empty'),
+        (RunConfig(), {"out_dir": ""}, 'out_dir "": is empty'),
         ("isic-small", {}, "data-dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
     ],
@@ -305,14 +305,14 @@ def test_saved_are_the_bytes_that_the_command_writes(home, tmp_path, monkeypatch
     images = sorted((home / "isic" / "Test").rglob("*.jpg"))
     assert len(images) == 2
     words = ["--model-path", home / "run", "--out-dir", tmp_path / "command", "--images", *images]
-    options = ["--members", 3, "--steps", 4, "--seed", 7, "--save-members", "--overlay"]
+    options = ["--members", 3, "--steps", 4, "--seed", 7, "--save-members", "--maps"]
     assert main(["sample", *map(str, words + options)]) == 0
     segmenter = medsegdiff.load(home / "run")
     pixels = np.asarray(Image.open(images[1]))
     results = segmenter.segment([images[0], pixels], members=3, steps=4, seed=7, id=["", images[1].stem])
     for result in results:
         assert result.std.max() > 0.001  # or all masks were alike
-        result.save(tmp_path / "python", overlay=True, members=True)
+        result.save(tmp_path / "python", maps=True, members=True)
     expected = contents(tmp_path / "command")
     assert len(expected) == 2 * (5 + 1 + 3) + 1  # mask, prob, std, entropy, overlay; cal; members; and the table
     assert contents(tmp_path / "python") == expected

@@ -69,7 +69,7 @@ def predict(
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
-            raise InputError(f"--trace {name}: no such image; the first is {dataset.ids[0]}")
+            raise InputError(f"`trace` {name}: no such image; the first is {dataset.ids[0]}")
     wanted = results.settings(segmenter.sampling, weights)
     make_folder(out)
     begun = time.time()
@@ -86,7 +86,7 @@ def predict(
             case.id: {
                 "image": case.id,
                 "content": results.content(dataset, index, case, extras.overlays),
-                "extras": [extras.members, extras.overlays, case.id in extras.traces],
+                "extras": [extras.members, extras.overlays, extras.maps, case.id in extras.traces],
                 "settings": wanted,
             }
             for index, case in enumerate(cases)
