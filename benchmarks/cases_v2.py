@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in cases.keys() & set(given.cases):
             case = empty(name, kind, cases[name])
             arrays = {**case.arrays, **compute(case)}
-            with replacing(given.out_dir / f"{name}.npz") as beside, open(beside, "wb") as file:
+            with replacing(given.out_dir / f"{name}.npz") as beside, beside.open("wb") as file:
                 np.savez_compressed(file, meta=json.dumps(case.meta), **arrays)
 
 

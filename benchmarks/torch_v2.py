@@ -1,4 +1,4 @@
-"""Version v2 of `medsegdiff.nn` as plain eager PyTorch: complex numbers, `torch.fft` and einsums, as the paper writes it.
+"""Version v2 of `medsegdiff.nn` as plain eager PyTorch, as the paper writes it: complex numbers, FFTs, einsums.
 
 Structure, options and names are those of `medsegdiff.nn.v2`, so either side loads the other's weights.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.torch_network import GROUPS, Condition, TorchMedSegDiff, resized
+from benchmarks.torch_network import GROUPS, TorchMedSegDiff, resized
 from medsegdiff.config.network import NetworkConfig
 
 KERNEL = 5

@@ -126,21 +126,22 @@ class NetworkConfig:
             belongs = {"spectrum": ("ssformer", "spectrum"), "attention_norm": ("ssformer", "spectrum")}
         for name, (owner, wanted) in belongs.items():
             if getattr(self, name) != type(self).__dataclass_fields__[name].default and getattr(self, owner) != wanted:
-                option, given = f"--{name.replace('_', '-')}", getattr(self, name)
-                raise InputError(f"{option} {given}: has an effect with --{owner} {wanted} only; leave out one of them")
+                raise InputError(
+                    f"`{name}` {getattr(self, name)}: has an effect with `{owner}` {wanted} only; leave out one of them"
+                )
         if self.anchor_levels > len(self.level_widths):
-            raise InputError(f"--anchor-levels {self.anchor_levels}: --channel-mult has only {len(self.level_widths)}")
+            raise InputError(f"`anchor_levels` {self.anchor_levels}: `channel_mult` has only {len(self.level_widths)}")
         if self.version != "v2" or self.ssformer == "none":
             return
         deepest, tokens = self.level_widths[-1], self.deepest_map**2
         if deepest % self.ssformer_heads:
             raise InputError(
-                f"--ssformer-heads {self.ssformer_heads}: does not divide the {deepest} channels of the deepest level"
+                f"`ssformer_heads` {self.ssformer_heads}: does not divide the {deepest} channels of the deepest level"
             )
         if tokens > _MOST_TOKENS:
             raise InputError(
-                f"--ssformer {self.ssformer}: the deepest map has {tokens} pixels, and each attends to all; at most "
-                f"{_MOST_TOKENS} can; give --channel-mult more levels"
+                f"`ssformer` {self.ssformer}: the deepest map has {tokens} pixels, and each attends to all; at most "
+                f"{_MOST_TOKENS} can; give `channel_mult` more levels"
             )
 
     @property

@@ -33,11 +33,11 @@ class RunConfig:
                 f"{self.diffusion.diffusion_steps}; use at most those"
             )
         if self.training.anchor_loss == "dice_ce" and self.network.version != "v2":
-            raise InputError("--anchor-loss dice_ce: belongs to --version v2; leave out one of them")
+            raise InputError("`anchor_loss` dice_ce: belongs to `version` v2; leave out one of them")
         for name in ("anchor_alpha", "anchor_beta"):
             value = getattr(self.training, name)
             if self.anchor_loss != "dice_ce" and value != getattr(TrainingConfig, name):
-                raise InputError(f"--{name.replace('_', '-')} {value}: has an effect with --anchor-loss dice_ce only")
+                raise InputError(f"`{name}` {value}: has an effect with `anchor_loss` dice_ce only")
 
     @property
     def anchor_loss(self) -> str:

@@ -38,7 +38,7 @@ def spectral_affinity(
     """What each place of a map takes of each place of another, weighed by their spectra.
 
     With Q = F q, K = F k (F the orthonormal 2-D DFT), M = Q K^T / sqrt(D) for each head, and M' its real and imaginary
-    parts times the `gain`, or their sines: A = Re(F^-1 M' F^-T). With a gain of 1 and real q and k, A = q k^T / sqrt(D).
+    parts times the `gain`, or their sines: A = Re(F^-1 M' F^-T). A gain of 1 and real q and k give q k^T / sqrt(D).
     F acts on places and weights W on channels, so F(x) W = F(x W): `query` and `key` are weighted already.
 
     Args:

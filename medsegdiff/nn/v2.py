@@ -1,4 +1,4 @@
-"""Version "v2": uncertain anchor and spectrum-space transformer, after the paper of MedSegDiff-V2 (arXiv 2301.11798)."""
+"""Version "v2", after the paper of MedSegDiff-V2 (arXiv 2301.11798): uncertain anchor, spectrum-space transformer."""
 
 from __future__ import annotations
 
