@@ -92,14 +92,7 @@ def train_pytorch(config: RunConfig) -> None:
     if saved.exists():
         found = trainer.restore(saved)
         logbook.resume(found["row"], found["pending"])
-    batches = Batches(
-        dataset,
-        training.batch_size,
-        training.seed,
-        data.augment,
-        strength=data.augment_strength,
-        hair=data.augment_hair,
-    )
+    batches = Batches(dataset, training.batch_size, training.seed, data.augment, **data.variants)
     while trainer.step < training.steps:
         losses, t, norms = trainer.train_step(batches[trainer.step])
         logbook.add(losses, t, len(trainer.diffusion), norms)

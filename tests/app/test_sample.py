@@ -27,7 +27,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A trained network in `run`, a dataset in `isic`, pictures in `mine`."""
-    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.nn.versions import build_network
     from medsegdiff.nn.weights import state
 
     folder = tmp_path_factory.mktemp("sample")
@@ -35,7 +35,7 @@ def home(tmp_path_factory):
     (folder / "mine").mkdir()
     for name, size in (("a", (40, 50)), ("b.1", (64, 33))):
         Image.new("RGB", size, (200, 150, 120)).save(folder / "mine" / f"{name}.png")
-    arrays = {name: value.numpy() for name, value in state(MedSegDiff(CONFIG.network).initialise(1)).items()}
+    arrays = {name: value.numpy() for name, value in state(build_network(CONFIG.network).initialise(1)).items()}
     groups = {"model": arrays, "ema-0.9999": arrays}
     (folder / "run").mkdir()
     checkpoints.save(folder / "run", checkpoints.Checkpoint(12, CONFIG, groups, training={}))

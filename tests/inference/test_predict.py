@@ -21,7 +21,7 @@ from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.regions import one_region_each
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 
 SAMPLING = SamplingConfig(steps=3, members=3)
 UNTIL = 0.895  # some of these images settle with four members, some with five
@@ -33,7 +33,7 @@ def network():
     from medsegdiff.config.network import NetworkConfig
 
     config = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1)
-    network = MedSegDiff(config).initialise(1)
+    network = build_network(config).initialise(1)
     network.out[2].weight.assign(network.out[2].weight + 0.05)  # it starts at zero: all masks would be alike
     return network
 
