@@ -11,12 +11,12 @@ from typing import Any, Literal, Optional
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.run import difference, pick
+from medsegdiff.config.run import RunConfig, difference, pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
+from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id, files_of
-from medsegdiff.kernels.precision import check
 
 SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
 
@@ -28,7 +28,22 @@ def configure(parser: Parser) -> None:
         "--model-path",
         type=str,
         default="",
-        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, or a .safetensors file",
+        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or .pkl "
+        "file of a published network",
+    )
+    parser.add_argument(
+        "--trained-as",
+        type=str,
+        default="",
+        metavar="FILE",
+        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
+    )
+    parser.add_argument(
+        "--backend",
+        type=Backend,
+        default="auto",
+        metavar="{auto,jittor,onnx}",
+        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime",
     )
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
     parser.add_argument("--images", type=str, nargs="*", default=[], help="or image files, or folders of image files")
@@ -80,6 +95,8 @@ def run(options: Any) -> int:
         traces=options.trace,
         cache_dir=options.cache_dir,
         overwrite=options.overwrite,
+        backend=options.backend,
+        trained_as=options.trained_as,
     )
 
 
@@ -96,13 +113,15 @@ def sample(
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     overwrite: bool = False,
+    backend: Backend = "auto",
+    trained_as: str = "",
     expected: Any = None,
 ) -> int:
     """Segment images with a trained model.
 
     Args:
         sampling: how to sample
-        model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
+        model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite, backend, trained_as: the options
         save_members, overlays, traces: see `inference.files.Extras`
         expected: (network, diffusion) configurations that the checkpoint must have, or None
     """
@@ -126,18 +145,18 @@ def sample(
         print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.base.ownership import Ledger, digest
-    from medsegdiff.checkpoints.folder import load_weights
+    from medsegdiff.checkpoints.load import is_foreign, load_any
     from medsegdiff.data.cache import prepare
     from medsegdiff.inference import results
 
-    check(sampling.precision)
-
-    loaded = load_weights(Path(model_path), weights)
+    told = RunConfig(network=expected[0], diffusion=expected[1]).flat() if expected and is_foreign(model_path) else {}
+    loaded = load_any(Path(model_path), weights, trained_as, told).weights
     config = loaded.config
     for wanted, has in zip(expected or (), (config.network, config.diffusion)):
         differs = difference(_for_sampling(wanted), _for_sampling(has))
         if differs:
             raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    chosen = choose(backend, sampling.precision)
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
@@ -153,12 +172,11 @@ def sample(
     )
 
     from medsegdiff.inference.files import Extras
-    from medsegdiff.inference.jittor_denoiser import load_denoiser
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
     extras = Extras(save_members, overlays, traces)
-    segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
+    segmenter = BatchSegmenter(load_denoiser(loaded, chosen, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, overwrite)

@@ -47,7 +47,7 @@ The training data and their licences are their owners'. State here what they are
 
 def card_of(path: Path) -> Path:
     """Where the JSON card of an exported file is."""
-    return path.with_name(f"{path.stem}.card.json")
+    return path.with_name(f"{path.name}.card.json")
 
 
 def describe(weights: Weights, files: Sequence[Path], notes: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
@@ -62,7 +62,7 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
 
 def _write_safetensors(weights: Weights, path: Path) -> None:
     metadata = {"format": "pt", "config": json.dumps(weights.config.flat())}  # pt: as PyTorch lays numbers out
-    save_file(weights.arrays, path, metadata=metadata)
+    path.write_bytes(save(weights.arrays, metadata))  # not save_file, which lets nobody else read it
 
 
 def _write_pt(source: Path, path: Path) -> None:

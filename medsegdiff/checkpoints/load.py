@@ -12,6 +12,12 @@ from medsegdiff.checkpoints.folder import load_weights
 from medsegdiff.checkpoints.foreign import Adapted, load_foreign
 from medsegdiff.checkpoints.torch_file import SUFFIXES
 from medsegdiff.config.files import find_config
+from medsegdiff.config.run import RunConfig
+
+
+def is_foreign(path: Union[str, Path]) -> bool:
+    """Whether the weights there are others', by the file's name."""
+    return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 
 def load_any(
@@ -29,15 +35,22 @@ def load_any(
     Raises:
         InputError: nothing is there, it cannot be read, or its options are not known.
     """
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+    if not is_foreign(path):
         if trained_as or options:
             given = ", ".join([*(["trained_as"] if trained_as else []), *options])
             raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
         return Adapted(load_weights(path, which), [])
-    found = read_yaml(find_config(trained_as)) if trained_as else {}
-    if not isinstance(found, dict):
-        raise InputError(f"{trained_as}: holds no options; write lines such as `image_size: 256`")
-    loaded = load_foreign(path, {**found, **options}, which)
+    loaded = load_foreign(path, {**_read(trained_as), **options}, which)
     for line in loaded.notes:
         note(path, line)
     return loaded
+
+
+def _read(trained_as: Union[str, Path]) -> dict[str, Any]:
+    """All options of a training, those that the file does not name at their defaults."""
+    if not trained_as:
+        return {}
+    found = read_yaml(find_config(trained_as))
+    if not isinstance(found, dict):
+        raise InputError(f"{trained_as}: holds no options; write lines such as `image_size: 256`")
+    return RunConfig.from_flat(found).flat()

@@ -110,12 +110,12 @@ def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
     if tree != _LEGACY:
         return _arrays(_select(tree, which), _nowhere, "<", _size(file))
     read(file)  # the protocol's version
-    order = "<" if read(file)["little_endian"] else ">"
+    byte_order = "little" if read(file)["little_endian"] else "big"
     storages: dict[str, Storage] = {}
     tree, places = read(file, storages), {}
     for key in read(file):
-        length = np.frombuffer(file.read(8), f"{order}i8")[0] * np.dtype(_KINDS[storages[key].kind]).itemsize
-        places[key] = file.tell(), int(length)
+        length = int.from_bytes(file.read(8), byte_order) * np.dtype(_KINDS[storages[key].kind]).itemsize
+        places[key] = file.tell(), length
         file.seek(length, os.SEEK_CUR)
 
     def content(storage: Storage) -> bytes:
@@ -123,7 +123,7 @@ def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
         file.seek(position)
         return file.read(length)
 
-    return _arrays(_select(tree, which), content, order, _size(file))
+    return _arrays(_select(tree, which), content, "<" if byte_order == "little" else ">", _size(file))
 
 
 def _nowhere(storage: Storage) -> bytes:
@@ -135,15 +135,15 @@ def _size(file: IO[bytes]) -> int:
 
 
 def _select(tree: Any, which: str) -> dict[str, Value]:
-    """The weights in what a file says: the whole, or one of its entries."""
+    """The weights in what a file says: one of its entries, or the whole."""
     if not isinstance(tree, dict):
         raise Refused(f"a {type(tree).__name__}, not weights by name")
     known = (*_AVERAGED, *_RAW) if which == "ema" else (*_RAW, *_AVERAGED)
-    candidates = [tree, *(tree.get(name) for name in known), *tree.values()]
+    candidates = [*(tree.get(name) for name in known), tree, *tree.values()]
     for found in candidates:
         if isinstance(found, dict):
             values = {name: value for name, value in found.items() if isinstance(value, (Tensor, Array))}
-            if values and 2 * len(values) > len(found) and all(isinstance(name, str) for name in values):
+            if values and 2 * len(values) >= len(found) and all(isinstance(name, str) for name in values):
                 return _without_prefixes(values)
     raise Refused("no weights by name")
 

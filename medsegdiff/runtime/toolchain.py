@@ -267,6 +267,15 @@ def prepare(copy: Optional[Path] = None) -> None:
             copies.put_in_front(copy, jittor_utils)
 
 
+def unready() -> str:
+    """Why Jittor cannot compute at once, in words: what it lacks, or that it must compile first; empty if it can."""
+    try:
+        _refuse_what_cannot_work()
+        return "" if is_compiled() else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
+    except InputError as error:
+        return str(error)
+
+
 def announce_kernels() -> None:
     """Tell the user why the first network evaluation takes long; where some kernels are there, Jittor itself does."""
     if not any((Path(utilities().cache_path) / "jit").glob("*.so")):

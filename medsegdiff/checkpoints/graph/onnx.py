@@ -103,8 +103,9 @@ def graphs(config: NetworkConfig, arrays: Mapping[str, np.ndarray], half: bool =
     """The graphs `encode` and `denoise` (`onnx.ModelProto`) of a network with these weights.
 
     Inputs and outputs are float32 with a free batch size N: `encode` takes `image` (N, C, S, S) in [0, 1] and, with
-    class conditioning, `label` (N,), int64; `denoise` takes `mask` (N, M, S, S), the timesteps `t` (N,) and what
-    `encode` gave but `cal`, and gives `target`, `variance` where it is learned, and `cal` where `encode` did not.
+    class conditioning, `label` (N,), int64; `denoise` takes `mask` (N, M, S, S), the timesteps `t` (N,), or one for
+    all, and what `encode` gave but `cal`, and gives `target`, `variance` where it is learned, and `cal` where `encode`
+    did not.
 
     Args:
         config: the network's options
@@ -114,7 +115,7 @@ def graphs(config: NetworkConfig, arrays: Mapping[str, np.ndarray], half: bool =
     size, width = config.image_size, config.num_channels
     mask, image = (BATCH, config.mask_channels, size, size), (BATCH, config.image_channels, size, size)
     shapes: Shapes = {
-        **{"image": image, "label": (BATCH,), "mask": mask, "t": (BATCH,)},
+        **{"image": image, "label": (BATCH,), "mask": mask, "t": ("T",)},
         **{"stem": (BATCH, width, size, size), "condition_image": image, "label_embedding": (BATCH, 4 * width)},
         **{"target": mask, "variance": mask, "cal": mask},
     }
