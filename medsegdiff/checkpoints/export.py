@@ -104,8 +104,8 @@ def preprocessing(config: RunConfig) -> dict[str, Any]:
             "channels": network.image_channels,
             "size": [network.image_size, network.image_size],
             "resize": "bilinear with antialiasing, as Pillow's BILINEAR",
-            "divide_by": 255,
-            "layout": "N, C, H, W; RGB; float32 in [0, 1]",
+            "scaling": config.data.scaling or "8-bit",  # that is: divided by 255
+            "layout": "N, C, H, W; float32 in [0, 1]; red, green, blue of photos",
         },
         "mask": {
             "channels": network.mask_channels,

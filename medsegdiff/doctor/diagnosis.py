@@ -22,6 +22,8 @@ from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
 
+ONNX = "ONNX"
+"""The name of its finding."""
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
 
 
@@ -33,7 +35,7 @@ class Finding:
         name: what was looked for
         detail: what was found, or what is wrong
         remedy: how to fix it; empty where nothing is wrong
-        required: whether nothing works until it is fixed
+        required: whether Jittor does not work until it is fixed
     """
 
     name: str
@@ -68,6 +70,11 @@ def _examine(name: str, look: Callable[[], Finding]) -> Finding:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         remedy = "fix what is marked as required above, then run this again"
         return Finding(name, f"cannot be examined ({line})", remedy, required=True)
+
+
+def _system() -> Finding:
+    machine.check_system()
+    return Finding("System", f"{platform.system()} on {platform.machine()}")
 
 
 def _python() -> Finding:
@@ -138,6 +145,15 @@ def _onednn() -> Finding:
         return Finding("oneDNN", f"{wheels[0]} from pip; the first start copies it to {used}")
     remedy = "install: pip install " + " ".join(f"{name}==2022.2.1" for name in toolchain.ONEDNN_WHEELS)
     return Finding("oneDNN", "missing", remedy, required=True)
+
+
+def _onnx() -> Finding:
+    versions = {name: toolchain.package_version(name) for name in ("onnx", "onnxruntime")}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        remedy = f"to segment without Jittor, install: pip install {' '.join(missing)}"
+        return Finding(ONNX, f"missing: {' and '.join(missing)}", remedy)
+    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot")
 
 
 def _gpu() -> Finding:
@@ -229,6 +245,7 @@ def _readable(count: int) -> str:
 
 
 _LOOKS: dict[str, Callable[[], Finding]] = {
+    "System": _system,
     "Python": _python,
     "NumPy": _numpy,
     "Jittor": _jittor,
@@ -237,6 +254,7 @@ _LOOKS: dict[str, Callable[[], Finding]] = {
     "CPU": _cpu,
     "Threads": _threads,
     "oneDNN": _onednn,
+    ONNX: _onnx,
     "GPU": _gpu,
     "CUDA": _cuda,
     "cuDNN": _cudnn,

@@ -29,7 +29,8 @@ REMEDIES = {
 @pytest.fixture(autouse=True)
 def whole(monkeypatch, tmp_path):
     """A machine on which nothing is missing, whatever this one lacks."""
-    versions = {"numpy": "1.26.4", "jittor": "1.3.11.0", **dict.fromkeys(toolchain.ONEDNN_WHEELS, "2022.2.1")}
+    versions = {"numpy": "1.26.4", "jittor": "1.3.11.0", "onnx": "1.23.2", "onnxruntime": "1.32.0"}
+    versions |= dict.fromkeys(toolchain.ONEDNN_WHEELS, "2022.2.1")
     monkeypatch.setattr(toolchain, "package_version", versions.get)
     monkeypatch.setattr(toolchain, "compiler", lambda: "/usr/bin/g++")
     monkeypatch.setattr(toolchain, "command_version", lambda command, *rest: "12.2.0")
@@ -67,16 +68,21 @@ def test_nothing_is_missing(capsys):
     assert all(line.startswith("ok ") for line in lines.values())
 
 
-def absent(name):
-    return lambda package: None if package == name else "1.26.4"
+def absent(*names):
+    return lambda package: None if package in names else "1.26.4"
+
+
+def without_onnx(version):
+    """Versions by `version`, and no ONNX Runtime, which would do instead of Jittor."""
+    return lambda package: None if package.startswith("onnxr") else version(package)
 
 
 REQUIRED = {
     "no g++": ("g++", "apt install g++", "compiler", lambda: None),
     "g++ does not run": ("g++", "apt install g++", "command_version", lambda command, *rest: None),
-    "NumPy 2": ("NumPy", "pip install 'numpy<2'", "package_version", lambda name: "2.1.0"),
-    "no NumPy": ("NumPy", "pip install 'numpy<2'", "package_version", absent("numpy")),
-    "no Jittor": ("Jittor", "pip install 'jittor", "package_version", absent("jittor")),
+    "NumPy 2": ("NumPy", "pip install 'numpy<2'", "package_version", without_onnx(lambda name: "2.1.0")),
+    "no NumPy": ("NumPy", "pip install 'numpy<2'", "package_version", absent("numpy", "onnxruntime")),
+    "no Jittor": ("Jittor", "pip install 'jittor", "package_version", absent("jittor", "onnxruntime")),
     "no Python.h": ("Python.h", "apt install python3-dev", "find_python_header", lambda: None),
     "no oneDNN": ("oneDNN", "pip install onednn-cpu-gomp==2022.2.1", "find_onednn", lambda: None),
 }
@@ -85,6 +91,7 @@ REQUIRED = {
 @pytest.mark.parametrize("gap", REQUIRED)
 def test_a_required_gap_fails(gap, monkeypatch, capsys):
     name, remedy, attribute, stand_in = REQUIRED[gap]
+    monkeypatch.setattr(toolchain, "package_version", without_onnx(toolchain.package_version))
     monkeypatch.setattr(toolchain, attribute, stand_in)
     code, lines = examine(capsys)
     assert code == 1
@@ -92,7 +99,24 @@ def test_a_required_gap_fails(gap, monkeypatch, capsys):
     assert remedy in lines[name]
 
 
+def test_onnx_runtime_does_instead_of_jittor_but_for_training(monkeypatch, capsys):
+    monkeypatch.setattr(toolchain, "compiler", lambda: None)
+    monkeypatch.setattr(diagnosis.machine.platform, "system", lambda: "Darwin")
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "ok        ONNX       ONNX Runtime 1.32.0, which segments where Jittor cannot" in said
+    assert "required  System     unusable; Darwin on" in said
+    assert said.endswith("ready to segment, with ONNX Runtime; not to train: System, g++ must be fixed first\n")
+    assert main(["doctor", "--warm"]) == 1
+
+
 OPTIONAL = {
+    "no ONNX Runtime": (
+        "ONNX",
+        "to segment without Jittor, install: pip install onnxruntime",
+        "package_version",
+        lambda name: None if name == "onnxruntime" else "1.26.4",
+    ),
     "CUDA that Jittor does not know": (
         "CUDA",
         "falls back to the CPU; for a GPU, prepare it: medsegdiff doctor --prepare-cuda",
@@ -167,16 +191,16 @@ def test_a_full_disk(monkeypatch, capsys):
 
 def test_an_unfit_python(monkeypatch, capsys):
     monkeypatch.setattr(diagnosis.sys, "version_info", (3, 13, 0))
-    code, lines = examine(capsys)
-    assert code == 1
+    lines = examine(capsys)[1]
+    assert lines["Python"].startswith("required ")
     assert "3.9 to 3.12" in lines["Python"]
 
 
 def test_a_look_that_fails_is_a_finding(monkeypatch, capsys):
     """Jittor's helpers raise at their import where there is no compiler."""
     monkeypatch.setitem(sys.modules, "jittor_utils", None)
-    code, lines = examine(capsys)
-    assert code == 1
+    lines = examine(capsys)[1]
+    assert lines["Cache"].startswith("required ")
     assert "cannot be examined" in lines["Cache"]
 
 
