@@ -53,9 +53,8 @@ def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> 
     heads = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
     missing = [name for name in ("image_size", *heads, "diffusion_steps") if name not in given]
     if missing:
-        raise InputError(
-            f"{path}: weights do not tell {', '.join(missing)}; give them, or the file of options of the training"
-        )
+        names = ", ".join(f"`{name}`" for name in missing)
+        raise InputError(f"{path}: weights do not tell {names}; give them, or the file of options of the training")
     config = RunConfig.from_flat(given)
     fitting, notes = fit(arrays, config.network, str(path))
     return Adapted(Weights(config, fitting, str(path)), notes)

@@ -37,7 +37,7 @@ def load_any(
     """
     if not is_foreign(path):
         if trained_as or options:
-            given = ", ".join([*(["trained_as"] if trained_as else []), *options])
+            given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])
             raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
         return Adapted(load_weights(path, which), [])
     loaded = load_foreign(path, {**_read(trained_as), **options}, which)

@@ -12,7 +12,7 @@ from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.config.choices import Precision
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.kernels import precision as formats
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import requirements, toolchain
 
 Backend = Literal["auto", "jittor", "onnx"]
 _ONNX = ("onnx", "onnxruntime")
@@ -25,14 +25,14 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
         InputError: the backend is unknown, not installed, or lacks the precision.
     """
     if backend not in get_args(Backend):
-        raise InputError(f"backend {backend}: must be one of {', '.join(get_args(Backend))}")
+        raise InputError(f"`backend` {backend}: must be one of {', '.join(get_args(Backend))}")
     missing = [name for name in _ONNX if find_spec(name) is None]
     lacks = f"ONNX Runtime lacks {precision}" if precision == "bf16" else ""
     lacks = lacks or (f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}" if missing else "")
     if backend == "onnx" and lacks:
-        raise InputError(f"backend onnx: {lacks}; use that of Jittor, or install what is missing")
+        raise InputError(f"`backend` onnx: {lacks}; use that of Jittor, or install what is missing")
     if backend == "auto" and not lacks and ranks.count() == 1:
-        reason = toolchain.unready()
+        reason = unready()
         if reason:
             print(f"note: ONNX Runtime computes the network: {reason}", file=sys.stderr)
             return "onnx"
@@ -40,6 +40,19 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
         formats.check(precision)
         return "jittor"
     return "onnx"
+
+
+def unready() -> str:
+    """Why Jittor cannot compute at once, in words: what it lacks, or that it must compile first; empty if it can."""
+    try:
+        requirements.check()
+    except InputError as error:
+        return str(error)
+    return (
+        ""
+        if toolchain.is_compiled()
+        else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
+    )
 
 
 def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32") -> Denoiser:

@@ -60,7 +60,7 @@ def test_a_file_of_others_becomes_ours_with_its_card(pickled, tmp_path, capsys):
     card = out.with_name("ours.safetensors.card.json")
     text = out.with_name("ours.safetensors.card.md")
     assert capsys.readouterr().out.split() == [str(out), str(card), str(text)]
-    config, arrays, _ = load_weights(out)
+    config, arrays, *_ = load_weights(out)
     assert same(arrays)
     assert (config.network.level_widths, config.diffusion) == ((32, 32), CONFIG.diffusion)
     told = json.loads(card.read_text())
@@ -83,7 +83,7 @@ def test_our_weights_go_to_pytorch_and_back_bit_for_bit(run, tmp_path):
     assert convert(run, tmp_path / "a.pt") == 0
     assert same({name: value.numpy() for name, value in torch.load(tmp_path / "a.pt").items()})
     assert convert(tmp_path / "a.pt", tmp_path / "b.safetensors") == 0  # its options are in the card
-    config, arrays, _ = load_weights(tmp_path / "b.safetensors")
+    config, arrays, *_ = load_weights(tmp_path / "b.safetensors")
     assert config == CONFIG
     assert same(arrays)
 
@@ -123,8 +123,8 @@ def test_onnx_files_stand_alone(run, tmp_path, precision):
         (["{run}", ""], "must end in .safetensors or .pt"),
         (["{run}", "{out}.bin", "--to", "pt"], "out.bin: a file of --to pt must end in .pt"),
         (["{run}", "{out}.pt", "--precision", "fp16"], "--precision fp16: is for --to onnx"),
-        (["{run}", "{out}.safetensors", "--image-size", "64"], "image_size: for .pt and .pkl files of others"),
-        (["{pickled}", "{out}.safetensors"], "weights do not tell image_size, num_heads, diffusion_steps"),
+        (["{run}", "{out}.safetensors", "--image-size", "64"], "--image-size: for .pt and .pkl files of others"),
+        (["{pickled}", "{out}.safetensors"], "weights do not tell --image-size, --num-heads, --diffusion-steps"),
         (["{pickled}", "{out}.safetensors", "--trained-as", "isic"], "does not fit the network of its options"),
         (["{pickled}", "{out}.safetensors", "--trained-as", "none"], "none: no such file of options"),
         (["{run}.pt", "{out}.safetensors"], "run.pt: no such file"),

@@ -33,7 +33,7 @@ def write(tmp_path):
 
 def test_weights_are_taken_with_options_seen_in_them_and_given(write):
     counted = {**arrays_of(NEW), "hwm.conv_blocks_context.0.blocks.0.instnorm.num_batches_tracked": np.array(7)}
-    (config, arrays, source), notes = load_any(write(counted), options={**UNSEEN, "predict_xstart": True})
+    (config, arrays, source, _), notes = load_any(write(counted), options={**UNSEEN, "predict_xstart": True})
     assert notes == []
     assert source.endswith("a.pkl")
     assert config.network.level_widths == (32, 64)
@@ -89,7 +89,7 @@ def test_a_published_file_of_version_v1_gets_the_layer_that_it_lacks(write):
     from medsegdiff.nn.weights import state
 
     arrays = {name: array for name, array in arrays_of(V1).items() if "bottleneck_proj" not in name}
-    (config, found, _), (note,) = load_any(write(arrays), options=UNSEEN)
+    (config, found, *_), (note,) = load_any(write(arrays), options=UNSEEN)
     assert config.network.version == "v1"
     assert "has no hwm.bottleneck_proj, which the published code draws at random in every call" in note
     network = build_network(V1).initialise()
