@@ -13,7 +13,7 @@ def machine(monkeypatch):
 
     def arrange(missing=(), unready="", processes=1):
         monkeypatch.setattr(backends, "find_spec", lambda name: None if name in missing else object())
-        monkeypatch.setattr(backends.toolchain, "unready", lambda: unready)
+        monkeypatch.setattr(backends, "unready", lambda: unready)
         monkeypatch.setattr(backends.ranks, "count", lambda: processes)
         monkeypatch.setattr(backends.formats, "unavailable", lambda name: "")
 
@@ -106,4 +106,18 @@ assert "ONNX Runtime" in Path("predictions/run.json").read_text()
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("note: ONNX Runtime computes the network: Jittor is not installed") == 2
+    assert done.stderr.count("note: ONNX Runtime computes the network: Jittor: missing") == 2
+
+
+def test_jittor_is_ready_where_it_is_whole_and_compiled(monkeypatch):
+    monkeypatch.setattr(backends.requirements, "check", lambda: None)
+    monkeypatch.setattr(backends.toolchain, "is_compiled", lambda: True)
+    assert backends.unready() == ""
+    monkeypatch.setattr(backends.toolchain, "is_compiled", lambda: False)
+    assert backends.unready().startswith("Jittor is not compiled here yet")
+
+    def lacking():
+        raise InputError("g++: missing")
+
+    monkeypatch.setattr(backends.requirements, "check", lacking)
+    assert backends.unready() == "g++: missing"
