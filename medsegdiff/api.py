@@ -250,7 +250,8 @@ def evaluate(
     from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
-    run, patients = read_run(Path(predictions)), {}
+    run = read_run(Path(predictions))
+    patients: dict[str, str] = {}
     if data_dir is not None and ground_truth is None:
         from medsegdiff.app.evaluate import truth_of_dataset
 

@@ -20,8 +20,8 @@ from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference import results
 from medsegdiff.inference.files import Extras, row_of, write_image
