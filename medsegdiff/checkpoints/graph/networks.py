@@ -8,6 +8,7 @@ from typing import Optional
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.graph.builder import Names, Value
 from medsegdiff.checkpoints.graph.layers import EPS, Layers, Map
 from medsegdiff.config.network import NetworkConfig
@@ -16,7 +17,13 @@ STAGES = 5
 
 
 def shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight of a network by its published name."""
+    """The shape of every weight of a network by its published name.
+
+    Raises:
+        InputError: its version has no walk.
+    """
+    if config.version not in ("new", "v1"):
+        raise InputError(f"`version` {config.version}: can be converted to no other format, and needs Jittor")
     names = Names()
     walk = Walk(names, config)
     walk.denoise("", "", walk.encode("", ""))
