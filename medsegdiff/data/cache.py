@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from medsegdiff.base import machine
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing, writing
@@ -85,7 +86,7 @@ def default_cache() -> Path:
     chosen = os.environ.get("MEDSEGDIFF_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medsegdiff"
+    return Path(os.environ.get("XDG_CACHE_HOME") or machine.home() / ".cache") / "medsegdiff"
 
 
 def prepare(
@@ -123,7 +124,9 @@ def prepare(
     check_bounds("--num-classes", num_classes, 2, 256)
     if mask_resize not in _RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
-    folder = make_folder(Path(cache_dir or default_cache()) / "datasets")
+    folder = make_folder(
+        Path(cache_dir or default_cache()) / "datasets", "give another --cache-dir or $MEDSEGDIFF_CACHE"
+    )
     with_masks = all(case.mask is not None for case in cases)
     form = _Form(size, num_classes, (mask_resize if num_classes == 2 else "nearest") if with_masks else None)
     fingerprint = _fingerprint(cases, form, folder / "digests.json", progress)
@@ -253,14 +256,19 @@ def _lock(path: Path) -> Iterator[None]:
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait(handle)
         while os.fstat(handle).st_nlink == 0:  # its holder removed it while this process waited
             os.close(handle)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _wait(handle)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _wait(handle: int) -> None:
+    with contextlib.suppress(OSError):  # of file systems without locks: then several may work, each for itself
+        fcntl.flock(handle, fcntl.LOCK_EX)

@@ -215,6 +215,14 @@ def test_another_system_is_one_line_whatever_is_asked(monkeypatch, capsys):
             shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
             "error: no space left on the disk; free",
         ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aaa"),
+            "error: aaa: the name is too long; choose a shorter",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            "error: the working directory: is not there, or",
+        ),
         (RuntimeError("g++: fatal error: error writing to -: No space left on device"), "error: no space left on the"),
     ],
 )

@@ -55,6 +55,15 @@ def test_missing_jittor_is_named(machine):
         toolchain.prepare()
 
 
+def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
+    machine.delitem(sys.modules, "jittor_utils")
+    machine.setattr(
+        importlib.util, "find_spec", lambda name: types.SimpleNamespace(origin=f"/my env/{name}/__init__.py")
+    )
+    with pytest.raises(InputError, match="/my env/jittor: Jittor cannot compile from a path with a space"):
+        toolchain.prepare()
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_compiling_is_announced_where_nothing_is_compiled_yet(machine, tmp_path, capsys, compiled):
     machine.setattr(toolchain, "utilities", lambda: types.SimpleNamespace(cache_path=str(tmp_path)))
@@ -217,10 +226,10 @@ def test_the_copy_is_put_in_front_where_there_is_one(machine, tmp_path):
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
-def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda):
+def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda, tmp_path):
     """It may be compiled where there is no GPU."""
     machine.delitem(sys.modules, "jittor_utils")
-    machine.setattr(importlib, "import_module", lambda name: None)
+    machine.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(cache_path=tmp_path / "a/b"))
     cuda("13.0", "9.28.1")
     names = []
     for driver, nvcc in ((None, "nvcc"), ((13, 0), "nvcc"), ((13, 0), "")):
