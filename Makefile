@@ -27,8 +27,8 @@ processors: $(VENV)/.installed-dev
 	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q tests/training/test_processors.py \
 		tests/kernels --ignore=tests/kernels/test_precision.py || status=1; \
 	for isa in AVX2 AVX512_CORE AVX512_CORE_BF16; do \
-		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q tests/training/test_processors.py tests/kernels/test_attention.py \
-			tests/kernels/test_convolution.py tests/kernels/test_linear.py || status=1; \
+		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q tests/training/test_processors.py tests/kernels/cpu/test_attention.py \
+			tests/kernels/cpu/test_convolution.py tests/kernels/cpu/test_linear.py || status=1; \
 	done; \
 	exit $$status
 
