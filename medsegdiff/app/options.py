@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, Optional
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
@@ -100,8 +101,38 @@ class Parser(ArgumentParser):
         raise InputError(f"{line} (see {self._command} --help)")
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
-        """As the base class does, after writing `--image_size` as `--image-size`."""
-        return super().parse_args(args if args is None else with_dashes(args), *rest, **options)
+        """As the base class does, after writing `--image_size` as `--image-size`.
+
+        Raises:
+            InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
+        """
+        words = args if args is None else with_dashes(args)
+        given = [word.partition("=")[0] for word in words or ()]
+        for action in self._actions:
+            for option in action.option_strings:
+                if action.nargs in ("*", "+") and given.count(option) > 1:
+                    raise InputError(f"{option}: given {given.count(option)} times; give all after one: {option} A B")
+        return _settled(super().parse_args(words, *rest, **options))
+
+    def parse_object(self, *args: Any, **options: Any) -> Namespace:
+        """As the base class does.
+
+        Raises:
+            InputError: a text holds what no path can.
+        """
+        return _settled(super().parse_object(*args, **options))
+
+
+def _settled(options: Namespace) -> Namespace:
+    """The options with `~` in paths read as shells do, which do not see those in files or after `=`."""
+    for name, value in list(options.items()):
+        texts = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
+        if any("\0" in text for text in texts):
+            raise InputError(f"--{name.replace('_', '-')} {value!r}: holds a NUL character; remove it")
+        if texts and (name == "images" or name.endswith(("_dir", "_path"))):
+            paths = [str(machine.home() / text[2:]) if text[:2] in ("~", "~/") else text for text in texts]
+            options[name] = paths if isinstance(value, list) else paths[0]
+    return options
 
 
 def in_our_words(line: str, known: Iterable[str]) -> str:
@@ -129,6 +160,7 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
         return f"{option}: must be of type {' or '.join(kinds)}, not {value}"
+    line = re.sub(r"Expected a <class 'str'>\. Got value: (.*)", r'must be text: in YAML write "\1", with quotes', line)
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
 
 
