@@ -24,6 +24,7 @@ from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.io.arrays import from_array, from_pillow
 from medsegdiff.io.pictures import read_image
+from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
@@ -169,12 +170,12 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
     from medsegdiff.app.train import read_options
     from medsegdiff.training.images import find_images, open_images
 
-    run = read_options(config, options)
-    dataset, held_out = open_images(run, find_images(run))
+    images = find_images(read_options(config, options))
+    dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training
 
-    return run_training(run, dataset, held_out)
+    return run_training(images.config, dataset, held_out, images.about)
 
 
 def evaluate(
@@ -185,6 +186,8 @@ def evaluate(
     protocol: str = "ours",
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
+    empty: Empty = "one",
+    tolerance: float = 1.0,
     seed: int = 0,
 ) -> Report:
     """Score predictions against ground truth, as `medsegdiff evaluate` does.
@@ -196,6 +199,9 @@ def evaluate(
         protocol: how probabilities are compared at thresholds: "ours", "original" or "jittor"
         protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
         num_classes: classes, background included; above 2 masks hold class indices
+        empty: what counts where prediction and ground truth are both empty: "skip" nothing, "one" the best value,
+            "zero" the worst
+        tolerance: of the surface Dice, in millimetres of volumes, else in pixels
         seed: what the bootstrap is drawn from
 
     Returns:
@@ -205,16 +211,18 @@ def evaluate(
         InputError: there is no ground truth or no prediction for any of it, or a file cannot be read.
     """
     from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
     if data_dir is not None and ground_truth is None:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        truth = {case.id: case.mask for case in find_cases(Path(data_dir), "test") if case.mask}
+        truth = {case.id: case.mask for case in isic.find(Path(data_dir), "test") if case.mask}
     elif data_dir is not None or ground_truth is None:
         raise InputError("ground_truth, data_dir: give one of them")
     elif isinstance(ground_truth, Mapping):
         truth = {id: Path(path) for id, path in ground_truth.items()}
     else:
         truth = truth_from_folder(Path(ground_truth))
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol)
+    rules = Rules(empty, tolerance)
+    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules)

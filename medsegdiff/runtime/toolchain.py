@@ -33,6 +33,11 @@ from medsegdiff.runtime.cuda import copies, toolkit
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
+_OPENMP = {  # of libgomp, which writes a line of its own for what it does not understand, and computes on
+    "OMP_NUM_THREADS": r"[1-9]\d*(\s*,\s*[1-9]\d*)*",
+    "OMP_WAIT_POLICY": "active|passive",
+    "GOMP_SPINCOUNT": r"\d+\s*[kmgt]?|infinite|infinity",
+}
 _SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 
 
@@ -267,6 +272,12 @@ def _prepare_threads() -> None:
     processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
     each loop. What the user chose stays.
     """
+    for name, pattern in _OPENMP.items():
+        value = os.environ.get(name, "").strip()
+        if not value:
+            os.environ.pop(name, None)
+        elif not re.fullmatch(pattern, value, re.IGNORECASE):
+            raise InputError(f"{name}={value}: is not what OpenMP knows, which would ignore it; correct or unset it")
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPINS
     if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
@@ -285,7 +296,8 @@ def prepare(copy: Optional[Path] = None) -> None:
         copy: the copy of Jittor for CUDA to import; by default the prepared one, if it fits and there is a driver
 
     Raises:
-        InputError: the system, Python, NumPy, Jittor, the compiler, Python's headers or oneDNN are missing or unfit.
+        InputError: the system, Python, NumPy, Jittor, the compiler, Python's headers, oneDNN or a variable are missing
+            or unfit.
     """
     _refuse_what_cannot_work()
     copy = copy or find_copy()

@@ -64,6 +64,28 @@ def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
         toolchain.prepare()
 
 
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("OMP_NUM_THREADS", ("0", "abc", "-1"), ("1", "4,2", " 2 ")),
+        ("OMP_WAIT_POLICY", ("lazy",), ("passive", "ACTIVE")),
+        ("GOMP_SPINCOUNT", ("-5", "x"), ("0", "30k", "infinite")),
+    ],
+)
+def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
+    for value in bad:
+        machine.setenv(name, value)
+        with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
+            toolchain._prepare_threads()
+    for value in good:
+        machine.setenv(name, value)
+        toolchain._prepare_threads()
+        assert os.environ[name] == value
+    machine.setenv(name, "")
+    toolchain._prepare_threads()
+    assert os.environ.get(name) != ""
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_compiling_is_announced_where_nothing_is_compiled_yet(machine, tmp_path, capsys, compiled):
     machine.setattr(toolchain, "utilities", lambda: types.SimpleNamespace(cache_path=str(tmp_path)))
