@@ -14,7 +14,7 @@ from typing import Callable, Optional
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser, did_you_mean
 from medsegdiff.base import machine, ranks, stopping, streams
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 
@@ -71,7 +71,7 @@ def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple
 def _failure(error: Exception) -> tuple[int, str]:
     """The exit code that says what went wrong, and a line that does."""
     if isinstance(error, InputError):
-        return 2, f"error: {error}"
+        return 2, f"error: {error.spelled(flag)}"
     if isinstance(error, BrokenPipeError):
         return _unwritable(error, "")
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -113,7 +113,11 @@ def _run(words: list[str]) -> int:
     command = _load(words[0])
     parser = Parser(prog=f"medsegdiff {words[0]}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
     command.configure(parser)
-    return command.run(parser.parse_args(words[1:]))
+    options = parser.parse_args(words[1:])
+    try:
+        return command.run(options)
+    except InputError as error:
+        raise parser.explained(error) from error
 
 
 def _load(name: str):  # noqa: ANN202 (a module)

@@ -23,11 +23,10 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
-from medsegdiff.data.entries import RESIZE, Entry, Form, build
+from medsegdiff.data.entries import RESIZE, Entry, Form, build, to_input
 from medsegdiff.data.foreground import warnings
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.data.square import to_input
 from medsegdiff.io.volumes import is_volume, slices_of
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
@@ -35,6 +34,8 @@ DATASETS, ENTRIES = "datasets", "cases"
 """Folders of the cache: of lists of cases, and of what is kept of each."""
 INDEX = "digests.json"
 """In the latter, see `digests`."""
+LOCK = ".lock"
+"""There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk that stay free
 
@@ -57,8 +58,8 @@ class Prepared:
             chosen = [number for number, empty in enumerate(blank) if not (skip_blank and empty)]
             self.slices += [(place, number) for number in chosen]
             self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
-        if not self.slices:
-            raise InputError("all slices are blank; look at the files, or leave out --skip-blank")
+            if not chosen:
+                raise InputError(f"{case.image}: all slices are blank; look at it, or leave out `skip_blank`")
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -82,6 +83,14 @@ class Prepared:
     def original_sizes(self) -> list[tuple[int, int]]:
         """Height and width of each slice in its file, in pixels."""
         return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
+
+    @property
+    def by_case(self) -> list[list[int]]:
+        """The slices of each case, by their places here."""
+        found: list[list[int]] = [[] for _ in self.cases]
+        for index, (place, _) in enumerate(self.slices):
+            found[place].append(index)
+        return found
 
     def depth(self, case: int) -> int:
         """How many slices a case has, blank ones too."""
@@ -189,8 +198,8 @@ def prepare(
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
-    check_bounds("--image-size", size, 1, _LARGEST)
-    check_bounds("--num-classes", num_classes, 2, 256)
+    check_bounds("`image_size`", size, 1, _LARGEST)
+    check_bounds("`num_classes`", num_classes, 2, 256)
     if mask_resize not in RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
     spec = spec or DataSpec()
@@ -199,7 +208,7 @@ def prepare(
         mask_resize = "nearest"
     with_masks = all(case.mask is not None for case in cases)
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
-    cache, remedy = Path(cache_dir or default_cache()), "give another --cache-dir, or set MEDSEGDIFF_CACHE"
+    cache, remedy = Path(cache_dir or default_cache()), "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
     lists, folder = (make_folder(cache / name, remedy) for name in (DATASETS, ENTRIES))
     known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
@@ -246,7 +255,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
     if needed + _SPARE > free:
         raise InputError(
             f"{folder}: {needed / 2**30:.1f} GiB are needed for {len(lacking)} cases, and {free / 2**30:.1f} GiB are "
-            "free; choose another folder, or a smaller --image-size"
+            "free; choose another folder, or a smaller `image_size`"
         )
     if progress and needed > _SPARE:
         tqdm.write(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}", file=sys.stderr)
@@ -265,7 +274,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
 @contextlib.contextmanager
 def _using(folder: Path) -> Iterator[None]:
     """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
-    path = folder / ".lock"
+    path = folder / LOCK
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

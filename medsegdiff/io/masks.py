@@ -11,10 +11,11 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name, note
 from medsegdiff.io.pictures import Picture, decode
+from medsegdiff.io.volumes import stem
 
 _HIGHEST_LABEL = 255
 _SEGMENTATION = re.compile(r"_segmentation$", re.IGNORECASE)
-_SPARE = "export it black and white, as PNG, or give --num-classes where it holds class indices"
+_SPARE = "export it black and white, as PNG, or give `num_classes` where it holds class indices"
 _FEW_LEVELS = 8
 # JPEG moves levels: up to the first it is all black, from the second on it has white; grey is what differs so little,
 # but for a few pixels.
@@ -92,14 +93,14 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
     Raises:
         InputError: there are two masks for an id, or a name is not UTF-8.
     """
-    named = [path for path in pictures if _SEGMENTATION.search(path.stem)]
+    named = [path for path in pictures if _SEGMENTATION.search(stem(path))]
     if 0 < len(named) < len(pictures):
         other = next(path for path in pictures if path not in named)
         note(other.parent, f"only files named _Segmentation are taken for masks, not {other.name}")
     found: dict[str, Path] = {}
     for path in named or pictures:
         check_name(path)
-        id = _SEGMENTATION.sub("", path.stem)
+        id = _SEGMENTATION.sub("", stem(path))
         rivals = [found[id], path] if id in found else [path]
         lossless = [other for other in rivals if other.suffix.lower() not in (".jpg", ".jpeg")] or rivals
         if len(lossless) > 1:
@@ -141,7 +142,7 @@ def _grey(colour: np.ndarray, picture: Picture, path: Path) -> np.ndarray:
     if not picture.lossy and packed.min() == 0 and (packed[packed > 0] == packed.max()).all():
         return np.where(packed > 0, 255, 0).astype(np.uint8)
     if picture.image.mode == "P":
-        raise InputError(f"{path}: holds several classes; give --num-classes, or {_SPARE.partition(', or')[0]}")
+        raise InputError(f"{path}: holds several classes; give `num_classes`, or {_SPARE.partition(', or')[0]}")
     raise InputError(f"{path}: in colour, other than black and one more; {_SPARE}")
 
 
@@ -157,7 +158,7 @@ def _of_full(values: np.ndarray, high: float, path: Path) -> np.ndarray:
     if 2 * high <= full:
         raise InputError(
             f"{path}: its highest grey level is {high}; write masks with 0 and 255, or 0 and 1, "
-            "or give --num-classes where they hold class indices"
+            "or give `num_classes` where they hold class indices"
         )
     share = values.astype(np.float32) / np.float32(full)
     between = np.mean((share > _BETWEEN[0]) & (share < _BETWEEN[1]))

@@ -16,8 +16,8 @@ from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
 from medsegdiff.data.layouts.brats import REGIONS
 from medsegdiff.data.loader import Dataset
-from medsegdiff.data.spec import format_labels, parse_labels
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
+from medsegdiff.io.labels import format_labels, parse_labels
 from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
@@ -58,9 +58,9 @@ def find_images(config: RunConfig) -> Images:
     """
     data = config.data
     if not data.data_dir:
-        raise InputError("--data-dir: missing; give the dataset's folder")
+        raise InputError("`data_dir`: missing; give the dataset's folder")
     if config.network.class_cond:
-        raise InputError("--class-cond True: the datasets that are read have no class labels; use False")
+        raise InputError("`class_cond` True: the datasets that are read have no class labels; use False")
     root = Path(data.data_dir)
     name = choose(root, data.data_name)
     layout = LAYOUTS[name]

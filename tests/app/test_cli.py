@@ -134,7 +134,10 @@ def test_module_and_command_are_one():
         (["help", "evalute"], "did you mean evaluate?"),
         (["sample", "--membres", "3"], "--membres: no such option; did you mean --members?"),
         (["data", "phantom", "--siez", "3"], "did you mean --size? (see medsegdiff data phantom --help)"),
-        (["data", "prepere"], "prepere: must be one of phantom, prepare (see medsegdiff data --help)"),
+        (
+            ["data", "prepere"],
+            "prepere: must be one of phantom, download, check, prepare, cache (see",
+        ),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
         (["train", "--image-size", "65"], "--image-size 65"),
@@ -174,6 +177,23 @@ def test_exit_code_of_a_command_is_passed_on():
 def test_interruption(capsys):
     assert report(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-size", "100"], "--image-size 100: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE"], "FILE: image_size 100: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE", "--image_size", "90"], "--image-size 90: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE", "--image_size", "64", "--eta", "1"], "--eta: no such option"),
+    ],
+)
+def test_options_are_named_as_they_were_given(tmp_path, capsys, words, said):
+    file = tmp_path / "options.yaml"
+    file.write_text("image_size: 100\n")
+    words = [str(file) if word == "FILE" else word for word in words]
+    assert main(["train", "--data-dir", str(tmp_path), *words]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said.replace('FILE', str(file))}")
 
 
 def test_the_unexpected_is_one_line_too(capsys):

@@ -136,8 +136,24 @@ def test_complaints_say_what_is_wrong_and_what_is_near(words, said):
 def test_an_unknown_name_in_a_file_has_the_nearest_too(tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("image_siez: 64")
-    with pytest.raises(InputError, match="--config: no such option as image_siez; did you mean image_size"):
+    with pytest.raises(InputError, match=r"options\.yaml: image_siez: no such option; did you mean image_size\?"):
         parse("--config", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-size", "large"], "--image-size: must be of type int"),
+        (["--config", "FILE"], "FILE: image_size: must be of type int"),
+        (["--config", "FILE", "--image-size", "larger"], "--image-size: must be of type int"),
+    ],
+)
+def test_a_bad_value_is_named_where_it_was_given(tmp_path, words, said):
+    file = tmp_path / "options.yaml"
+    file.write_text("image_size: large")
+    with pytest.raises(InputError) as caught:
+        parse(*(str(file) if word == "FILE" else word for word in words))
+    assert str(caught.value).startswith(said.replace("FILE", str(file)))
 
 
 def help_of(section, *first):
@@ -282,7 +298,7 @@ def parsed(configure, *words):
     ("line", "words"),
     [
         ("attention_resolutions: 16", '--attention-resolutions: must be text: in YAML write "16", with quotes'),
-        ('data_dir: "a\\0b"', r"--data-dir 'a\x00b': holds a NUL character; remove it"),
+        ('data_dir: "a\\0b"', r"data_dir 'a\x00b': holds a NUL character; remove it"),
     ],
 )
 def test_what_yaml_makes_of_a_text_is_told(tmp_path, line, words):
@@ -304,5 +320,5 @@ def test_a_tilde_is_the_home_folder_in_files_and_after_an_equals_sign(tmp_path, 
 
 
 def test_a_list_that_is_given_twice_is_refused():
-    with pytest.raises(InputError, match="--images: given 2 times; give all after one: --images A B"):
+    with pytest.raises(InputError, match="images: given several times; give all after one: images A B"):
         parsed(app_sample.configure, "--images", "a", "--images=b")

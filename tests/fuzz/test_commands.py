@@ -62,6 +62,7 @@ def original(tmp_path_factory):
         Image.fromarray(RGB).save(home / f"photos/{id}.png")
         Image.fromarray(DISC).save(home / f"truth/{id}.png")
         write_prediction(home / "predictions", id, Maps(DISC[None].astype(np.float32)))
+    (home / "predictions" / MANIFEST).unlink()  # as if they were the user's
     for step in (1, 2):
         arrays = {"weight": np.full((64, 64), step, np.float32)}
         checkpoints.save(
@@ -127,7 +128,7 @@ def test_damaged_checkpoints_are_never_used(home, capsys, seed):
 @seeds(25)
 def test_a_damaged_prediction_or_ground_truth_never_scores(home, capfd, seed):
     rng = random.Random(seed)
-    names = ["truth/b.png", "predictions/b.png", "predictions/b_prob.png", f"predictions/{MANIFEST}"]
+    names = ["truth/b.png", "predictions/b.png", "predictions/b_prob.png"]
     for name in rng.sample(names, rng.choice((1, 1, 2))):
         (home / name).write_bytes(damaged((home / name).read_bytes(), rng))
     if rng.random() < 0.3:
@@ -193,7 +194,7 @@ def test_what_others_have_in_the_output_folder_stays(home, capfd, seed):
     rng = random.Random(seed)
     words, names = COMMANDS[rng.choice(sorted(COMMANDS))]
     out = home / "out"
-    for name in rng.sample(names, rng.choice((1, 2))):
+    for name in rng.sample(names, 1 if words is PHANTOM else rng.choice((1, 2))):
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = rng.choice(("file", "link", "dangling", "folder", "pipe"))
