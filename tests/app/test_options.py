@@ -297,7 +297,7 @@ def parsed(configure, *words):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("attention_resolutions: 16", '--attention-resolutions: must be text: in YAML write "16", with quotes'),
+        ("attention_resolutions: 16", 'attention_resolutions: must be text: in YAML write "16", with quotes'),
         ('data_dir: "a\\0b"', r"data_dir 'a\x00b': holds a NUL character; remove it"),
     ],
 )
