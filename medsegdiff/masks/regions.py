@@ -6,7 +6,7 @@ import numpy as np
 
 
 def one_region_each(labels: np.ndarray) -> np.ndarray:
-    """Of each class only its largest region, with its holes filled: uint8 (H, W) to the same.
+    """Of each class only its largest region, with its holes filled: uint8 (H, W) or (X, Y, Z) to the same.
 
     Pixels of a region touch at sides or corners; of regions of one size the first by rows is kept. A hole is what its
     class cuts off from the border, sides alone counting. Only background is filled, by the class that surrounds it most
@@ -34,4 +34,4 @@ def _regions(mask: np.ndarray, corners: bool) -> np.ndarray:
 def _outside(mask: np.ndarray) -> np.ndarray:
     """The pixels that are connected with the outside of the picture without crossing `mask`, bool (H, W)."""
     regions = _regions(np.pad(~mask, 1, constant_values=True), corners=False)
-    return (regions == regions[0, 0])[1:-1, 1:-1]
+    return (regions == regions.flat[0])[(slice(1, -1),) * mask.ndim]
