@@ -98,7 +98,8 @@ def prepare(
     with_masks = all(case.mask is not None for case in cases)
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
     lists, folder = (make_folder(Path(cache_dir or default_cache()) / name) for name in (DATASETS, ENTRIES))
-    known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
+    sources = (path for case in cases for path in (case.files if with_masks else case.channels))
+    known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
     make = partial(_make_anew, folder, form)
@@ -136,7 +137,8 @@ def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip
 
 def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
     """Make an entry that was damaged or removed, from files that are still the same."""
-    if _path(folder, case, form, digests(case.files, folder / INDEX, False)) != path:
+    sources = case.files if form.mask_resize else case.channels
+    if _path(folder, case, form, digests(sources, folder / INDEX, False)) != path:
         raise InputError(f"{case.image}: was changed meanwhile; run the same again")
     _build(folder, [(path, case)], form, False)
 
