@@ -9,7 +9,7 @@ from examples.pytorch.load import load  # noqa: E402
 from medsegdiff.inference.onnx_denoiser import load_onnx  # noqa: E402
 
 
-@pytest.mark.parametrize("version", ["new", "v1"])
+@pytest.mark.parametrize("version", ["new", "v1", "v2"])
 def test_our_weights_in_pytorch_give_what_they_give_here(exported, version):
     path, weights = exported("safetensors", "a.safetensors", version=version)
     rng = np.random.default_rng(0)
