@@ -35,7 +35,10 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("forward-*.npz")), ids=lambda f: f.stem)
+# Of v2 nothing was published.
+@pytest.mark.parametrize(
+    "file", sorted({*FOLDER.glob("forward-*.npz")} - {*FOLDER.glob("*-v2-*")}), ids=lambda file: file.stem
+)
 def test_names_and_shapes_are_those_of_the_published_networks(file):
     case = cases.load(file)
     stored = zip(case.arrays["names"], case.arrays["shapes"])
