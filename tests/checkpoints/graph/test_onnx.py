@@ -58,10 +58,7 @@ def compute(models, image, mask, t, label=None):
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("name", "half"),
-    [
-        *((file.stem, False) for file in sorted(FOLDER.glob("forward-*.npz")) if "-v2-" not in file.stem),
-        ("forward-new-64", True),
-    ],
+    [*((file.stem, False) for file in sorted(FOLDER.glob("forward-*.npz"))), ("forward-new-64", True)],
 )
 def test_a_graph_equals_the_original(name, half):
     case = cases.load(FOLDER / f"{name}.npz")
