@@ -15,7 +15,10 @@ SUMMARY = "convert weights: PyTorch's .pt and Jittor's .pkl to ours, ours to saf
 
 _KINDS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
 # What no weights tell; the rest of a network's options is seen in them.
-_NETWORK = ("image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order")
+_NETWORK = (
+    *("image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order"),
+    *("ssformer_heads", "attention_norm"),
+)
 _DIFFUSION = (
     *("diffusion_steps", "noise_schedule", "mask_scale"),
     *("predict_xstart", "sigma_small", "rescale_timesteps"),
