@@ -102,7 +102,7 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
     """
     import nibabel
 
-    if path.is_dir() or path.name.lower().endswith(DICOM):
+    if _is_dicom(path):
         return _read_dicom(path, image)
     with reading(path):
         pass
@@ -132,6 +132,10 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
     return Volume(values, Geometry(shape[:3], affine, image.header))
 
 
+def _is_dicom(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith(DICOM)
+
+
 def _read_dicom(path: Path, image: Optional[Path]) -> Volume:
     from medsegdiff.io.dicom.segmentation import is_segmentation, read_segmentation
     from medsegdiff.io.dicom.series import geometry_of, read_dicom
@@ -155,8 +159,13 @@ def slices_of(path: Path, axis: str = "axial") -> int:
     if not is_volume(path):
         return 1
     try:
-        image = nibabel.load(path)
-        geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
+        if _is_dicom(path):
+            from medsegdiff.io.dicom.series import geometry_of
+
+            geometry = geometry_of(path)
+        else:
+            image = nibabel.load(path)
+            geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
     except Exception:  # which reading says in our words
         geometry = read_volume(path).geometry
     return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]

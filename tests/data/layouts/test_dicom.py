@@ -11,7 +11,7 @@ from medsegdiff.data.fingerprint import measure
 from medsegdiff.data.layouts import choose, dicom
 from medsegdiff.data.source import read_classes, read_source
 from medsegdiff.io.dicom.segmentation import write_segmentation
-from medsegdiff.io.volumes import read_volume, to_slices, write_volume
+from medsegdiff.io.volumes import read_volume, slices_of, to_slices, write_volume
 from tests.dicom_series import SHAPE
 
 
@@ -58,6 +58,7 @@ def test_what_is_found_is_read_as_slices(patients, labels, tmp_path):
     source = read_source(cases[0], spec)
     np.testing.assert_array_equal(source.values[..., 0], to_slices(volume.values, volume.geometry))
     np.testing.assert_array_equal(read_classes(cases[0], spec, 3, source), to_slices(labels, volume.geometry))
+    assert slices_of(patients / "p1/first") == len(source.values)
     assert check(patients, progress=False).findings == []
     one = prepare(cases, 16, tmp_path / "cache", num_classes=3, spec=spec)
     assert len(one) == 3 * len(source.values)
