@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
-from medsegdiff.app.options import Parser, add_section, output_folder
+from medsegdiff.app.options import Parser, add_section, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
@@ -31,7 +32,14 @@ def configure(parser: Parser) -> None:
         help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, or a .safetensors file",
     )
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
-    parser.add_argument("--images", type=str, nargs="*", default=[], help="or image files, or folders of image files")
+    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
+    parser.add_argument(
+        "--images",
+        type=str,
+        nargs="*",
+        default=[],
+        help="or image files, NIfTI volumes too, or folders of them",
+    )
     parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
     parser.add_argument(
         "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
@@ -39,21 +47,13 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument(
         "--save-members",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="keep every member, and the conditioning network's own mask, for evaluate to compare",
     )
-    parser.add_argument(
-        "--overlay", type=bool, nargs="?", const=True, default=True, help="draw each mask over its image"
-    )
+    parser.add_argument("--overlay", **switch(True), help="draw each mask over its image")
     parser.add_argument(
         "--maps",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="write standard deviation and entropy as grey maps too, besides the probability",
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
@@ -67,10 +67,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--overwrite",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
     )
     add_section(parser, SamplingConfig, "sampling")
@@ -82,7 +79,10 @@ def run(options: Any) -> int:
     values = vars(options)
     return sample(
         sampling=pick(SamplingConfig, values),
-        **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "images", "weights", "limit")},
+        **{
+            name: values[name]
+            for name in ("model_path", "data_dir", "data_name", "out_dir", "images", "weights", "limit")
+        },
         save_members=options.save_members,
         overlays=options.overlay,
         maps=options.maps,
@@ -100,6 +100,7 @@ def sample(
     images: Sequence[str] = (),
     weights: str = "ema",
     limit: int = 0,
+    data_name: str = "auto",
     save_members: bool = False,
     overlays: bool = True,
     maps: bool = False,
@@ -112,7 +113,7 @@ def sample(
 
     Args:
         sampling: how to sample
-        model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
+        model_path, data_dir, data_name, out_dir, images, weights, limit, cache_dir, overwrite: the options
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
@@ -123,7 +124,14 @@ def sample(
     if limit < 0:
         raise InputError(f"--limit {limit}: must be at least 0 (all)")
     out = output_folder(out_dir)
-    cases = find_inputs(data_dir, images)[: limit or None]
+    _check_inputs(data_dir, images)
+    from medsegdiff.checkpoints.folder import load_weights
+
+    loaded = load_weights(Path(model_path), weights)
+    config = loaded.config
+    kept = loaded.data.get("split", {}).get("test", ())
+    several = config.network.image_channels > 1 and not config.data.colour
+    cases = find_inputs(data_dir, images, data_name, kept, several)[: limit or None]
     _keep_apart(out, cases, bool(data_dir), images)
     for case in cases:
         check_id(case.id)
@@ -136,14 +144,10 @@ def sample(
         print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.base.ownership import Ledger, digest
-    from medsegdiff.checkpoints.folder import load_weights
     from medsegdiff.data.cache import prepare
     from medsegdiff.inference import results
 
     check(sampling.precision)
-
-    loaded = load_weights(Path(model_path), weights)
-    config = loaded.config
     has = config.flat()
     differing = next((name for name, wanted in (expected or {}).items() if has[name] != wanted), None)
     if differing:
@@ -161,6 +165,8 @@ def sample(
         cache,
         config.data.mask_resize,
         num_classes=config.network.num_classes,
+        spec=config.spec,
+        skip_blank=config.data.skip_blank,
     )
 
     from medsegdiff.inference.files import Extras
@@ -172,7 +178,7 @@ def sample(
     segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
-    predict(segmenter, cases, dataset, out, source, extras, used, overwrite)
+    predict(segmenter, cases, dataset, out, source, extras, used, overwrite, kept)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
 
@@ -185,7 +191,7 @@ def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Se
     Raises:
         InputError: an output is an input, by whatever name.
     """
-    inputs = [path for case in cases for path in (case.image, case.mask) if path]
+    inputs = [path for case in cases for path in case.files]
     folders = {path.parent for path in inputs} if from_dataset else {Path(name) for name in images}
     for folder in folders:
         if out.is_dir() and folder.is_dir() and out.samefile(folder):
@@ -199,16 +205,26 @@ def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Se
                 raise InputError(f"{out / name}: would be written, and is the image {path}; give another --out-dir")
 
 
-def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
-    """The images to segment: a dataset's test images, or files and folders."""
+def _check_inputs(data_dir: str, images: Sequence[str]) -> None:
     if bool(data_dir) == bool(images):
         raise InputError("--data-dir, --images: give one of them")
     if "" in images:
         raise InputError('--images "": is empty; give image files or folders, or . for the working directory')
-    if data_dir:
-        from medsegdiff.data.layouts import isic
 
-        return isic.find(Path(data_dir), "test", need_masks=False)
+
+def find_inputs(
+    data_dir: str,
+    images: Sequence[str] = (),
+    data_name: str = "auto",
+    kept: Collection[str] = (),
+    several_channels: bool = False,
+) -> list[Case]:
+    """The images to segment: a dataset's test images, see `layouts.find_test`, or files and folders."""
+    _check_inputs(data_dir, images)
+    if data_dir:
+        from medsegdiff.data.layouts import find_test
+
+        return find_test(Path(data_dir), data_name, kept)
     from medsegdiff.data.cases import from_files
 
-    return from_files([Path(path) for path in images])
+    return from_files([Path(path) for path in images], several_channels)

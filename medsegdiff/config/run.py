@@ -12,8 +12,9 @@ from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.data.scaling import EIGHT_BITS
-from medsegdiff.data.spec import DataSpec, format_labels, parse_labels
+from medsegdiff.data.spec import DataSpec
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.io.labels import format_labels, parse_labels
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
-from medsegdiff.data.entries import RESIZE, Entry, Form, build
+from medsegdiff.data.entries import RESIZE, Entry, Form, build, to_input
 from medsegdiff.data.foreground import warnings
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.data.square import to_input
 from medsegdiff.io.volumes import is_volume, slices_of
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
@@ -35,6 +34,8 @@ DATASETS, ENTRIES = "datasets", "cases"
 """Folders of the cache: of lists of cases, and of what is kept of each."""
 INDEX = "digests.json"
 """In the latter, see `digests`."""
+LOCK = ".lock"
+"""There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk that stay free
 
@@ -57,8 +58,8 @@ class Prepared:
             chosen = [number for number, empty in enumerate(blank) if not (skip_blank and empty)]
             self.slices += [(place, number) for number in chosen]
             self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
-        if not self.slices:
-            raise InputError("all slices are blank; look at the files, or leave out `skip_blank`")
+            if not chosen:
+                raise InputError(f"{case.image}: all slices are blank; look at it, or leave out `skip_blank`")
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -82,6 +83,14 @@ class Prepared:
     def original_sizes(self) -> list[tuple[int, int]]:
         """Height and width of each slice in its file, in pixels."""
         return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
+
+    @property
+    def by_case(self) -> list[list[int]]:
+        """The slices of each case, by their places here."""
+        found: list[list[int]] = [[] for _ in self.cases]
+        for index, (place, _) in enumerate(self.slices):
+            found[place].append(index)
+        return found
 
     def depth(self, case: int) -> int:
         """How many slices a case has, blank ones too."""
@@ -264,7 +273,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
 @contextlib.contextmanager
 def _using(folder: Path) -> Iterator[None]:
     """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
-    path = folder / ".lock"
+    path = folder / LOCK
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

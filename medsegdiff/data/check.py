@@ -17,8 +17,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
-from medsegdiff.data.source import whole_numbers
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume

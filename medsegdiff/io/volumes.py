@@ -126,13 +126,15 @@ def slices_of(path: Path, axis: str = "axial") -> int:
     try:
         image = nibabel.load(path)
         geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
-        return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
     except Exception:  # which reading says in our words
-        return len(to_slices(*read_volume(path), axis))
+        geometry = read_volume(path).geometry
+    return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
 
 
 def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units and description as the input's header has them.
+
+    Fractions, which must be in [0, 1], take 16 bits: the header says that 65535 is 1.
 
     Raises:
         ValueError: the shape is not the geometry's.
@@ -143,11 +145,13 @@ def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
         raise ValueError(f"values of shape {values.shape} for a grid of {geometry.shape}")
     old = geometry.header if isinstance(geometry.header, nibabel.Nifti1Header) else None
     kind = nibabel.Nifti2Image if isinstance(old, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    image = kind(values, None if old is not None else geometry.affine, old, dtype=values.dtype)
+    fractions = values.dtype.kind == "f"
+    stored = np.uint16 if fractions else values.dtype
+    image = kind(values, None if old is not None else geometry.affine, old, dtype=stored)
     header = image.header
     if old is None:
         header.set_xyzt_units("mm")
-    header.set_slope_inter(None, None)
+    header.set_slope_inter(*((1 / 65535, 0) if fractions else (None, None)))
     header["cal_min"] = header["cal_max"] = 0  # a viewer's window for the input's values
     header.extensions.clear()
     nibabel.save(image, path)
@@ -160,8 +164,10 @@ def to_slices(values: np.ndarray, geometry: Geometry, axis: str = "axial") -> np
     return apply_orientation(values, _orientation(geometry, axis))
 
 
-def from_slices(slices: np.ndarray, geometry: Geometry, axis: str = "axial") -> np.ndarray:
-    """What `to_slices` made of slices: (D, H, W, ...) to (X, Y, Z, ...)."""
+def from_slices(slices: np.ndarray, geometry: Geometry, axis: str = "axial", channels: bool = False) -> np.ndarray:
+    """Back from slices: (D, H, W) to (X, Y, Z); with `channels` (D, M, H, W) to (M, X, Y, Z)."""
+    if channels:
+        return np.stack([from_slices(slices[:, place], geometry, axis) for place in range(slices.shape[1])])
     order = _orientation(geometry, axis)
     flipped = np.flip(slices, [int(to) for to, sign in order if sign < 0])
     return np.moveaxis(flipped, [int(to) for to, _ in order], range(3))

@@ -16,8 +16,8 @@ from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
 from medsegdiff.data.layouts.brats import REGIONS
 from medsegdiff.data.loader import Dataset
-from medsegdiff.data.spec import format_labels, parse_labels
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
+from medsegdiff.io.labels import format_labels, parse_labels
 from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
