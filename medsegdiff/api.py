@@ -22,6 +22,7 @@ from medsegdiff.data.entries import Form, to_input
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.source import read_source
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
@@ -40,26 +41,35 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 P = TypeVar("P", bound=Picture)
 
 
-def load(path: PathLike, *, weights: str = "ema", precision: Precision = "fp32") -> Segmenter:
+def load(
+    path: PathLike,
+    *,
+    weights: str = "ema",
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
+    trained_as: PathLike = "",
+) -> Segmenter:
     """Load a trained network.
 
     Args:
-        path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, or a `.safetensors` file
+        path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
+            or a `.pt` or `.pkl` file of a published network
         weights: "ema", the averaged weights, or "model", the raw ones
+        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
+            compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
     """
-    from medsegdiff.checkpoints.folder import load_weights
+    from medsegdiff.checkpoints.load import load_any
 
     if weights not in ("ema", "model"):
         raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
-    loaded = load_weights(Path(path), weights)
-
-    from medsegdiff.inference.jittor_denoiser import load_denoiser
-
-    return Segmenter(load_denoiser(loaded, precision), loaded.config, precision, digest(Path(loaded.source)))
+    loaded = load_any(Path(path), weights, trained_as).weights
+    denoiser = load_denoiser(loaded, choose(backend, precision), precision)
+    return Segmenter(denoiser, loaded.config, precision, digest(Path(loaded.source)))
 
 
 class Segmenter:

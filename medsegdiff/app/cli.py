@@ -13,11 +13,11 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import machine, ranks, stopping, streams
+from medsegdiff.base import ranks, stopping, streams
 from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
 
-COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
+COMMANDS = ("demo", "data", "train", "sample", "evaluate", "convert", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
@@ -82,7 +82,6 @@ def _unwritable(error: OSError, what: str) -> tuple[int, str]:
 
 
 def _run(words: list[str]) -> int:
-    machine.check_system()
     asked = words[:1] in (["-h"], ["--help"], ["help"])
     if asked and len(words) > 1 and words[0] == "help":
         words, asked = [*words[1:], "--help"], False

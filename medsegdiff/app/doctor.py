@@ -48,13 +48,13 @@ def configure(parser: Parser) -> None:
 
 
 def run(options: Any) -> int:
-    """Run the command; returns the exit code: 1 if something required is missing."""
+    """Run the command; returns the exit code: 1 if nothing can compute here."""
     if cuda.is_asked_for(options):
         return cuda.run(options)
     from rich.console import Console
     from rich.text import Text
 
-    from medsegdiff.doctor.diagnosis import diagnose
+    from medsegdiff.doctor.diagnosis import ONNX, diagnose
 
     purposes = _purposes(options.warm)
     networks = [_read(find_config(name)) for name in options.networks]
@@ -67,8 +67,10 @@ def run(options: Any) -> int:
         console.print(mark + Text(f"{finding.name:{width + 2}}{finding.text}"))
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:
-        console.print(f"\nnot ready: {', '.join(lacking)} must be fixed first")
-        return 1
+        without_jittor = any(finding.name == ONNX and finding.mark == "ok" for finding in findings)
+        ready = "ready to segment, with ONNX Runtime; not to train" if without_jittor else "not ready"
+        console.print(f"\n{ready}: {', '.join(lacking)} must be fixed first")
+        return 0 if without_jittor and options.warm is None else 1
     console.print("\nready")
     if options.warm is not None:
         _warm(purposes, networks)

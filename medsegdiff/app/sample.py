@@ -15,9 +15,9 @@ from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
+from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id, files_of
-from medsegdiff.kernels.precision import check
 
 SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
 
@@ -29,7 +29,22 @@ def configure(parser: Parser) -> None:
         "--model-path",
         type=str,
         default="",
-        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, or a .safetensors file",
+        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or .pkl "
+        "file of a published network",
+    )
+    parser.add_argument(
+        "--trained-as",
+        type=str,
+        default="",
+        metavar="FILE",
+        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
+    )
+    parser.add_argument(
+        "--backend",
+        type=Backend,
+        default="auto",
+        metavar="{auto,jittor,onnx}",
+        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime",
     )
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
     parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
@@ -89,6 +104,8 @@ def run(options: Any) -> int:
         traces=options.trace,
         cache_dir=options.cache_dir,
         overwrite=options.overwrite,
+        backend=options.backend,
+        trained_as=options.trained_as,
     )
 
 
@@ -107,13 +124,16 @@ def sample(
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     overwrite: bool = False,
+    backend: Backend = "auto",
+    trained_as: str = "",
     expected: Optional[Mapping[str, Any]] = None,
 ) -> int:
     """Segment images with a trained model.
 
     Args:
         sampling: how to sample
-        model_path, data_dir, data_name, out_dir, images, weights, limit, cache_dir, overwrite: the options
+        model_path, data_dir, data_name, out_dir, images, weights, limit, cache_dir, overwrite, backend, trained_as: the
+            options
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
@@ -125,9 +145,10 @@ def sample(
         raise InputError(f"--limit {limit}: must be at least 0 (all)")
     out = output_folder(out_dir)
     _check_inputs(data_dir, images)
-    from medsegdiff.checkpoints.folder import load_weights
+    from medsegdiff.checkpoints.load import is_foreign, load_any
 
-    loaded = load_weights(Path(model_path), weights)
+    told = expected if expected and is_foreign(model_path) else {}
+    loaded = load_any(Path(model_path), weights, trained_as, told).weights
     config = loaded.config
     kept = loaded.data.get("split", {}).get("test", ())
     several = config.network.image_channels > 1 and not config.data.colour
@@ -147,12 +168,12 @@ def sample(
     from medsegdiff.data.cache import prepare
     from medsegdiff.inference import results
 
-    check(sampling.precision)
     has = config.flat()
     differing = next((name for name, wanted in (expected or {}).items() if has[name] != wanted), None)
     if differing:
         differs = f"`{differing}` {has[differing]}, not {expected[differing]}"
         raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    chosen = choose(backend, sampling.precision)
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
@@ -170,12 +191,11 @@ def sample(
     )
 
     from medsegdiff.inference.files import Extras
-    from medsegdiff.inference.jittor_denoiser import load_denoiser
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
     extras = Extras(overlays, maps, save_members, traces)
-    segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
+    segmenter = BatchSegmenter(load_denoiser(loaded, chosen, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, overwrite, kept)

@@ -108,7 +108,7 @@ def _of_volumes(cases: Sequence[Case], bar: tqdm) -> Fingerprint:
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
-            mask = whole_numbers(read_volume(case.mask).values, case.mask)
+            mask = whole_numbers(read_volume(case.mask, case.image).values, case.mask)
             for value, count in zip(*np.unique(mask, return_counts=True)):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
             voxels += mask.size

@@ -60,7 +60,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if path is None:
         raise ValueError(f"{case.id} has no mask")
     if source.geometry is not None:
-        values, geometry = read_volume(path)
+        values, geometry = read_volume(path, case.image)
         differs = source.geometry.differs(geometry, _SAME_GRID)
         if differs or values.ndim > 3:
             raise InputError(

@@ -37,7 +37,7 @@ class DataSpec:
     def __post_init__(self) -> None:
         check_scaling(self.scaling)
         if self.axis not in AXES:
-            raise InputError(f"axis {self.axis}: must be one of {', '.join(AXES)}")
+            raise InputError(f"`axis` {self.axis}: must be one of {', '.join(AXES)}")
 
     @property
     def num_classes(self) -> int:

@@ -67,8 +67,8 @@ def evaluate(
         num_classes = count_classes(labels)
     compared_by = make_protocol(protocol, protocol_size)
     if rules.empty not in get_args(Empty):
-        raise InputError(f"empty {rules.empty}: must be {', '.join(get_args(Empty))}")
-    check_bounds("tolerance", rules.tolerance, 0, 1e6)
+        raise InputError(f"`empty` {rules.empty}: must be {', '.join(get_args(Empty))}")
+    check_bounds("`tolerance`", rules.tolerance, 0, 1e6)
     if out is not None:
         check_free(Path(out))
     if not truth:
@@ -83,12 +83,12 @@ def evaluate(
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
     console = Console(stderr=True)
-    scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes, labels), compared_by, ensembles.get(id), rules)
-        for id, prediction in track(
-            found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
-        )
-    ]
+    scores = []
+    for id, prediction in track(
+        found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
+    ):
+        drawn = read_truth(truth[id], num_classes, labels, prediction.path)
+        scores.append(measure(id, prediction, drawn, compared_by, ensembles.get(id), rules))
     report = Report(
         scores=scores,
         summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], seed),

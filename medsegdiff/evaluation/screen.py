@@ -82,7 +82,7 @@ def _patients(report: Report) -> Table:
     for heading in ("mean", "std", "95 % interval"):
         table.add_column(heading, justify="right")
     for key, row in report.patients.items():
-        table.add_row(METRICS[key].label, *_cells(row))
+        table.add_row(report.label(key), *_cells(row))
     return table
 
 

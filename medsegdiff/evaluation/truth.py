@@ -57,15 +57,19 @@ class Truth:
         return self.values > 0.5 if self.num_classes == 2 else self.values == label
 
 
-def read_truth(path: Path, num_classes: int = 2, labels: Optional[Mapping[int, int]] = None) -> Truth:
+def read_truth(
+    path: Path, num_classes: int = 2, labels: Optional[Mapping[int, int]] = None, prediction: Optional[Path] = None
+) -> Truth:
     """Read a mask, see `masks.read_mask`; of more than two classes, with class indices, or values with `labels`.
+
+    A DICOM segmentation is read on the grid of its `prediction`, which is its image's.
 
     Raises:
         InputError: the file cannot be read or its values are not understood.
     """
     labels = labels or {}
     if is_volume(path):
-        values, geometry = read_volume(path)
+        values, geometry = read_volume(path, prediction)
         found = _classes(whole_numbers(values, path), path, num_classes, labels)
         read = (found == 1).astype(np.float32) if num_classes == 2 else found
         return Truth(path, num_classes, read, geometry.spacing, geometry, labels)

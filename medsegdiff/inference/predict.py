@@ -20,8 +20,8 @@ from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference import results
 from medsegdiff.inference.files import Extras, row_of, write_image
@@ -35,8 +35,6 @@ from medsegdiff.io.predictions import WRITER
 from medsegdiff.io.volumes import is_volume
 from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
-from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.toolchain import announce_kernels
 
 
 def predict(
@@ -107,8 +105,6 @@ def predict(
         # Process 0 says which are left: the others may have seen more done.
         left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
         chosen = [index for place in left[ranks.rank() :: ranks.count()] for index in slices[place]]
-        if chosen:
-            announce_kernels()
         with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
@@ -180,6 +176,7 @@ def _write_run(
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
         "processes": ranks.count(),
-        "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
+        "backend": segmenter.denoiser.backend,
+        "versions": {"medsegdiff": __version__, "numpy": np.__version__},
     }
     (out / results.RUN).write_text(json.dumps(run, indent=1))

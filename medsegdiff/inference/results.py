@@ -15,8 +15,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Group, Ledger
 from medsegdiff.base.reading import read_text, reading
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.predictions import NIFTI, PNG, files_of
 

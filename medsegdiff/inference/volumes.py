@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.inference.files import Extras
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.predictions import Grid, Maps, write_prediction
@@ -95,5 +95,5 @@ def _truth(case: Case, geometry: Geometry, axis: str, number: int) -> Optional[n
     """bool (H, W) of one slice; None where there is none on this grid."""
     if case.mask is None:
         return None
-    values, own = read_volume(case.mask)
+    values, own = read_volume(case.mask, case.image)
     return None if geometry.differs(own, 0.5) or values.ndim > 3 else to_slices(values, own, axis)[number] > 0

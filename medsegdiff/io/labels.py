@@ -24,11 +24,11 @@ def parse_labels(text: str) -> dict[int, int]:
     pairs = [_PAIR.fullmatch(part.strip()) for part in text.split(",")]
     mapped = [pair is not None and pair[2] is not None for pair in pairs]
     if any(pair is None for pair in pairs) or any(mapped) != all(mapped):
-        raise InputError(f'labels "{text[:40]}": give values as "1,2,4", or each with its class as "1:1,2:1,4:2"')
+        raise InputError(f'`labels` "{text[:40]}": give values as "1,2,4", or each with its class as "1:1,2:1,4:2"')
     found = {int(pair[1]): int(pair[2]) if pair[2] else place for place, pair in enumerate(pairs, 1) if pair}
     classes = {label for label in found.values() if label}
     if len(found) < len(pairs) or classes != set(range(1, len(classes) + 1)) or not 0 < len(classes) < _MOST_CLASSES:
-        raise InputError(f'labels "{text[:40]}": name each value once, and classes 1, 2, ... without gaps')
+        raise InputError(f'`labels` "{text[:40]}": name each value once, and classes 1, 2, ... without gaps')
     return found
 
 

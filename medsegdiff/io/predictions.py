@@ -6,7 +6,7 @@ value x 65535); on request, in 16 bits too, `ID_std.png` and `ID_entropy.png` an
 indices, and there is a file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_class1.png`, ...
 
 Of a volume these are NIfTI files, `ID.nii.gz`, `ID_prob.nii.gz`, ..., on the volume's own grid, with the values that
-its dataset's masks have for the classes.
+its dataset's masks have for the classes; of DICOM images there is also `ID.dcm`, a segmentation that refers to them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.base.reading import check_name
+from medsegdiff.base.reading import check_name, note
+from medsegdiff.io.dicom.segmentation import write_segmentation
+from medsegdiff.io.dicom.series import Source
 from medsegdiff.io.labels import to_values
 from medsegdiff.io.masks import find_masks
 from medsegdiff.io.pictures import decode, is_picture, list_folder
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume, stem, write_volume
+from medsegdiff.io.volumes import DICOM, SUFFIXES, Geometry, is_volume, read_volume, stem, write_volume
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
@@ -154,6 +156,8 @@ def write_prediction(
             draw(stage)
         if grid:
             write_volume(stage / f"{id}{end}", to_values(classes, grid.labels), grid.geometry)
+            if isinstance(grid.geometry.header, Source):
+                _write_segmentation(stage / f"{id}{DICOM}", classes, len(maps.probability), grid.geometry)
             return ledger.folder / f"{id}{end}"
         if len(maps.probability) == 1:
             picture = Image.fromarray(classes * np.uint8(255))
@@ -164,6 +168,14 @@ def write_prediction(
     return ledger.folder / f"{id}.png"
 
 
+def _write_segmentation(path: Path, classes: np.ndarray, count: int, geometry: Geometry) -> None:
+    """Beside NIfTI, which is written in any case: some images' headers lack what DICOM demands."""
+    try:
+        write_segmentation(path, classes, geometry, {label: f"class {label}" for label in range(1, count + 1)})
+    except InputError as error:
+        note(path, str(error).removeprefix(f"{path}: "))
+
+
 def files_of(folder: Path, ids: Collection[str]) -> list[str]:
     """The names of the files in `folder` that are, or pass for, predictions of the images `ids`; none where it is not.
 
@@ -172,7 +184,7 @@ def files_of(folder: Path, ids: Collection[str]) -> list[str]:
     if not folder.is_dir():
         return []
     named = [(stem(path), path.name) for path in sorted(folder.iterdir())]
-    named = [(id, name) for id, name in named if name[len(id) :] in (PNG, NIFTI, ".gif")]
+    named = [(id, name) for id, name in named if name[len(id) :] in (PNG, NIFTI, DICOM, ".gif")]
     masks = [name for id, name in named if id in ids and not name.endswith(".gif")]
     return masks + [name for id, name in named if _COMPANION.search(id) and _COMPANION.sub("", id) in ids]
 
@@ -223,7 +235,7 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     Raises:
         InputError: there is no such folder, or it has two masks for an id.
     """
-    files = [path for path in list_folder(folder) if is_picture(path) or is_volume(path)]
+    files = [path for path in list_folder(folder) if is_picture(path) or path.name.lower().endswith(SUFFIXES)]
     return find_masks([path for path in files if not _COMPANION.search(stem(path))])
 
 

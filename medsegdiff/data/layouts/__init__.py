@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
-from medsegdiff.data.layouts import brats, folder, isic, nnunet, volume
+from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.pictures import list_folder
 
@@ -48,6 +48,7 @@ LAYOUTS = MappingProxyType(
             ("isic", isic),
             ("nnunet", nnunet),
             ("brats", brats),
+            ("dicom", dicom),
             ("volume", volume),
             ("folder", folder),
         )
