@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
-from medsegdiff.app.options import Parser, add_section, output_folder
+from medsegdiff.app.options import Parser, add_section, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.shipped import DEFAULT, names
@@ -63,21 +63,13 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument(
         "--save-members",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="keep every member, and the conditioning network's own mask, for evaluate to compare",
     )
-    parser.add_argument(
-        "--overlay", type=bool, nargs="?", const=True, default=True, help="draw each mask over its image"
-    )
+    parser.add_argument("--overlay", **switch(True), help="draw each mask over its image")
     parser.add_argument(
         "--maps",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="write standard deviation and entropy as grey maps too, besides the probability",
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
@@ -91,10 +83,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--overwrite",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
     )
     add_section(parser, SamplingConfig, "sampling")
