@@ -6,27 +6,37 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base import machine, ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing, writing
-from medsegdiff.runtime import compilation
+from medsegdiff.runtime import cache, compilation
 from medsegdiff.runtime.cuda import copies, toolkit
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
+_OPENMP = {  # of libgomp, which writes a line of its own for what it does not understand, and computes on
+    "OMP_NUM_THREADS": r"[1-9]\d*(\s*,\s*[1-9]\d*)*",
+    "OMP_WAIT_POLICY": "active|passive",
+    "GOMP_SPINCOUNT": r"\d+\s*[kmgt]?|infinite|infinity",
+}
 _SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 
 
@@ -57,23 +67,66 @@ def utilities(nvcc: Optional[str] = None) -> Any:
         nvcc: the CUDA compiler that Jittor is to use, empty for none; by default the one that is found
 
     Raises:
-        InputError: that folder cannot be written.
+        InputError: that folder cannot be written, code in it cannot be run, or Jittor lies below a folder with a space.
     """
-    if "jittor_utils" not in sys.modules:
-        os.environ.setdefault("log_silent", "1")
-        os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
-        os.environ.setdefault("cache_name", compilation.cache_name())
-    with compilation.keyed(), writing(jittor_home() / ".cache" / "jittor"):
-        return importlib.import_module("jittor_utils")
+    if "jittor_utils" in sys.modules:
+        return sys.modules["jittor_utils"]
+    _refuse_spaces()
+    os.environ.setdefault("log_silent", "1")
+    os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
+    os.environ.setdefault("cache_name", compilation.cache_name())
+    folder = jittor_home() / ".cache" / "jittor"
+    cache.check_home(folder)
+    with writing(folder, cache.ELSEWHERE), compilation.keyed(), _as_before():
+        module = importlib.import_module("jittor_utils")
+        cache.check(Path(module.cache_path))
+    return module
+
+
+def _refuse_spaces() -> None:
+    found = importlib.util.find_spec("jittor")
+    if found and found.origin and re.search(r"\s", found.origin):  # some minutes later no kernel would compile
+        folder = Path(found.origin).parent
+        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
+
+
+@contextlib.contextmanager
+def _as_before() -> Iterator[None]:
+    """Import `jittor_utils` within this block, and it changes nothing of the process nor of the user's home.
+
+    It would note a `JITTOR_HOME` there for ever, let HTTPS trust anybody, and recursion end in a crash.
+    """
+    home, recursion, https = os.environ.get("HOME"), sys.getrecursionlimit(), ssl._create_default_https_context
+    os.environ["HOME"] = str(jittor_home())
+    try:
+        yield
+    except OSError as error:  # its lock, half made, complains of itself when it is forgotten
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        traceback.clear_frames(error.__traceback__)
+        sys.unraisablehook = hook
+        raise
+    finally:
+        sys.setrecursionlimit(recursion)
+        ssl._create_default_https_context = https
+        del os.environ["HOME"]
+        if home:
+            os.environ["HOME"] = home
 
 
 def jittor_home() -> Path:
-    """The folder under which Jittor keeps its cache: `$JITTOR_HOME`, or the last one it was given so, or the user's."""
+    """The folder under which Jittor keeps its cache: `$JITTOR_HOME`, or one that it noted, or the user's.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = os.environ.get("JITTOR_HOME")
+    if chosen:
+        return Path(chosen).absolute()
     try:
-        noted = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        noted = {}
-    return Path(os.environ.get("JITTOR_HOME") or noted.get("JITTOR_HOME") or Path.home()).absolute()
+        noted = json.loads((machine.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
+        return Path(noted["JITTOR_HOME"]).absolute()
+    except (OSError, ValueError, KeyError, TypeError):
+        return machine.home()
 
 
 def compiler() -> Optional[str]:
@@ -192,6 +245,12 @@ def _prepare_threads() -> None:
     processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
     each loop. What the user chose stays.
     """
+    for name, pattern in _OPENMP.items():
+        value = os.environ.get(name, "").strip()
+        if not value:
+            os.environ.pop(name, None)
+        elif not re.fullmatch(pattern, value, re.IGNORECASE):
+            raise InputError(f"{name}={value}: is not what OpenMP knows, which would ignore it; correct or unset it")
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPINS
     if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
@@ -210,7 +269,8 @@ def prepare(copy: Optional[Path] = None) -> None:
         copy: the copy of Jittor for CUDA to import; by default the prepared one, if it fits and there is a driver
 
     Raises:
-        InputError: Jittor's cache cannot be written, or processes were started by an MPI that does not fit.
+        InputError: Jittor's cache cannot be used, a variable makes no sense to OpenMP, or processes were started by an
+            MPI that does not fit.
     """
     copy = copy or find_copy()
     nvcc, reason = (str(copies.nvcc(copy)), "") if copy else find_cuda()

@@ -282,7 +282,9 @@ class _Run:
             data=self.about,
         )
         self.logbook.flush()  # a checkpoint must not outlive the rows before it
-        path = checkpoints.save(self.out, found, self.config.training.keep)
+        # Weights of which steps fail may not take the place of those before.
+        keep = self.config.training.keep if self._worth_saving else 0
+        path = checkpoints.save(self.out, found, keep)
         self.saved = found.step
         self.journal.note("checkpoint", found.step, path=path.name)
         return found

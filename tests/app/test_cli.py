@@ -243,6 +243,14 @@ def test_on_another_system_commands_that_need_no_jittor_run(monkeypatch, capsys)
             shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
             "error: no space left on the disk; free",
         ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aaa"),
+            "error: aaa: the name is too long; choose a shorter",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            "error: the working directory: is not there, or",
+        ),
         (RuntimeError("g++: fatal error: error writing to -: No space left on device"), "error: no space left on the"),
     ],
 )

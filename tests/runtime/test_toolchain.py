@@ -41,6 +41,37 @@ def pretend_version(monkeypatch, **versions):
     monkeypatch.setattr(toolchain, "package_version", lambda name: versions.get(name, real(name)))
 
 
+def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
+    machine.delitem(sys.modules, "jittor_utils")
+    machine.setattr(
+        importlib.util, "find_spec", lambda name: types.SimpleNamespace(origin=f"/my env/{name}/__init__.py")
+    )
+    with pytest.raises(InputError, match="/my env/jittor: Jittor cannot compile from a path with a space"):
+        toolchain.prepare()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("OMP_NUM_THREADS", ("0", "abc", "-1"), ("1", "4,2", " 2 ")),
+        ("OMP_WAIT_POLICY", ("lazy",), ("passive", "ACTIVE")),
+        ("GOMP_SPINCOUNT", ("-5", "x"), ("0", "30k", "infinite")),
+    ],
+)
+def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
+    for value in bad:
+        machine.setenv(name, value)
+        with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
+            toolchain._prepare_threads()
+    for value in good:
+        machine.setenv(name, value)
+        toolchain._prepare_threads()
+        assert os.environ[name] == value
+    machine.setenv(name, "")
+    toolchain._prepare_threads()
+    assert os.environ.get(name) != ""
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_compiling_is_announced_where_nothing_is_compiled_yet(machine, tmp_path, capsys, compiled):
     machine.setattr(toolchain, "utilities", lambda: types.SimpleNamespace(cache_path=str(tmp_path)))
@@ -157,10 +188,10 @@ def test_the_copy_is_put_in_front_where_there_is_one(machine, tmp_path):
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
-def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda):
+def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda, tmp_path):
     """It may be compiled where there is no GPU."""
     machine.delitem(sys.modules, "jittor_utils")
-    machine.setattr(importlib, "import_module", lambda name: None)
+    machine.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(cache_path=tmp_path / "a/b"))
     cuda("13.0", "9.28.1")
     names = []
     for driver, nvcc in ((None, "nvcc"), ((13, 0), "nvcc"), ((13, 0), "")):
