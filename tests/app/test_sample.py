@@ -64,7 +64,8 @@ def complaint(capsys):
 
 def test_every_option_arrives(sampled, tmp_path):
     words = (
-        "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --maps "
+        "--model-path run --data-dir d --data-name folder --images a.png b "
+        "--out-dir o --weights model --limit 3 --save-members --maps "
         "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
         "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9 "
         "--backend onnx --trained-as isic"
@@ -87,6 +88,7 @@ def test_every_option_arrives(sampled, tmp_path):
         ),
         "model_path": "run",
         "data_dir": "d",
+        "data_name": "folder",
         "images": ["a.png", "b"],
         "out_dir": "o",
         "weights": "model",
