@@ -17,7 +17,7 @@ from medsegdiff.base import machine, ranks, stopping, streams
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import REMEDIES
 
-COMMANDS = ("demo", "data", "train", "sample", "evaluate", "parity", "doctor")
+COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""

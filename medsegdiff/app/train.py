@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -88,7 +89,22 @@ def train(config: RunConfig, dry: bool = False) -> int:
         print(f"stopped by {stop}; the same command continues")
         return stop.exit_code
     print(f"trained {int(last.name[5:])} steps; the checkpoint is {last}")
+    if ranks.rank() == 0:
+        _say_best(last)
     return 0
+
+
+def _say_best(last: Path) -> None:
+    """The best Dice of a training that ended with the checkpoint `last`, where it lies, and the next command."""
+    from medsegdiff.checkpoints.folder import BEST, list_checkpoints, read_state
+
+    state = read_state(last)
+    progress, best = state["training"].get("validation", {}), last.parent / BEST
+    chosen = best if list_checkpoints(best) else last.parent
+    if progress.get("best_step"):
+        print(f"best validation Dice {progress['best']:.4f}, at step {progress['best_step']}: {chosen}")
+    words = ["medsegdiff", "sample", "--model-path", str(chosen), "--data-dir", state["config"]["data_dir"]]
+    print(f"next: {shlex.join(words)}")
 
 
 def _dry_run(config: RunConfig, images: int) -> int:

@@ -40,6 +40,8 @@ class Score:
     metrics: dict[str, float]
     calibration: Optional[np.ndarray] = None
     """Where there is a probability: `calibration_histogram` of each foreground class, float64 (classes, 3, bins)."""
+    truth: Optional[Path] = None
+    """The file of the ground truth."""
 
 
 class _Target(NamedTuple):
@@ -78,7 +80,7 @@ def measure(
     if ensemble and ensemble.agreement is not None:
         metrics["agreement"] = ensemble.agreement
         metrics["empty_members"] = ensemble.empty / ensemble.members
-    return Score(id, prediction.path, metrics, calibration)
+    return Score(id, prediction.path, metrics, calibration, truth.path)
 
 
 def _fused(

@@ -131,7 +131,7 @@ class Report:
     def _content(self) -> dict[str, Any]:
         return {
             "metrics": {key: _plain(summary) for key, summary in self.summaries.items()},
-            "calibration": self.calibration and {**self.calibration._asdict(), "bins": CALIBRATION_BINS},
+            "calibration": self.calibration and _calibration(self.calibration),
             "comparison": self.comparison
             and {
                 "images": self.comparison.images,
@@ -148,6 +148,8 @@ class Report:
                 "missing": len(self.missing),
             },
             "missing": self.missing,
+            "predictions": str(self.scores[0].prediction.parent.absolute()),
+            "ground truth": {score.id: str(score.truth.absolute()) for score in self.scores if score.truth},
             "note": self.note,
             "protocol": self.protocol.name,
             "protocol_size": self.protocol.size,
@@ -175,6 +177,19 @@ def class_metrics(num_classes: int) -> list[str]:
     """The metrics of single foreground classes, of which there are none where there is one class only."""
     labels = range(1, num_classes) if num_classes > 2 else ()
     return [f"{name}_class{label}" for label in labels for name in Overlap._fields]
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    share, probability, observed = calibration.bins
+    with np.errstate(invalid="ignore"):  # of empty bins
+        means = {"probability": probability / share, "observed": observed / share}
+    return {
+        "ece": calibration.ece,
+        "images": calibration.images,
+        "bins": len(share),
+        "share": share.tolist(),
+        **{name: [_finite(value) for value in values.tolist()] for name, values in means.items()},
+    }
 
 
 def _selection(selection: Selection) -> dict[str, Any]:

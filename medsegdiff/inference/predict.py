@@ -121,7 +121,7 @@ def predict(
             found.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
             with ledger.together(results.RUN, [IMAGES]) as stage:
                 write_ensembles(stage, {name: found[name] for name in [*dataset.ids, *sorted(found)]})
-                _write_run(stage, segmenter, source, dataset, len(done), time.time() - begun)
+                _write_run(stage, segmenter, source, cases, dataset, len(done), time.time() - begun)
 
 
 @dataclass
@@ -141,12 +141,21 @@ class _Tracer:
             write_trace(folder, id, image, self.frames[id])
 
 
-def _write_run(out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, done: int, seconds: float) -> None:
+def _write_run(
+    out: Path,
+    segmenter: BatchSegmenter,
+    source: str,
+    cases: Sequence[Case],
+    dataset: Prepared,
+    done: int,
+    seconds: float,
+) -> None:
     run: dict[str, Any] = {
         "weights": source,
         "sampling": dataclasses.asdict(segmenter.sampling),
         "network_evaluations_per_mask": segmenter.evaluations,
         "images": list(dataset.ids),
+        "image_files": {case.id: str(case.image.absolute()) for case in cases},
         "images_done_before": done,
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),

@@ -28,13 +28,15 @@ from medsegdiff.runtime.toolchain import announce_kernels
 from medsegdiff.training.interruption import Interrupted, held_back, stop_requests, undisturbed
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
+from medsegdiff.training.picture import ProgressPicture
 from medsegdiff.training.provenance import provenance
-from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, RUN, SAMPLES, own
+from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, PROGRESS, RUN, SAMPLES, own
 from medsegdiff.training.shares import check_shares, rows_of
 from medsegdiff.training.trainer import StepResult, Trainer
 from medsegdiff.training.validation import Abandoned, Progress, Validator, write_picture
 
 MOST_SKIPS = 20
+_RECENT = 50  # steps that the bar's mean loss is over, roughly
 # Options that change neither what is learnt nor what is logged.
 _INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
 
@@ -111,8 +113,10 @@ class _Run:
         self.trainer = Trainer(config)
         self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
         self.progress = Progress()
+        self.dice: Optional[float] = None  # of the last validation
         training = config.training
         self.logbook = Logbook(out, training.tensorboard, self.validator is not None, training.dice_weight > 0)
+        self.picture = ProgressPicture(self.logbook)
         self.journal = Journal(out)
         self.batches = _own_batches(config, dataset)
         self.saved = -1
@@ -120,7 +124,7 @@ class _Run:
         checkpoints.tidy(out / checkpoints.BEST)
         for folder in (out, out / checkpoints.BEST, out / SAMPLES):
             clear_leftovers(folder)
-        ledger.claim([LOG, EVENTS], grows=True)
+        ledger.claim([LOG, EVENTS, PROGRESS], grows=True)
         resumed = self._resume()
         origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
         with ledger.together(RUN) as stage:
@@ -218,6 +222,7 @@ class _Run:
         """
         training, trainer = self.config.training, self.trainer
         announce_kernels()
+        seen, mean = 0, 0.0
         with _progress_bar(trainer.step, training.steps) as bar:
             while True:
                 if trainer.step:
@@ -228,7 +233,11 @@ class _Run:
                 with undisturbed():
                     result = trainer.train_step(self.batches[trainer.step])
                 self._note(result)
-                bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
+                if not result.skipped:
+                    seen += 1
+                    mean += (float(np.mean(result.losses["loss"])) - mean) / min(seen, _RECENT)
+                known = {} if self.dice is None else {"val_dice": f"{self.dice:.4f}"}
+                bar.set_postfix({"loss": f"{mean:.4f}", **known}, refresh=False)
                 bar.update()
         if not requests and not self.learnt:
             remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
@@ -240,6 +249,7 @@ class _Run:
             self._save()
         if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
             self.logbook.write(trainer.step, trainer.step * training.batch_size)
+        self.picture.draw(at_once=True)
         exchange.tell(None)
         if requests:
             raise Interrupted(requests[0])
@@ -276,6 +286,7 @@ class _Run:
                 return
         if step % training.log_interval == 0 and step > self.logbook.row:
             self.logbook.write(step, step * training.batch_size)
+            self.picture.draw()
         if improved:
             self._keep_best(self._save())
         elif self._worth_saving and step % training.save_interval == 0 and self.saved != step:
@@ -285,7 +296,7 @@ class _Run:
         step = self.trainer.step
         with undisturbed():
             outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
-        improved = self.progress.take(step, outcome.dice)
+        self.dice, improved = outcome.dice, self.progress.take(step, outcome.dice)
         write_picture(self.ledger, step, outcome.picture)
         self.logbook.validate(step, outcome.dice, outcome.picture)
         self.journal.note("validation", step, dice=outcome.dice, best=self.progress.best, stale=self.progress.stale)

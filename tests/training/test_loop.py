@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,32 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits_and_logs(rich, discs,
         assert final(broken).step == stopped
         train(at(rich, broken), discs)
         assert_same_end(broken, whole)
+
+
+def test_the_bar_shows_a_running_mean_of_the_loss_and_the_dice_of_validation(config, discs, monkeypatch):
+    shown = []
+
+    class Bar(nullcontext):
+        def __enter__(self):
+            return self
+
+        def update(self):
+            pass
+
+        def set_postfix(self, words, refresh):
+            shown.append(words)
+
+    monkeypatch.setattr(loop, "_progress_bar", lambda done, total: Bar())
+    config = with_validation(with_training(config, log_interval=1), val_interval=2, val_steps=2)
+    train(config, discs, discs)
+    out = Path(config.training.out_dir)
+    with (out / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss"]) for row in rows]
+    means = [float(words["loss"]) for words in shown]
+    np.testing.assert_allclose(means, np.cumsum(losses) / np.arange(1, 5), atol=1e-4)
+    assert [words.get("val_dice") for words in shown] == [None, None, *2 * [f"{float(rows[1]['val_dice']):.4f}"]]
+    assert (out / "progress.png").stat().st_size > 1000
 
 
 def test_a_run_made_longer_has_the_log_of_one_that_was_long_from_the_start(rich, discs, tmp_path):
