@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test processors parity alignment lint format clean
+.PHONY: demo test processors parity alignment docs lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
@@ -27,8 +27,8 @@ processors: $(VENV)/.installed-dev
 	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q tests/training/test_processors.py \
 		tests/kernels --ignore=tests/kernels/test_precision.py || status=1; \
 	for isa in AVX2 AVX512_CORE AVX512_CORE_BF16; do \
-		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q tests/training/test_processors.py tests/kernels/test_attention.py \
-			tests/kernels/test_convolution.py tests/kernels/test_linear.py || status=1; \
+		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q tests/training/test_processors.py tests/kernels/cpu/test_attention.py \
+			tests/kernels/cpu/test_convolution.py tests/kernels/cpu/test_linear.py || status=1; \
 	done; \
 	exit $$status
 
@@ -41,6 +41,11 @@ DATA ?= data/ISIC
 alignment: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
 	$(BIN)/python -m benchmarks.alignment --data-dir $(DATA)
+
+# The documentation as a site in site/; a broken link is an error.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -65,5 +70,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

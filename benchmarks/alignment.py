@@ -1,6 +1,6 @@
 """One training in both frameworks: this package and PyTorch, from the same weights, with the same random numbers.
 
-    python -m benchmarks.alignment --data-dir DIR [--config configs/isic-small.yaml] [--steps 2000]
+    python -m benchmarks.alignment --data-dir DIR [--config isic-small] [--steps 2000]
 
 Trains the configuration with `medsegdiff train` and with the PyTorch network (`benchmarks.torch_trainer`), samples the
 test images with both networks' weights from the same noise, scores both, and writes log-ours.csv, log-pytorch.csv,
@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 
 from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.config.files import find_config
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.layouts.isic import find_cases
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train, sample, score, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="ISIC 2016 with Train and Test")
-    parser.add_argument("--config", default="configs/isic-small.yaml")
+    parser.add_argument("--config", default="isic-small")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--work", type=Path, default=Path("results/alignment"), help="checkpoints and predictions")
     parser.add_argument("--out", type=Path, default=Path("logs/alignment"), help="what is to be kept")
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
     """The configuration of both trainings, but for the folder they write to."""
-    given = yaml.safe_load(Path(options.config).read_text(encoding="utf-8"))
+    given = yaml.safe_load(find_config(options.config).read_text(encoding="utf-8"))
     ours = {"data_dir": str(options.data_dir), "out_dir": str(out), "tensorboard": False}
     return RunConfig.from_flat({**given, **ours, "steps": options.steps, "lr_anneal_steps": options.steps})
 
@@ -91,14 +92,7 @@ def train_pytorch(config: RunConfig) -> None:
     if saved.exists():
         found = trainer.restore(saved)
         logbook.resume(found["row"], found["pending"])
-    batches = Batches(
-        dataset,
-        training.batch_size,
-        training.seed,
-        data.augment,
-        strength=data.augment_strength,
-        hair=data.augment_hair,
-    )
+    batches = Batches(dataset, training.batch_size, training.seed, data.augment, **data.variants)
     while trainer.step < training.steps:
         losses, t, norms = trainer.train_step(batches[trainer.step])
         logbook.add(losses, t, len(trainer.diffusion), norms)

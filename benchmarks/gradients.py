@@ -26,7 +26,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.nn import layers
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.unet import MedSegDiff
 from medsegdiff.parity.cases import Case, stream
 from medsegdiff.parity.replay import build
 from medsegdiff.training.trainer import Trainer

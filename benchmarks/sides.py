@@ -184,7 +184,7 @@ def _our_side() -> Callable[[Variant, Work], Run]:
     from medsegdiff.config.training import TrainingConfig
     from medsegdiff.data.loader import Batch
     from medsegdiff.kernels import precision
-    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.nn.versions import build_network
     from medsegdiff.runtime.backend import jt
     from medsegdiff.training.trainer import Trainer
 
@@ -192,7 +192,7 @@ def _our_side() -> Callable[[Variant, Work], Run]:
         config = NetworkConfig(image_size=work.size, num_channels=work.width)
         images, masks, noise, t = work.arrays()
         if work.task == "forward":
-            network = MedSegDiff(config).initialise()
+            network = build_network(config).initialise()
             network.eval()
             if variant.precision == "bf16":
                 network.narrow()  # as for sampling

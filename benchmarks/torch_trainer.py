@@ -20,7 +20,7 @@ from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.diffusion.timesteps import make_timesteps
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import DropoutStreams
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.training.learning_rate import learning_rate
 
 
@@ -55,7 +55,7 @@ class TorchTrainer:
         training = config.training
         self.config, self.step, self.streams = config, 0, DropoutStreams()
         self.network = TorchMedSegDiff(config.network)
-        self._load(weights.to_arrays(weights.state(MedSegDiff(config.network).initialise(training.seed))))
+        self._load(weights.to_arrays(weights.state(build_network(config.network).initialise(training.seed))))
         _stream_dropout(self.network, self.streams)
         self.network.train()
         self.diffusion = Diffusion(config.diffusion)

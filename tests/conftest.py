@@ -86,10 +86,10 @@ def config(tmp_path):
 @pytest.fixture
 def precisions_seen(monkeypatch):
     """What the networks' convolutions are asked to compute in; they do so in float32, as any machine can."""
-    from medsegdiff.kernels import convolution, precision
+    from medsegdiff.kernels import operations, precision
     from medsegdiff.nn import layers
 
-    seen, original = [], convolution.conv2d
+    seen, original = [], operations.conv2d
 
     def conv2d(*given, **options):
         seen.append(precision.current())

@@ -305,14 +305,14 @@ def test_saved_are_the_bytes_that_the_command_writes(home, tmp_path, monkeypatch
     images = sorted((home / "isic" / "Test").rglob("*.jpg"))
     assert len(images) == 2
     words = ["--model-path", home / "run", "--out-dir", tmp_path / "command", "--images", *images]
-    options = ["--members", 3, "--steps", 4, "--seed", 7, "--save-members", "--overlay"]
+    options = ["--members", 3, "--steps", 4, "--seed", 7, "--save-members", "--maps"]
     assert main(["sample", *map(str, words + options)]) == 0
     segmenter = medsegdiff.load(home / "run")
     pixels = np.asarray(Image.open(images[1]))
     results = segmenter.segment([images[0], pixels], members=3, steps=4, seed=7, id=["", images[1].stem])
     for result in results:
         assert result.std.max() > 0.001  # or all masks were alike
-        result.save(tmp_path / "python", overlay=True, members=True)
+        result.save(tmp_path / "python", maps=True, members=True)
     expected = contents(tmp_path / "command")
     assert len(expected) == 2 * (5 + 1 + 3) + 1  # mask, prob, std, entropy, overlay; cal; members; and the table
     assert contents(tmp_path / "python") == expected

@@ -90,9 +90,9 @@ def test_imports_point_downwards(path):
     ("module", "source"),
     [
         ("medsegdiff.base.files", "from medsegdiff.config import network"),
-        ("medsegdiff.kernels.attention", "import medsegdiff.nn.layers"),
+        ("medsegdiff.kernels.operations", "import medsegdiff.nn.layers"),
         ("medsegdiff.nn.unet", "def f():\n    from medsegdiff.diffusion import process"),
-        ("medsegdiff.diffusion.process", "from ..nn.network import MedSegDiff"),
+        ("medsegdiff.diffusion.process", "from ..nn.unet import MedSegDiff"),
         ("medsegdiff.diffusion.process", "from medsegdiff.runtime.backend import jt"),
         ("medsegdiff.masks.fusion", "from .. import data"),
         ("medsegdiff.training.loop", "from medsegdiff.app import cli"),
@@ -109,7 +109,7 @@ def test_the_rule_notices(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("medsegdiff.nn.unet", "from medsegdiff.kernels.attention import attention\nfrom . import layers"),
+        ("medsegdiff.nn.unet", "from medsegdiff.kernels.operations import attention\nfrom . import layers"),
         ("medsegdiff.data.loader", "from medsegdiff.base.randomness import generator\nimport numpy"),
         ("medsegdiff.app.cli", "from medsegdiff import __version__\nfrom medsegdiff import training"),
     ],

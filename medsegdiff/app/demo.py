@@ -98,7 +98,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
         data_dir=str(data),
         out_dir=str(predictions),
         save_members=True,
-        overlays=True,
+        maps=True,
         cache_dir=config.data.cache_dir,
         overwrite=True,
     )

@@ -1,6 +1,7 @@
 """The three scripts of the published project: its names and flags, our code.
 
-Flags are those of the public PyTorch code (MIT), with its defaults; booleans are True or False.
+Flags are the options' names, which the public PyTorch code (MIT) gave them, with its defaults; booleans are True or
+False.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from medsegdiff.app.options import in_our_words
+from medsegdiff.app.options import helps, in_our_words
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig, published_version
 from medsegdiff.config.run import RunConfig, pick
 from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 
 
@@ -28,59 +33,25 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-MODEL_FLAGS: dict[str, Any] = {
-    "image_size": 64,
-    "num_channels": 128,
-    "num_res_blocks": 2,
-    "num_heads": 4,
-    "num_heads_upsample": -1,
-    "num_head_channels": -1,
-    "attention_resolutions": "16,8",
-    "channel_mult": "",
-    "dropout": 0.0,
-    "class_cond": False,
-    "use_scale_shift_norm": True,
-    "resblock_updown": False,
-    "use_new_attention_order": False,
-    "dpm_solver": False,
-    "version": "new",
-    "learn_sigma": False,
-    "diffusion_steps": 1000,
-    "noise_schedule": "linear",
-    "timestep_respacing": "",
-    "use_fp16": False,
-    "use_kl": False,
-    "predict_xstart": False,
-    "rescale_timesteps": False,
-    "rescale_learned_sigmas": False,
-}
-
-DATA_FLAGS: dict[str, Any] = {
+# Published defaults that differ from ours.
+_DEFAULTS: dict[str, Any] = {
     "data_name": "ISIC",
-    "data_dir": "",
     "out_dir": "./results/",
     "batch_size": 1,
+    "steps": None,
+    "image_size": 64,
+    "num_heads": 4,
+    "attention_resolutions": "16,8",
+    "use_scale_shift_norm": True,
+    "learn_sigma": False,
 }
-
-TRAIN_FLAGS: dict[str, Any] = {
-    "schedule_sampler": "uniform",
-    "lr": 1e-4,
-    "weight_decay": 0.0,
-    "lr_anneal_steps": 0,
-    "microbatch": -1,
-    "use_checkpoint": False,
-    "ema_rate": "0.9999",
-    "fp16_scale_growth": 1e-3,
-    "log_interval": 100,
-    "save_interval": 5000,
-    "resume_checkpoint": "",
+# Options of training that published commands repeat when they sample.
+_REPEATED = {
+    *("out_dir", "batch_size", "seed", "schedule_sampler", "lr", "weight_decay", "lr_anneal_steps", "microbatch"),
+    *("use_checkpoint", "ema_rate", "fp16_scale_growth", "log_interval", "save_interval"),
 }
-
-SAMPLE_FLAGS: dict[str, Any] = {
-    "model_path": "",
-    "num_ensemble": 5,
-    "use_ddim": False,
-}
+_SOLVER_STEPS = 20  # "in [20, 30] can generate quite good samples", says the published code
+_TRAINING_ONLY = ("dropout", "use_kl", "rescale_learned_sigmas")  # of the network's and the diffusion's
 
 # Flags without a meaning here, with the reason.
 IDLE_FLAGS: dict[str, tuple[Any, str]] = {
@@ -98,16 +69,31 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{in_our_words(message, self._option_string_actions)} (see --help)")
 
 
-def _parser(description: str, *groups: dict[str, Any]) -> _Parser:
+def _parser(description: str, sections: dict[type, Collection[str]]) -> _Parser:
+    """Flags for the named fields of the `sections`, and for what the published scripts alone have."""
     parser = _Parser(description=description, allow_abbrev=False)
     parser.add_argument("--traceback", action="store_true", help="show where a failing command failed")
-    for group in groups:
-        for name, default in group.items():
-            kind = boolean if isinstance(default, bool) else type(default)
-            parser.add_argument(f"--{name}", type=kind, default=default, help=f"default: {default!r}")
+    for section, names in sections.items():
+        texts, types = helps(section), typing.get_type_hints(section)
+        for f in dataclasses.fields(section):
+            if f.name in names:
+                plain = [
+                    kind for kind in (types[f.name], *typing.get_args(types[f.name])) if kind in (int, float, bool)
+                ]
+                kind, default = (plain or [str])[0], _DEFAULTS.get(f.name, f.default)
+                text = texts[f.name].replace("%", "%%") + ("" if default is None else f" (default: {default!r})")
+                parser.add_argument(f"--{f.name}", type=boolean if kind is bool else kind, default=default, help=text)
+    parser.add_argument("--resume_checkpoint", default="", help="a run's folder or checkpoint to continue")
+    parser.add_argument("--timestep_respacing", default="", help="which steps sampling visits, as 25 or ddim25")
+    parser.add_argument("--dpm_solver", type=boolean, default=False, help="sample by DPM-Solver++")
+    parser.add_argument("--use_fp16", type=boolean, default=False, help="compute in float16, on a GPU")
     for name, (_, reason) in IDLE_FLAGS.items():
         parser.add_argument(f"--{name}", help=f"accepted, has no effect: {reason}")
     return parser
+
+
+def _names(section: type, *without: str) -> list[str]:
+    return [f.name for f in dataclasses.fields(section) if f.name not in without]
 
 
 def _with_underscores(argv: Optional[Sequence[str]]) -> list[str]:
@@ -135,12 +121,10 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
     """`segmentation_train.py`."""
     from medsegdiff.app import train as command
 
-    parser = _parser("Train, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS)
-    parser.add_argument("--steps", type=int, default=0, help="steps to train; default: --lr_anneal_steps, or 100000")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
-    parser.add_argument("--ema_warmup", type=boolean, default=True, help="False: average slowly from the first step on")
-    parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
-    parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
+    sections = {
+        kind: _names(kind, "precision") for kind in (DataConfig, TrainingConfig, NetworkConfig, DiffusionConfig)
+    }
+    parser = _parser("Train, with the published flags.", sections)
     options = _parse(parser, argv)
     resume = options.pop("resume_checkpoint")
     if resume:
@@ -166,23 +150,30 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     """`segmentation_sample.py`."""
     from medsegdiff.app import sample as command
 
-    # Flags of training are accepted, as the published commands repeat them when sampling.
-    parser = _parser("Segment, with the published flags.", DATA_FLAGS, MODEL_FLAGS, TRAIN_FLAGS, SAMPLE_FLAGS)
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
+    data = ("data_name", "data_dir", "cache_dir")
+    kinds = {kind: _names(kind) for kind in (NetworkConfig, DiffusionConfig)}
+    parser = _parser("Segment, with the published flags.", {DataConfig: data, TrainingConfig: _REPEATED, **kinds})
+    parser.set_defaults(diffusion_steps=None)
+    parser.add_argument("--model_path", default="", help="a run's folder or a checkpoint")
+    parser.add_argument("--num_ensemble", type=int, default=5, help="masks for each image (default: 5)")
+    parser.add_argument("--use_ddim", type=boolean, default=False, help="sample by DDIM")
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
-    parser.add_argument("--overlay", type=boolean, default=False, help="draw each mask over its image")
+    parser.add_argument("--overlay", type=boolean, default=True, help="draw each mask over its image (default: True)")
+    parser.add_argument("--maps", type=boolean, default=False, help="write standard deviation and entropy too")
     parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")
-    parser.add_argument("--num_classes", type=int, default=2, help="classes, background included; default: 2")
-    parser.add_argument("--cache_dir", default=None, help="where resized images are kept")
     options = _parse(parser, argv)
-    network = pick(NetworkConfig, options)
-    diffusion = pick(DiffusionConfig, options)
+    sampling = _sampling(options)
+    options = {name: value for name, value in options.items() if value is not None}
+    trained = {**dataclasses.asdict(pick(NetworkConfig, options)), **dataclasses.asdict(pick(DiffusionConfig, options))}
+    unknown = (*_TRAINING_ONLY, "diffusion_steps") if options["dpm_solver"] else _TRAINING_ONLY
     return command.sample(
-        sampling=_sampling(options),
-        **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit", "cache_dir")},
+        sampling=sampling,
+        **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit")},
+        cache_dir=options.get("cache_dir"),
         overlays=options["overlay"],
+        maps=options["maps"],
         overwrite=options["overwrite"],
-        expected=(network, diffusion),
+        expected={name: value for name, value in trained.items() if name not in unknown},
     )
 
 
@@ -203,8 +194,13 @@ def _sampling(options: dict[str, Any]) -> SamplingConfig:
         seed=options["seed"],
         precision=options["precision"],
     )
-    # The published code runs its solver with 20 steps and dynamic thresholding.
-    return dataclasses.replace(common, sampler="dpm++", steps=20, threshold=0.995) if options["dpm_solver"] else common
+    if not options["dpm_solver"]:
+        return common
+    # The published code gives its solver --diffusion_steps, whatever the model was trained with; it thresholds so.
+    steps = options.pop("diffusion_steps")
+    steps = _SOLVER_STEPS if steps is None else steps
+    check_bounds("--diffusion_steps", steps, 1, 100_000)
+    return dataclasses.replace(common, sampler="dpm++", steps=steps, threshold=0.995)
 
 
 def evaluate(argv: Optional[Sequence[str]] = None) -> int:

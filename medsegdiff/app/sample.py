@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.run import difference, pick
+from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
 from medsegdiff.io.ensembles import IMAGES
@@ -46,7 +46,15 @@ def configure(parser: Parser) -> None:
         help="keep every member, and the conditioning network's own mask, for evaluate to compare",
     )
     parser.add_argument(
-        "--overlay", type=bool, nargs="?", const=True, default=False, help="draw each mask over its image"
+        "--overlay", type=bool, nargs="?", const=True, default=True, help="draw each mask over its image"
+    )
+    parser.add_argument(
+        "--maps",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="write standard deviation and entropy as grey maps too, besides the probability",
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
     parser.add_argument(
@@ -77,6 +85,7 @@ def run(options: Any) -> int:
         **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "images", "weights", "limit")},
         save_members=options.save_members,
         overlays=options.overlay,
+        maps=options.maps,
         traces=options.trace,
         cache_dir=options.cache_dir,
         overwrite=options.overwrite,
@@ -92,19 +101,20 @@ def sample(
     weights: str = "ema",
     limit: int = 0,
     save_members: bool = False,
-    overlays: bool = False,
+    overlays: bool = True,
+    maps: bool = False,
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     overwrite: bool = False,
-    expected: Any = None,
+    expected: Optional[Mapping[str, Any]] = None,
 ) -> int:
     """Segment images with a trained model.
 
     Args:
         sampling: how to sample
         model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
-        save_members, overlays, traces: see `inference.files.Extras`
-        expected: (network, diffusion) configurations that the checkpoint must have, or None
+        save_members, overlays, maps, traces: see `inference.files.Extras`
+        expected: options that the model must have been trained with
     """
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
@@ -134,10 +144,11 @@ def sample(
 
     loaded = load_weights(Path(model_path), weights)
     config = loaded.config
-    for wanted, has in zip(expected or (), (config.network, config.diffusion)):
-        differs = difference(_for_sampling(wanted), _for_sampling(has))
-        if differs:
-            raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    has = config.flat()
+    differing = next((name for name, wanted in (expected or {}).items() if has[name] != wanted), None)
+    if differing:
+        differs = f"--{differing.replace('_', '-')} {has[differing]}, not {expected[differing]}"
+        raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
@@ -157,20 +168,13 @@ def sample(
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
-    extras = Extras(save_members, overlays, traces)
+    extras = Extras(overlays, maps, save_members, traces)
     segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, overwrite)
     print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
     return 0
-
-
-def _for_sampling(section: Any) -> Any:
-    """The section with the options that matter in training alone at their defaults."""
-    training_only = ("dropout", "use_kl", "rescale_learned_sigmas")
-    defaults = {f.name: f.default for f in dataclasses.fields(section) if f.name in training_only}
-    return dataclasses.replace(section, **defaults)
 
 
 def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Sequence[str]) -> None:

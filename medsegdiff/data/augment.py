@@ -1,6 +1,8 @@
-"""Random variants of an image with its mask: flips, turns, warps, colours, hairs."""
+"""Random variants of an image with its mask: flips, turns, warps, colours, hairs, stickers."""
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,6 +24,7 @@ def augment(
     colour: float = 0.1,
     strength: float = 0.0,
     hair: float = 0.0,
+    stickers: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one variant of a sample from `rng`; the arguments stay as they are.
 
@@ -36,6 +39,8 @@ def augment(
             side, rotation by up to 30 degrees, elastic deformation, a turn of the hue by up to 15 degrees, and
             0.15 more of `colour`. What comes in from outside is the mirrored image.
         hair: in which share of all cases hairs are drawn over the image.
+        stickers: in which share of all cases a coloured disc reaches in from an edge, as colour charts in dermoscopy
+            do; there is no mask below it.
 
     Returns:
         The image, float32 (3, S, S) in [0, 1], and the mask, float32 (C, S, S) of 0 and 1.
@@ -50,6 +55,8 @@ def augment(
         image, mask = _warp(image, mask, _sources(image.shape[1], strength, rng))
     if hair > 0 and rng.random() < hair:
         image = _hairy(image, rng)
+    if stickers > 0 and rng.random() < stickers:
+        image, mask = _sticker(image, mask, rng)
     colour += _COLOUR * strength
     if colour > 0:
         image = _jitter(image, rng.uniform(1 - colour, 1 + colour, 3).astype(np.float32))
@@ -112,6 +119,24 @@ def _hairy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cover = np.asarray(canvas.reduce(fine), np.float32) / 255 * np.float32(rng.uniform(0.5, 0.95))
     tone = (rng.uniform(0.02, 0.3) * np.array([1, 0.8, 0.65])).astype(np.float32)  # black to brown
     return image * (1 - cover) + tone[:, None, None] * cover
+
+
+def _sticker(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The image under a disc of one colour, or of two, around a point near the middle of an edge."""
+    size = image.shape[1]
+    centre = np.array([rng.uniform(0.2, 0.8), rng.uniform(-0.15, 0.15)])
+    if rng.random() < 0.5:
+        centre = 1 - centre  # from the right
+    if rng.random() < 0.5:
+        centre = centre[::-1]  # from the top or the bottom
+    places = (np.indices((size, size)) + 0.5) / size - centre[:, None, None]
+    distance = np.hypot(*places)
+    for radius in rng.uniform(0.12, 0.35) * np.array([1, 0.55])[: 1 + (rng.random() < 0.3)]:
+        colour = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 1), rng.uniform(0.4, 1))
+        cover = np.clip((radius - distance) * size + 0.5, 0, 1).astype(np.float32)
+        image = image * (1 - cover) + np.array(colour, np.float32)[:, None, None] * cover
+        mask = mask * (cover < 0.5)
+    return image, mask
 
 
 def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:

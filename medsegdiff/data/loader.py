@@ -46,7 +46,7 @@ class Batches:
     """Endless shuffled epochs over a prepared dataset, cut into batches; an epoch's rest joins the next.
 
     Of each batch only `rows` are handed out, where they are given. If `augmented`, each sample is a variant drawn by
-    the seed, the step and its place in the batch; for `strength` and `hair` see `augment.augment`.
+    the seed, the step and its place in the batch; for `variants` see `augment.augment`.
     """
 
     def __init__(
@@ -56,12 +56,10 @@ class Batches:
         seed: int,
         augmented: bool = False,
         rows: Optional[Sequence[int]] = None,
-        *,
-        strength: float = 0.0,
-        hair: float = 0.0,
+        **variants: float,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.augmented, self.strength, self.hair = augmented, strength, hair
+        self.augmented, self.variants = augmented, variants
         self.rows = range(batch_size) if rows is None else rows
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -84,7 +82,7 @@ class Batches:
             image, mask = self.dataset.image(index), self.dataset.mask(index)
             if self.augmented:
                 rng = generator(self.seed, "augment", step, sample)
-                image, mask = augment(image, mask, rng, strength=self.strength, hair=self.hair)
+                image, mask = augment(image, mask, rng, **self.variants)
             images.append(image)
             masks.append(mask)
         return Batch([self.dataset.ids[indices[row]] for row in self.rows], np.stack(images), np.stack(masks))

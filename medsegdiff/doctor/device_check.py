@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsegdiff.base.randomness import generator
-from medsegdiff.kernels.attention import attention
-from medsegdiff.kernels.convolution import conv2d
-from medsegdiff.kernels.normalisation import EPS, group_norm
+from medsegdiff.kernels.operations import attention, conv2d, group_norm
+from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var

@@ -11,14 +11,14 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.inference.segmenter import BatchSegmenter
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.training.dry_run import noise_batch
 from medsegdiff.training.trainer import Trainer
 
 
 def warm_sampling(config: RunConfig) -> None:
     """Compile what sampling with the network of `config` needs: for single masks, ensembles and several images."""
-    denoiser = JittorDenoiser(MedSegDiff(config.network).initialise())
+    denoiser = JittorDenoiser(build_network(config.network).initialise())
     shape = (config.network.image_channels, config.network.image_size, config.network.image_size)
     for images, members in ((1, 1), (1, 2), (2, 2)):  # kernels differ where a length is 1
         segmenter = BatchSegmenter(denoiser, config.diffusion, SamplingConfig(members=members, steps=2))

@@ -11,8 +11,9 @@ from rich.progress import track
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
+from medsegdiff.evaluation.metrics import METRICS, class_metrics
 from medsegdiff.evaluation.predictions import PUBLISHED, find
-from medsegdiff.evaluation.report import EXTRAS, METRICS, RETENTION, Report, check_free, class_metrics
+from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.predictions import find_predictions
@@ -33,9 +34,9 @@ def evaluate(
 
     Per image, the published protocol (see `protocols.make_protocol`; of the probability, or of the mask where there
     is no probability) and the overlap of the masks at the original resolution; where
-    their files exist also what `measure.Score` lists.
+    their files exist also the other rows of `metrics.METRICS`.
     A file of the published sampler, `<digits>_output_ens.jpg` or `.png` for the id `ISIC_<digits>`, has the
-    network's resolution: for the overlap it is resized to the truth's and cut at one half.
+    network's resolution: for the overlap it is resized to that of the ground truth and cut at one half.
 
     Args:
         pred_dir: the folder of the predictions, see `medsegdiff.io.predictions`.
@@ -49,8 +50,8 @@ def evaluate(
         protocol: "ours", "original" or "jittor".
 
     Raises:
-        InputError: there is no truth or no prediction for any of it, a file cannot be read, a prediction
-            differs in size from its truth, or `out` holds files of these names that are not an evaluation's.
+        InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
+            differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
     """
     compared_by = make_protocol(protocol, protocol_size)
     if out is not None:
@@ -75,7 +76,7 @@ def evaluate(
     ]
     report = Report(
         scores=scores,
-        summaries=summary.summaries(scores, [*METRICS, *EXTRAS, *class_metrics(num_classes)], seed),
+        summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], seed),
         missing=[id for id in truth if id not in found],
         protocol=compared_by,
         num_classes=num_classes,

@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation.metrics import COMPARED, METRICS, Part, Target
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import Truth, read_classes
 from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.decision import THRESHOLD, decide
-from medsegdiff.masks.metrics import Overlap, overlap
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.resizing import resize_probability
-from medsegdiff.masks.uncertainty import PackedMasks, brier, calibration_histogram, generalised_energy_distance
-
-COMPARED = ("dice", "iou", "published_dice", "published_iou")
-"""The metrics that the conditioning network, single members and the ensemble are compared by."""
+from medsegdiff.masks.uncertainty import PackedMasks, calibration_histogram
 
 
 @dataclass(frozen=True)
 class Score:
     """One image's metrics and the prediction file they come from.
 
-    Always there are "published_iou", "published_dice", "dice", "iou", "precision" and "recall", with more
-    than two classes the last four with "_class1", ... appended, too, of the classes that occur. Where files allow:
-    "brier", "ged", "agreement", "empty_members" (the share of members without any foreground), and those of `COMPARED`
-    after "cal_" and, their mean over the members, after "member_".
+    By the names of `metrics.METRICS`, as far as files allow; of more than two classes also with "_class1", ...
+    appended, of the classes that occur. Those of `COMPARED` also after "cal_" and, their mean over the members, after
+    "member_".
     """
 
     id: str
@@ -44,17 +40,10 @@ class Score:
     """The file of the ground truth."""
 
 
-class _Target(NamedTuple):
-    """What predictions of one foreground class are compared with."""
-
-    mask: np.ndarray  # bool (H, W)
-    square: np.ndarray  # float32, see `Protocol.target`
-
-
 def measure(
     id: str, prediction: Prediction, truth: Truth, protocol: Protocol, ensemble: Optional[ImageRow] = None
 ) -> Score:
-    """Compare all files of an image's prediction with its truth, one member after another.
+    """Compare all files of an image's prediction with its ground truth, one member after another.
 
     With more than two classes, each foreground class is a binary problem of its own, and metrics are means
     over those that occur in the mask or the ground truth (over all, where neither has any).
@@ -67,45 +56,46 @@ def measure(
         ensemble: what the sampler says of the members, if it does.
 
     Raises:
-        InputError: a file cannot be read, differs from the truth in size, or a member is missing.
+        InputError: a file cannot be read, differs from the ground truth in size, or a member is missing.
     """
     targets = {
-        label: _Target(truth.mask(label), protocol.target(truth.soft(label))) for label in range(1, truth.num_classes)
+        label: Target(truth.mask(label), protocol.target(truth.soft(label))) for label in range(1, truth.num_classes)
     }
-    metrics, calibration = _fused(prediction, truth, targets, protocol)
-    if prediction.cal:
-        layers = _read(prediction.cal, truth)
-        metrics.update(_named("cal", _compared(layers, targets, protocol)))
-    metrics.update(_members(prediction, truth, targets, protocol, ensemble))
-    if ensemble and ensemble.agreement is not None:
-        metrics["agreement"] = ensemble.agreement
-        metrics["empty_members"] = ensemble.empty / ensemble.members
-    return Score(id, prediction.path, metrics, calibration, truth.path)
-
-
-def _fused(
-    prediction: Prediction, truth: Truth, targets: dict[int, _Target], protocol: Protocol
-) -> tuple[dict[str, float], Optional[np.ndarray]]:
-    """The metrics of the mask and of its probability, and the histograms where there is a probability."""
     labels = _read_labels(prediction, truth)
-    occurring = _occurring(labels, targets)
-    overlaps = {label: overlap(labels == label, targets[label].mask) for label in occurring or targets}
-    published, briers, histograms = [], [], []
-    for (label, target), layer in zip(targets.items(), _fused_layers(prediction, truth, labels)):
-        if label in overlaps:
-            published.append(protocol.iou_dice(layer, target.square))
-        if prediction.probability or prediction.is_published:
-            probability = layer if layer.shape == truth.shape else resize_probability(layer, truth.shape)
-            briers.append(brier(probability, target.mask))
-            histograms.append(calibration_histogram(probability, target.mask))
+    counted = {"mask": _occurring(labels, targets)}  # the classes that count, for each need that is met
+    metrics: dict[str, float] = {}
+    if prediction.cal:
+        metrics.update(_named("cal", _compared(_read(prediction.cal, truth), targets, protocol)))
+    members: dict[int, PackedMasks] = {}
+    if prediction.members:
+        members, mean = _members(prediction, truth, targets, protocol, ensemble)
+        counted["members"] = [
+            label for label in targets if targets[label].mask.any() or any(map(np.any, members[label].bits))
+        ]
+        metrics.update(_named("member", mean))
+    if prediction.probability or prediction.is_published:
+        counted["probability"] = list(targets)
+    if ensemble and ensemble.agreement is not None:
+        counted["ensemble"] = [1]  # it is of the image, not of a class
 
-    metrics = {**_published(published), **_mean(overlaps.values())}
-    if len(targets) > 1:
-        for label in occurring:
-            metrics.update({f"{name}_class{label}": value for name, value in overlaps[label]._asdict().items()})
-    if briers:
-        metrics["brier"] = float(np.mean(briers))
-    return metrics, np.array(histograms) if histograms else None
+    values: dict[str, list[float]] = {}
+    histograms = []
+    for (label, target), layer in zip(targets.items(), _fused_layers(prediction, truth, labels)):
+        part = Part(label, target, labels == label, layer, protocol, None, members.get(label), ensemble, truth.spacing)
+        if "probability" in counted:
+            part.probability = layer if layer.shape == truth.shape else resize_probability(layer, truth.shape)
+            histograms.append(calibration_histogram(part.probability, target.mask))
+        for name, metric in METRICS.items():
+            if metric.needs not in counted or label not in (counted[metric.needs] or targets):
+                continue
+            value = metric.function(part)
+            if value is None:
+                continue
+            values.setdefault(name, []).append(value)
+            if metric.by_class and len(targets) > 1 and label in counted[metric.needs]:
+                metrics[f"{name}_class{label}"] = value
+    metrics.update({name: float(np.mean(some)) for name, some in values.items()})
+    return Score(id, prediction.path, metrics, np.array(histograms) if histograms else None, truth.path)
 
 
 def _read_labels(prediction: Prediction, truth: Truth) -> np.ndarray:
@@ -133,13 +123,12 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
 def _members(
     prediction: Prediction,
     truth: Truth,
-    targets: dict[int, _Target],
+    targets: dict[int, Target],
     protocol: Protocol,
     ensemble: Optional[ImageRow],
-) -> dict[str, float]:
+) -> tuple[dict[int, PackedMasks], dict[str, float]]:
+    """The members' masks of each foreground class, and the means of their metrics of `COMPARED`."""
     files = prediction.members
-    if not files:
-        return {}
     if ensemble and ensemble.members != len(files):
         raise InputError(
             f"{prediction.path}: has {len(files)} member files, but {IMAGES} says {ensemble.members}; "
@@ -147,15 +136,12 @@ def _members(
         )
     masks = {label: PackedMasks() for label in targets}
     scores = [_compared(_read(paths, truth), targets, protocol, masks) for paths in files]
-    occurring = [label for label in targets if targets[label].mask.any() or any(map(np.any, masks[label].bits))]
-    distances = [generalised_energy_distance(masks[label], targets[label].mask) for label in occurring or targets]
-    mean = {key: float(np.mean([score[key] for score in scores])) for key in COMPARED}
-    return {"ged": float(np.mean(distances)), **_named("member", mean)}
+    return masks, {name: float(np.mean([score[name] for score in scores])) for name in COMPARED}
 
 
 def _compared(
     layers: Iterable[np.ndarray],
-    targets: dict[int, _Target],
+    targets: dict[int, Target],
     protocol: Protocol,
     masks: Optional[dict[int, PackedMasks]] = None,
 ) -> dict[str, float]:
@@ -165,27 +151,18 @@ def _compared(
     """
     probability = np.stack(list(layers))
     labels = decide(probability)
-    occurring = _occurring(labels, targets) or list(targets)
-    published = [protocol.iou_dice(probability[label - 1], targets[label].square) for label in occurring]
-    overlaps = [overlap(labels == label, targets[label].mask) for label in occurring]
     for label in masks or ():
         masks[label].add(labels == label)
-    values = {**_published(published), **_mean(overlaps)}
-    return {key: values[key] for key in COMPARED}
+    parts = [
+        Part(label, targets[label], labels == label, probability[label - 1], protocol)
+        for label in _occurring(labels, targets) or targets
+    ]
+    return {name: float(np.mean([METRICS[name].function(part) for part in parts])) for name in COMPARED}
 
 
-def _occurring(labels: np.ndarray, targets: dict[int, _Target]) -> list[int]:
+def _occurring(labels: np.ndarray, targets: dict[int, Target]) -> list[int]:
     """The foreground classes that the mask or the ground truth has; others would count as perfect."""
     return [label for label in targets if targets[label].mask.any() or (labels == label).any()]
-
-
-def _published(iou_dice: Sequence[tuple[float, float]]) -> dict[str, float]:
-    iou, dice = np.mean(iou_dice, axis=0)
-    return {"published_iou": float(iou), "published_dice": float(dice)}
-
-
-def _mean(overlaps: Iterable[Overlap]) -> dict[str, float]:
-    return dict(zip(Overlap._fields, map(float, np.mean(list(overlaps), axis=0))))
 
 
 def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:

@@ -15,31 +15,14 @@ import PIL
 
 import medsegdiff
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.evaluation.measure import COMPARED, Score
+from medsegdiff.evaluation.measure import Score
+from medsegdiff.evaluation.metrics import METRICS, columns
 from medsegdiff.evaluation.summary import Calibration, Comparison, Selection
-from medsegdiff.masks.metrics import EMPTY_CONVENTION, Overlap
+from medsegdiff.masks.metrics import EMPTY_CONVENTION
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.statistics import Summary
 from medsegdiff.masks.uncertainty import CALIBRATION_BINS
 from medsegdiff.plots.curves import draw_retention
-
-METRICS = {
-    "published_iou": "IoU, published protocol",
-    "published_dice": "Dice, published protocol",
-    "dice": "Dice at 0.5",
-    "iou": "IoU at 0.5",
-    "precision": "Precision at 0.5",
-    "recall": "Recall at 0.5",
-}
-"""Measured of every image."""
-
-EXTRAS = {
-    "brier": "Brier score (best 0)",
-    "ged": "GED of the members (best 0)",
-    "agreement": "Agreement of the members",
-    "empty_members": "Share of empty members",
-}
-"""Measured where the files allow."""
 
 TABLE, SUMMARY, RETENTION = "metrics.csv", "metrics.json", "retention.png"
 WRITER = "evaluate"
@@ -52,7 +35,7 @@ class Report:
 
     scores: list[Score]
     summaries: dict[str, Summary]
-    """By the keys of `METRICS`, `EXTRAS` and, of more than two classes, `class_metrics`."""
+    """By the names of `METRICS` and, of more than two classes, of `class_metrics`."""
     missing: list[str]
     protocol: Protocol
     num_classes: int = 2
@@ -84,20 +67,15 @@ class Report:
                 f"each of the {self.num_classes - 1} foreground classes is a binary problem of its own; "
                 "an image's metric is the mean over those that occur in it or its prediction"
             )
+        for name, metric in METRICS.items():
+            if metric.meaning and name in self.summaries:
+                words[metric.label] = metric.meaning
         if self.calibration:
-            words["Brier score, ECE"] = (
-                "squared error of the probability, mean over pixels; expected calibration error over "
-                f"{CALIBRATION_BINS} bins of probability, images of any resolution weighing the same"
-            )
-        if "ged" in self.summaries:
-            words["GED"] = (
-                "squared generalised energy distance with 1 - IoU of the members' masks; "
-                "it falls with their number: compare equal ones only"
+            words["expected calibration error"] = (
+                f"over {CALIBRATION_BINS} bins of probability, images of any resolution weighing the same"
             )
         if self.comparison:
             words["one member"] = "metrics of each member of an image, averaged over its members"
-        if "agreement" in self.summaries:
-            words["agreement"] = "mean Dice of two members; 1 also where all of them are empty"
         if self.selection:
             words["error retention"] = (
                 "mean of 1 - Dice over the images kept, averaged over how many are kept, "
@@ -117,11 +95,10 @@ class Report:
         with ledger.together(SUMMARY, [RETENTION] if ledger.owns(RETENTION) else []) as stage:
             with (stage / TABLE).open("w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
-                more = [*EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
-                more += class_metrics(self.num_classes)
-                rows.writerow(["id", *METRICS, "prediction", *more])
+                always, others = columns(self.num_classes)
+                rows.writerow(["id", *always, "prediction", *others])
                 for score in self.scores:
-                    values = [[score.metrics.get(key, "") for key in keys] for keys in (METRICS, more)]
+                    values = [[score.metrics.get(key, "") for key in keys] for keys in (always, others)]
                     rows.writerow([score.id, *values[0], score.prediction.name, *values[1]])
             if self.selection:
                 draw_retention(self.selection.retention, stage / RETENTION, "1 - Dice at 0.5", "agreement of members")
@@ -171,12 +148,6 @@ def check_free(out: Path) -> None:
         InputError: there is such a file.
     """
     Ledger(out, WRITER).check([TABLE, SUMMARY, RETENTION])
-
-
-def class_metrics(num_classes: int) -> list[str]:
-    """The metrics of single foreground classes, of which there are none where there is one class only."""
-    labels = range(1, num_classes) if num_classes > 2 else ()
-    return [f"{name}_class{label}" for label in labels for name in Overlap._fields]
 
 
 def _calibration(calibration: Calibration) -> dict[str, Any]:

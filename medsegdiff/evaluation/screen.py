@@ -8,10 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medsegdiff.evaluation.measure import COMPARED
-from medsegdiff.evaluation.report import EXTRAS, METRICS, Report
+from medsegdiff.evaluation.metrics import COMPARED, METRICS
+from medsegdiff.evaluation.report import Report
 from medsegdiff.evaluation.summary import Comparison, Selection
-from medsegdiff.masks.metrics import Overlap
 from medsegdiff.masks.statistics import Summary
 
 _MISSING_ON_SCREEN = 5
@@ -49,11 +48,10 @@ def _summary(report: Report) -> Table:
     table = Table("metric", title=f"{len(report.scores)} of {report.expected} images have a prediction")
     for heading in ("mean", "std", "95 % interval"):
         table.add_column(heading, justify="right")
-    labels = {**METRICS, **EXTRAS}
-    for key in labels:
+    for key, metric in METRICS.items():
         if key in report.summaries:
             row = report.summaries[key]
-            table.add_row(labels[key] + _of(row.n, report), *_cells(row))
+            table.add_row(metric.label + _of(row.n, report), *_cells(row))
         if key == "brier" and report.calibration:
             label = "Expected calibration error" + _of(report.calibration.images, report)
             table.add_row(label, f"{report.calibration.ece:.4f}", "-", "-")
@@ -62,10 +60,11 @@ def _summary(report: Report) -> Table:
 
 def _classes(report: Report) -> Table:
     table = Table("class", title="Each foreground class at 0.5, mean over images")
-    for name in Overlap._fields:
-        table.add_column(METRICS[name].split()[0], justify="right")
+    names = [name for name, metric in METRICS.items() if metric.by_class]
+    for name in names:
+        table.add_column(METRICS[name].label.split()[0], justify="right")
     for label in range(1, report.num_classes):
-        rows = [report.summaries.get(f"{name}_class{label}") for name in Overlap._fields]
+        rows = [report.summaries.get(f"{name}_class{label}") for name in names]
         table.add_row(str(label), *(f"{row.mean:.4f}" if row else "-" for row in rows))
     return table
 
@@ -78,7 +77,7 @@ def _comparison(comparison: Comparison) -> Table:
         for name, label in _COMPARED.items():
             first, last = name == "cal", name == "ensemble - cal"
             mean, _, interval = _cells(comparison.metrics[key][name], "+" if last else "")
-            metric = METRICS[key].removesuffix(" protocol") if first else ""
+            metric = METRICS[key].label.removesuffix(" protocol") if first else ""
             table.add_row(metric, label, mean, interval, end_section=last)
     return table
 

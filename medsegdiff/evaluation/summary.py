@@ -7,7 +7,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from medsegdiff.evaluation.measure import COMPARED, Score
+from medsegdiff.evaluation.measure import Score
+from medsegdiff.evaluation.metrics import COMPARED, NEEDS
 from medsegdiff.masks.statistics import Summary, summarise
 from medsegdiff.masks.uncertainty import Retention, error_retention, expected_calibration_error, rank_correlation
 
@@ -86,20 +87,11 @@ def selection(scores: Sequence[Score]) -> Optional[Selection]:
     return Selection(error_retention(1 - dice, agreement), rank_correlation(agreement, dice), len(known), empty)
 
 
-_SAVE = "run sample with --save-members"
-_NEEDS = {
-    "brier": ("Brier score, ECE", "a probability (ID_prob.png)", "sample writes it"),
-    "member_dice": ("GED, single members", "saved members (ID_member0.png, ...)", _SAVE),
-    "cal_dice": ("conditioning network against ensemble", "that network's mask (ID_cal.png)", _SAVE),
-    "agreement": ("error retention", "an agreement in images.csv", "run sample with at least 2 members"),
-}
-
-
 def gaps(scores: Sequence[Score]) -> list[str]:
     """What could not be measured, or not of all images, a line each."""
     lines = []
-    for key, (what, lacking, remedy) in _NEEDS.items():
-        without = sum(key not in score.metrics for score in scores)
+    for sign, what, lacking, remedy in NEEDS.values():
+        without = sum(sign not in score.metrics for score in scores)
         if without == len(scores):
             lines.append(f"{what}: not measured, no image has {lacking}; {remedy}")
         elif without:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Truth:
     path: Path
     num_classes: int
     values: np.ndarray  # (H, W): float32 shares of foreground where there are two classes, else uint8 class indices
+    spacing: Optional[tuple[float, ...]] = None
+    """Millimetres from pixel to pixel along each axis, where the file says so."""
 
     @property
     def shape(self) -> tuple[int, int]:

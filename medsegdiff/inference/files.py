@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,31 @@ from typing import Any, Callable, Optional
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
-from medsegdiff.masks.decision import decide
+from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.plots.overlay import overlay
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What is written besides the masks, their probabilities and their uncertainty.
+    """What is written besides the masks and their probabilities.
 
     Args:
-        members: every member, and the conditioning network's own mask
         overlays: each mask drawn over its image
+        maps: standard deviation and entropy
+        members: every member, and the conditioning network's own mask
         traces: ids of images whose first member's way from noise to mask is drawn
     """
 
+    overlays: bool = True
+    maps: bool = False
     members: bool = False
-    overlays: bool = False
     traces: Sequence[str] = ()
 
 
@@ -60,10 +64,11 @@ def write_image(
         about: what to remember of them, see `Ledger.together`
 
     Raises:
-        InputError: as `io.predictions.write_prediction`, or the image or its ground truth cannot be read.
+        InputError: as `io.predictions.write_prediction`, or the image cannot be read.
     """
+    std = result.std if extras.maps or extras.overlays else None
     members = result.members if extras.members else ()
-    maps = Maps(result.probability, result.std, result.cal if extras.members else None, members).resized(size)
+    maps = Maps(result.probability, std, result.cal if extras.members else None, members).resized(size)
     mask = one_region_each(decide(maps.probability)) if postprocess else None
 
     def draw(folder: Path) -> None:
@@ -73,7 +78,8 @@ def write_image(
         if trace is not None:
             trace(folder)
 
-    return write_prediction(ledger, result.id, maps, mask, draw, about)
+    written = maps if extras.maps else dataclasses.replace(maps, std=None)
+    return write_prediction(ledger, result.id, written, mask, draw, about)
 
 
 def row_of(result: ImageResult) -> ImageRow:
@@ -90,6 +96,14 @@ def _foreground(
         outlined = maps.probability[0]
     else:
         outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
-    if truth is None:
-        return outlined, None
-    return outlined, read_mask(truth) > 0.5 if single else read_labels(truth) > 0
+    return outlined, None if truth is None else _ground_truth(truth, single, outlined.shape)
+
+
+def _ground_truth(path: Path, single: bool, size: tuple[int, ...]) -> Optional[np.ndarray]:
+    """bool (H, W); None where it cannot be drawn, which is no reason to segment nothing."""
+    try:
+        drawn = read_mask(path) > THRESHOLD if single else read_labels(path) > 0
+    except InputError as error:
+        print(f"note: the overlay is without ground truth: {error}")
+        return None
+    return drawn if drawn.shape == size else None

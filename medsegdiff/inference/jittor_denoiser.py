@@ -9,7 +9,8 @@ import numpy as np
 from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.diffusion.process import Output
 from medsegdiff.kernels import precision
-from medsegdiff.nn.network import Condition, MedSegDiff
+from medsegdiff.nn.unet import Condition, MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime.backend import jt
 
@@ -55,7 +56,7 @@ def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
         InputError: the weights do not fit their own configuration, or this machine lacks the precision.
     """
     precision.check(inside)
-    network = MedSegDiff(weights.config.network)
+    network = build_network(weights.config.network)
     if any(name not in weights.arrays for name in state(network)):
         network.initialise()  # published checkpoints lack a layer
     for note in load(network, weights.arrays, weights.source):

@@ -86,7 +86,7 @@ def predict(
             case.id: {
                 "image": case.id,
                 "content": results.content(dataset, index, case, extras.overlays),
-                "extras": [extras.members, extras.overlays, case.id in extras.traces],
+                "extras": [extras.members, extras.overlays, extras.maps, case.id in extras.traces],
                 "settings": wanted,
             }
             for index, case in enumerate(cases)

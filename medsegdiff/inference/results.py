@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,6 +12,7 @@ from typing import Any
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Group, Ledger
+from medsegdiff.base.reading import reading
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
@@ -32,7 +34,8 @@ def content(dataset: Prepared, index: int, case: Case, drawn: bool) -> str:
     hasher = hashlib.blake2b(dataset.image(index).tobytes(), digest_size=16)
     hasher.update(repr(dataset.original_sizes[index]).encode())
     if drawn and case.mask is not None:
-        hasher.update(case.mask.read_bytes())
+        with contextlib.suppress(InputError), reading(case.mask) as file:
+            hasher.update(file.read())
     return hasher.hexdigest()
 
 

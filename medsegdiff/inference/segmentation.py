@@ -76,12 +76,15 @@ class Segmentation:
         resized = [resize_probability(channel, self._size) for channel in channels]
         return resized[0] if len(resized) == 1 else np.stack(resized)
 
-    def save(self, folder: Union[str, Path], *, overlay: bool = False, members: bool = False) -> Path:
+    def save(
+        self, folder: Union[str, Path], *, overlay: bool = True, maps: bool = False, members: bool = False
+    ) -> Path:
         """Write the files that `medsegdiff sample` writes of this image, the same bytes, and its row of `images.csv`.
 
         Args:
             folder: where to; it is made if need be. What was sampled before of an image of this id is replaced
             overlay: the mask drawn over the image, too
+            maps: standard deviation and entropy as grey maps, too
             members: every member, and the conditioning network's own mask, too
 
         Returns:
@@ -98,7 +101,7 @@ class Segmentation:
         with exclusive(ledger.folder):
             results.check(ledger, self._settings, [self.id])
             about = {"image": self.id, "settings": self._settings, "ensemble": row_of(self._result)}
-            extras = Extras(members=members, overlays=overlay)
+            extras = Extras(overlay, maps, members)
             path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
             with ledger.together(IMAGES) as stage:
                 write_ensembles(stage, results.known(ledger, self._settings))

@@ -1,9 +1,9 @@
 """The files of a prediction.
 
-For the image ID, at the image's original resolution: `ID.png` (8-bit, 0 or 255), `ID_prob.png`, `ID_std.png` and
-`ID_entropy.png` (16-bit grey, value x 65535) and, where members are kept, `ID_cal.png` and `ID_member0.png`, ...
-(16-bit). With several foreground classes `ID.png` has a palette, its values being class indices, and there is a
-file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_class1.png`, ...
+For the image ID, at the image's original resolution: `ID.png` (8-bit, 0 or 255) and `ID_prob.png` (16-bit grey,
+value x 65535); on request, in 16 bits too, `ID_std.png` and `ID_entropy.png` and, where members are kept,
+`ID_cal.png` and `ID_member0.png`, ... With several foreground classes `ID.png` has a palette, its values being class
+indices, and there is a file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_class1.png`, ...
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Maps:
 
     probability: np.ndarray
     std: np.ndarray | None = None
-    """Standard deviation over the ensemble."""
+    """Standard deviation over the ensemble; with it the entropy of the probability is written."""
     cal: np.ndarray | None = None
     """The conditioning network's own probability."""
     members: Sequence[np.ndarray] = ()
@@ -121,7 +121,8 @@ def write_prediction(
         for name, layer in layers.items():
             for channel, values in enumerate(layer):
                 _write_grey(stage / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
-        _write_grey(stage / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
+        if maps.std is not None:
+            _write_grey(stage / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
         if len(maps.probability) == 1:
             picture = Image.fromarray(classes * np.uint8(255))
         else:

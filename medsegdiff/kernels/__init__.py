@@ -1,4 +1,1 @@
-"""CPU kernels: threaded C++ for what Jittor's own fused kernels compute on one thread.
-
-Each function falls back to the plain Jittor expression on other devices.
-"""
+"""What networks and optimisers compute with: the operations, for a CPU in C++, and the precision inside them."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-NUMBERS = Path(__file__).with_name("numbers.h").read_text(encoding="utf-8")
-"""For a kernel's header: subnormal numbers, and functions that do not overflow."""
 
 
 class Function(jt.Function):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.kernels import precision
-from medsegdiff.kernels.linear import linear
+from medsegdiff.kernels.operations import linear
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -58,6 +58,13 @@ def _stretch(x: Var, factor: int, axis: int) -> Var:
 
     weight = jt.array(position.reshape([-1 if k == axis else 1 for k in range(4)]))
     return rows(low) * (1 - weight) + rows(low + 1) * weight
+
+
+def fitted(x: Var, size: int) -> Var:
+    """Maps (N, C, H, H) at another size that is H times or over a power of two: averaged, or interpolated."""
+    while x.shape[2] > size:
+        x = average_pool(x)
+    return x if x.shape[2] == size else upsample_bilinear(x, size // x.shape[2])
 
 
 def timestep_embedding(t: Var, width: int) -> Var:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Optional
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.nn import functional as F
-from medsegdiff.nn.ffparser import FFParser
 from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -18,14 +17,14 @@ STAGES = 5
 
 
 class HighwayOutput(NamedTuple):
-    """What the denoiser takes from the conditioning network."""
+    """The maps of the conditioning network."""
 
     cal: Var
-    """(N, mask channels, S, S) in [0, 1]: the conditioning network's own mask."""
-    anchor: Optional[Var]
-    """(N, num_channels, S, S), version "new" only."""
-    bottleneck: Optional[Var]
-    """(N, deepest width, S/32, S/32), version "v1" only."""
+    """(N, mask channels, S, S) in [0, 1]: its own mask."""
+    bottleneck: Var
+    """(N, deepest width, S/32, S/32)."""
+    expanded: list[Var]
+    """After each stage of the expanding path, from S/16 to S; the last is (N, num_channels / 4, S, S)."""
 
 
 class ConvUnit(nn.Module):
@@ -56,15 +55,16 @@ class ConvUnits(Part):
 
 
 class Highway(nn.Module):
-    """Segments the image by itself and hands the denoiser what it learnt.
+    """Segments the image by itself and hands the denoiser what it learnt."""
 
-    Version "new" gives an anchor computed from the image alone; version "v1" takes the denoiser's
-    feature maps into its contracting path and gives its bottleneck back.
-    """
+    @staticmethod
+    def widths(config: NetworkConfig) -> list[int]:
+        """Channels after each stage of the contracting path."""
+        base = config.num_channels // 4
+        return [min(base * 2**stage, 15 * base) for stage in range(STAGES)]
 
     def __init__(self, config: NetworkConfig, streams: DropoutStreams) -> None:
-        base = config.num_channels // 4
-        widths = [min(base * 2**stage, 15 * base) for stage in range(STAGES)]
+        base, widths = config.num_channels // 4, self.widths(config)
         deepest = widths[-1]
         context = [
             ConvUnits((inputs, width, width), streams)
@@ -82,29 +82,9 @@ class Highway(nn.Module):
             )
         )
         self.seg_outputs = nn.ModuleList(Conv2d(base, config.mask_channels, 1, bias=False, init="he"))
-        self.anchored = config.version == "new"
-        if not self.anchored:
-            self._build_injection(config, widths)
-
-    def _build_injection(self, config: NetworkConfig, widths: list[int]) -> None:
-        levels = config.level_widths
-        injected = list(zip(levels[:-1], widths[: STAGES - 1]))
-        self.conv_trans_blocks_a = nn.ModuleList(*(Conv2d(g, width, 1, init="he") for g, width in injected))
-        self.conv_trans_blocks_b = nn.ModuleList(*(Conv2d(width, 1, 1, init="he") for _, width in injected))
-        self.ffparser = nn.ModuleList(
-            *(FFParser(width, config.image_size // 2 ** (d + 1)) for d, (_, width) in enumerate(injected))
-        )
-        self.bottleneck_proj = Conv2d(widths[-1], levels[-1], 1, init="he")
-
-    def _inject(self, x: Var, stage: int, feature: Var) -> Var:
-        h = self.ffparser[stage](self.conv_trans_blocks_a[stage](feature))
-        spatial = self.conv_trans_blocks_b[stage](h)
-        # Sums over pixels, those of the gradients too, are in float64: Jittor adds one number after another.
-        channel = h.float64().mean(dims=(2, 3), keepdims=True)
-        return ((x * spatial).float64() * channel).float32()
 
     def execute(self, image: Var, features: Sequence[Var] = ()) -> HighwayOutput:
-        """(N, C, S, S) and, for "v1", the denoiser's map after each downsampling."""
+        """(N, C, S, S) and, for a version that takes them in, the denoiser's map after each downsampling."""
         x, skips = image, []
         for stage in range(STAGES):
             skips.append(self.conv_blocks_context[stage](x))
@@ -117,8 +97,8 @@ class Highway(nn.Module):
             x = jt.concat([F.upsample_bilinear(x, 2), skip], dim=1)
             x = self.conv_blocks_localization[stage](x)
             expanded.append(x)
-        cal = sigmoid(self.seg_outputs[0](x))
-        if not self.anchored:
-            return HighwayOutput(cal, None, self.bottleneck_proj(bottleneck))
-        half, quarter = F.upsample_bilinear(expanded[3], 2), F.upsample_bilinear(expanded[2], 4)
-        return HighwayOutput(cal, jt.concat([half, half, quarter], dim=1).detach(), None)
+        return HighwayOutput(sigmoid(self.seg_outputs[0](x)), bottleneck, expanded)
+
+    def _inject(self, x: Var, stage: int, feature: Var) -> Var:
+        """The contracting path's map `x` after `stage`, with the denoiser's `feature` of that size taken in."""
+        raise NotImplementedError

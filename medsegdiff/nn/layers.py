@@ -13,10 +13,9 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.base import ranks
-from medsegdiff.kernels.convolution import Packed, conv2d
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
-from medsegdiff.kernels.linear import linear
-from medsegdiff.kernels.normalisation import EPS, batch_norm, group_norm
+from medsegdiff.kernels.operations import Packed, batch_norm, conv2d, group_norm, linear
+from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var

@@ -1,113 +1,201 @@
-"""Blocks of the denoiser, the guided-diffusion U-Net (Dhariwal & Nichol 2021)."""
+"""The denoiser, a U-Net: encode an image once, denoise its mask at every step. Versions differ in what guides it."""
 
 from __future__ import annotations
 
-from typing import Any, Optional
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
+
+from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.kernels.attention import attention
 from medsegdiff.nn import functional as F
-from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
-from medsegdiff.nn.recompute import Part
+from medsegdiff.nn.blocks import AttentionBlock, Downsample, ResBlock, Stage, Upsample
+from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
 
 
-class ResBlock(Part):
-    """Residual block with the timestep embedding; `resample` is "", "up" or "down"."""
+class NetworkOutput(NamedTuple):
+    """What the network says of a noisy mask."""
 
-    def __init__(
-        self, config: NetworkConfig, inputs: int, outputs: int, streams: DropoutStreams, resample: str = ""
-    ) -> None:
-        self.scale_shift = config.use_scale_shift_norm
-        self.resample = {"": None, "up": F.upsample_nearest, "down": F.average_pool}[resample]
-        self.in_layers = nn.Sequential(GroupNorm(inputs), SiLU(), Conv2d(inputs, outputs, 3))
-        embedded = 2 * outputs if self.scale_shift else outputs
-        self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, embedded))
-        self.out_layers = nn.Sequential(
-            GroupNorm(outputs),
-            SiLU(),
-            Dropout(config.dropout, streams),
-            Conv2d(outputs, outputs, 3, init="zero"),
+    target: Var
+    """(N, M, S, S): the predicted noise, or the clean mask when trained so."""
+    variance: Optional[Var]
+    """(N, M, S, S): the variance value v, in [-1, 1] when trained well; None if not learned."""
+    cal: Var
+    """(N, M, S, S) in [0, 1]: the mask of the conditioning network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What depends on the image alone: computed once, shared by all steps and ensemble members.
+
+    Each version adds what it needs. The first axis of every array is the batch.
+    """
+
+    stem: Var
+    """(N, c, S, S): what the image adds to the first convolution, with its bias."""
+    label: Optional[Var]
+    """(N, 4 c): the embedded class label."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Condition]) -> Condition:
+        """The condition of all the parts' rows, in order."""
+        columns = zip(*([getattr(part, field.name) for field in dataclasses.fields(part)] for part in parts))
+        return type(parts[0])(*(None if column[0] is None else jt.concat(list(column), dim=0) for column in columns))
+
+    def take(self, index: Sequence[int]) -> Condition:
+        """The condition of a batch made of the rows `index`, which may repeat."""
+        rows = jt.array(np.asarray(index, np.int32))
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return type(self)(*(None if value is None else value[rows] for value in values))
+
+
+class MedSegDiff(nn.Module):
+    """The conditional denoiser (MedSegDiff, Wu et al. 2023; MedSegDiff-V2, Wu et al. 2024); each version is a subclass.
+
+    A version adds `hwm`, its conditioning network, and says what that is given and gives.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        self.dropout_streams = DropoutStreams()
+        width, levels = config.num_channels, config.level_widths
+        self.time_embed = nn.Sequential(Linear(width, 4 * width), SiLU(), Linear(4 * width, 4 * width))
+        if config.class_cond:
+            self.label_emb = Embedding(config.num_label_classes, 4 * width)
+        self._build_down(config, levels)
+        deepest = levels[-1]
+        self.middle_block = Stage(
+            ResBlock(config, deepest, deepest, self.dropout_streams),
+            AttentionBlock(config, deepest),
+            ResBlock(config, deepest, deepest, self.dropout_streams),
         )
-        self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        self._build_up(config, levels)
+        self.out = nn.Sequential(GroupNorm(levels[0]), SiLU(), Conv2d(levels[0], config.out_channels, 3, init="zero"))
 
-    def execute(self, x: Var, embedding: Var, skip: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) and the embedding (at least N, 4 c) -> (N, outputs, H', W').
+    def _build_down(self, config: NetworkConfig, levels: tuple[int, ...]) -> None:
+        width = config.num_channels
+        stages = [Stage(Conv2d(config.in_channels, width, 3))]
+        self.skip_widths, self.downsamplings = [width], []
+        for level, outputs in enumerate(levels):
+            for _ in range(config.num_res_blocks):
+                layers = [ResBlock(config, width, outputs, self.dropout_streams)]
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, outputs))
+                stages.append(Stage(*layers))
+                width = outputs
+                self.skip_widths.append(width)
+            if level < len(levels) - 1:
+                halve = (
+                    ResBlock(config, width, width, self.dropout_streams, "down")
+                    if config.resblock_updown
+                    else Downsample(width)
+                )
+                self.downsamplings.append(len(stages))
+                stages.append(Stage(halve))
+                self.skip_widths.append(width)
+        self.input_blocks = nn.ModuleList(*stages)
 
-        A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
+    def _build_up(self, config: NetworkConfig, levels: tuple[int, ...]) -> None:
+        width, skips, stages = levels[-1], list(self.skip_widths), []
+        for level, outputs in reversed(list(enumerate(levels))):
+            for block in range(config.num_res_blocks + 1):
+                layers = [ResBlock(config, width + skips.pop(), outputs, self.dropout_streams)]
+                width = outputs
+                if 2**level in config.attention_factors:
+                    layers.append(AttentionBlock(config, outputs, upsample=True))
+                if level and block == config.num_res_blocks:
+                    layers.append(
+                        ResBlock(config, width, width, self.dropout_streams, "up")
+                        if config.resblock_updown
+                        else Upsample(width)
+                    )
+                stages.append(Stage(*layers))
+        self.output_blocks = nn.ModuleList(*stages)
+
+    def initialise(self, seed: int = 0) -> MedSegDiff:
+        """Draw the initial weights: functions of the seed and of each parameter's name."""
+        for name, module in self.named_modules():
+            if hasattr(module, "reset"):
+                module.reset(generator(seed, "init", name))
+        return self
+
+    def narrow(self) -> MedSegDiff:
+        """From now on only segment in bf16: on a CPU, convolutions give up the float32 weights that they pack."""
+        for module in [] if jt.flags.use_cuda else self.modules():
+            if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
+                module.narrow()
+        return self
+
+    def encode(self, image: Var, label: Optional[Var] = None) -> Condition:
+        """What the denoiser needs of an image, once per image.
+
+        Args:
+            image: (N, C, S, S) float32 in [0, 1]
+            label: (N,) integers, with class conditioning
         """
-        if skip is not None:
-            x = jt.concat([x, skip], dim=1)
-        norm, _, conv = self.in_layers
-        h = norm(x, silu=True)
-        if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
-        embedded = self.emb_layers(embedding)
-        if embedded.shape[0] > x.shape[0]:
-            embedded = embedded[: x.shape[0]]
-        norm, _, dropout, last = self.out_layers
-        if self.scale_shift:
-            scale, shift = jt.chunk(embedded, 2, dim=1)
-            h = norm(conv(h), scale, shift, silu=True)
-        else:
-            h = norm(conv(h, embedded), silu=True)
-        return last(dropout(h), residual=x if self.skip_connection is None else self.skip_connection(x))
+        if (label is not None) != self.config.class_cond:
+            raise ValueError("a label goes with class conditioning, and only with it")
+        return self._condition(image, None if label is None else self.label_emb(label))
 
+    def denoise(self, mask_t: Var, t: Var, condition: Condition) -> NetworkOutput:
+        """Predict the noise in a mask.
 
-class AttentionBlock(Part):
-    """Self-attention over the pixels of a feature map, with a residual connection."""
+        Args:
+            mask_t: (N, M, S, S) noisy mask
+            t: (N,) timesteps as the network was trained with, possibly fractional
+            condition: from `encode`
+        """
+        embedding = self._embed(t, condition.label)
+        first, mask = self.input_blocks[0][0], slice(self.config.image_channels, None)
+        h = first.part(mask_t, mask, biased=False, residual=condition.stem)
+        skips = [h]
+        for stage in list(self.input_blocks)[1:]:
+            h = stage(h, embedding)
+            skips.append(h)
+        h, cal = self._guide(h, skips, embedding, condition)
+        h = self.middle_block(h, embedding)
+        for stage in self.output_blocks:
+            h = stage(h, embedding, skips.pop())
+        norm, _, conv = self.out
+        out = conv(norm(h, silu=True))
+        if not self.config.learn_sigma:
+            return NetworkOutput(out, None, cal)
+        target, variance = jt.chunk(out, 2, dim=1)
+        return NetworkOutput(target, variance, cal)
 
-    def __init__(self, config: NetworkConfig, width: int, upsample: bool = False) -> None:
-        self.heads = config.heads(width, upsample)
-        self.heads_first = not config.use_new_attention_order
-        self.norm = GroupNorm(width)
-        self.qkv = PointwiseConv(width, 3 * width)
-        self.proj_out = PointwiseConv(width, width, init="zero")
+    def _condition(self, image: Var, label: Optional[Var]) -> Condition:
+        """This version's condition of images (N, C, S, S) and their embedded labels (N, 4 c)."""
+        raise NotImplementedError
 
-    def execute(self, x: Var) -> Var:
-        """(N, width, H, W), same shape out."""
-        n, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x))
-        d = c // self.heads
-        if self.heads_first:  # the legacy order of the channels: head, then q, k, v
-            qkv = qkv.reshape(n * self.heads, 3, d, h * w)
-            q, k, v = (qkv[:, part] for part in range(3))
-        else:
-            qkv = qkv.reshape(n, 3, self.heads, d, h * w)
-            q, k, v = (qkv[:, part].reshape(n * self.heads, d, h * w) for part in range(3))
-        return self.proj_out(attention(q, k, v).reshape(n, c, h, w), residual=x)
+    def _guide(self, h: Var, skips: Sequence[Var], embedding: Var, condition: Condition) -> tuple[Var, Var]:
+        """The deepest map as it goes on, and the conditioning network's mask (N, M, S, S).
 
+        Args:
+            h: (N, deepest width, S', S')
+            skips: the maps after each stage
+            embedding: (at least N, 4 c), of the timesteps and labels
+            condition: from `encode`
+        """
+        raise NotImplementedError
 
-class Downsample(nn.Module):
-    """Halves the resolution by a strided convolution."""
+    def _stem(self, image: Var, anchor: Optional[Var] = None) -> Var:
+        """What `image` adds to the first convolution, with its bias and the `anchor` (N, c, S, S)."""
+        channels = slice(self.config.image_channels)
+        return self.input_blocks[0][0].part(image, channels, biased=True, residual=anchor)
 
-    def __init__(self, width: int) -> None:
-        self.op = Conv2d(width, width, 3, stride=2)
+    def _embed(self, t: Var, label: Optional[Var]) -> Var:
+        """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
+        if t.shape[0] == 1:  # Jittor's fused loops round a single row differently: there is none
+            t = jt.concat([t] * 2, dim=0)
+            label = None if label is None else jt.concat([label] * 2, dim=0)
+        embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
+        return embedding if label is None else embedding + label
 
-    def execute(self, x: Var) -> Var:
-        """(N, width, H, W) -> (N, width, H/2, W/2)."""
-        return self.op(x)
-
-
-class Upsample(Part):
-    """Doubles the resolution: nearest neighbour, then a convolution."""
-
-    def __init__(self, width: int) -> None:
-        self.conv = Conv2d(width, width, 3)
-
-    def execute(self, x: Var) -> Var:
-        """(N, width, H, W) -> (N, width, 2H, 2W)."""
-        return self.conv(F.upsample_nearest(x))
-
-
-class Stage(nn.Sequential):
-    """Layers in a row, of which the residual blocks take the embedding too."""
-
-    def execute(self, x: Var, embedding: Var, *skip: Var) -> Var:
-        """(N, C, H, W) and the embedding (at least N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
-        for layer in self:
-            x = layer(x, embedding, *skip) if isinstance(layer, ResBlock) else layer(x)
-            skip = ()
-        return x
+    def execute(self, image: Var, mask_t: Var, t: Var, label: Optional[Var] = None) -> NetworkOutput:
+        """`encode` and `denoise` in one."""
+        return self.denoise(mask_t, t, self.encode(image, label))

@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.unet import MedSegDiff
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var

@@ -13,8 +13,8 @@ from medsegdiff.diffusion.schedule import make_schedule, respace
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.masks import fusion
 from medsegdiff.masks.metrics import published_iou_dice
-from medsegdiff.nn import weights
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn import versions, weights
+from medsegdiff.nn.unet import MedSegDiff
 from medsegdiff.parity.cases import Case, normal, parameter
 from medsegdiff.parity.report import Row, absolute, mean_absolute, relative
 from medsegdiff.runtime.backend import jt
@@ -25,7 +25,7 @@ PUBLISHED_TIME_SCALE = 1000.0
 
 def build(case: Case) -> MedSegDiff:
     """The case's network with the weights of every case."""
-    network = MedSegDiff(case.network)
+    network = versions.build_network(case.network)
     values = {name: parameter(name, value.shape) for name, value in weights.state(network).items()}
     weights.load(network, values)
     return network

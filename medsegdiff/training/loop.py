@@ -87,7 +87,7 @@ def _follow(config: RunConfig, dataset: Dataset) -> Path:
 def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
     training, data = config.training, config.data
     rows = rows_of(ranks.rank(), training.batch_size, training.microbatch)
-    augmentation = {"augmented": data.augment, "strength": data.augment_strength, "hair": data.augment_hair}
+    augmentation = {"augmented": data.augment, **data.variants}
     return Batches(dataset, training.batch_size, training.seed, rows=rows.tolist(), **augmentation)
 
 

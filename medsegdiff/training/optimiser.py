@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medsegdiff.kernels.update import Step, adamw, approach, sum_of_squares
+from medsegdiff.kernels.operations import Step, adamw, approach, sum_of_squares
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var

@@ -19,8 +19,9 @@ from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.diffusion.timesteps import make_timesteps
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
-from medsegdiff.nn.network import MedSegDiff
 from medsegdiff.nn.recompute import set_recomputed
+from medsegdiff.nn.unet import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 from medsegdiff.training.learning_rate import learning_rate
@@ -69,7 +70,7 @@ class Trainer:
     def __init__(self, config: RunConfig, network: Optional[MedSegDiff] = None) -> None:
         training = config.training
         self.config = config
-        self.network = network or MedSegDiff(config.network).initialise(training.seed)
+        self.network = network or build_network(config.network).initialise(training.seed)
         self.network.train()
         set_recomputed(self.network, training.use_checkpoint)
         self.state = weights.state(self.network)

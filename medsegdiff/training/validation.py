@@ -21,7 +21,7 @@ from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.nn import weights
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.plots.overlay import overlay
 from medsegdiff.training.run_folder import SAMPLES
 
@@ -91,7 +91,7 @@ class Validator:
         Raises:
             Abandoned: `abandon` said so.
         """
-        network = MedSegDiff(self.config.network)
+        network = build_network(self.config.network)
         for name, value in weights.state(network).items():
             value.assign(state[name].detach())  # the same memory, which the next step overwrites
         denoiser = JittorDenoiser(network, self.sampling.precision)

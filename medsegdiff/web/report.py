@@ -15,7 +15,7 @@ from medsegdiff import __version__
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.evaluation.report import EXTRAS, METRICS
+from medsegdiff.evaluation.metrics import METRICS
 from medsegdiff.web.cases import choose, show
 from medsegdiff.web.charts import Line, chart, running_mean, steps
 from medsegdiff.web.runs import Run, read_runs
@@ -108,10 +108,10 @@ def _curves(runs: list[Run]) -> list[tuple[str, str, Markup]]:
 
 
 def _scores(runs: list[Run]) -> Rows:
-    labels = {**METRICS, **EXTRAS}
+    known = [run.summary.get("metrics", {}) for run in runs]
     rows = [
-        (label, [_interval(found) if (found := run.summary.get("metrics", {}).get(key)) else _UNKNOWN for run in runs])
-        for key, label in labels.items()
+        (metric.label, [_interval(found[key]) if key in found else _UNKNOWN for found in known])
+        for key, metric in METRICS.items()
     ]
     errors = [(run.summary.get("calibration") or {}).get("ece") for run in runs]
     rows.append(("Expected calibration error (best 0)", [_UNKNOWN if e is None else f"{e:.4f}" for e in errors]))

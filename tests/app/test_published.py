@@ -120,7 +120,8 @@ def test_both_names_of_the_second_version_are_known(trained):
 def test_several_classes_are_trained_and_sampled(trained, sampled):
     published.train([*TRAIN, "--num_classes", "3"])
     published.sample([*SAMPLE, "--num_classes", "3"])
-    assert trained[0].network.mask_channels == sampled[0]["expected"][0].mask_channels == 2
+    assert trained[0].network.mask_channels == 2
+    assert sampled[0]["expected"]["num_classes"] == 3
 
 
 @pytest.mark.parametrize(
@@ -129,8 +130,10 @@ def test_several_classes_are_trained_and_sampled(trained, sampled):
         ("", "ddpm", 0, ""),
         ("--timestep_respacing 25", "ddpm", 0, "25"),
         ("--use_ddim True --timestep_respacing ddim25", "ddim", 0, "ddim25"),
-        ("--dpm_solver True", "dpm++", 20, ""),
-        ("--dpm_solver True --timestep_respacing 25", "dpm++", 20, ""),
+        ("--dpm_solver True", "dpm++", 100, ""),
+        ("--dpm_solver True --timestep_respacing 25", "dpm++", 100, ""),
+        ("--dpm_solver True --diffusion_steps 50", "dpm++", 50, ""),
+        ("--dpm_solver True --diffusion_steps 20", "dpm++", 20, ""),  # of which there is no linear schedule
     ],
 )
 def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, steps, respacing):
@@ -140,9 +143,30 @@ def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, step
     assert (sampling.sampler, sampling.steps, sampling.timestep_respacing) == (sampler, steps, respacing)
     assert sampling.threshold == (0.995 if sampler == "dpm++" else 0)
     assert sampling.members == 5
-    network, diffusion = options["expected"]
-    assert network.image_size == 64
-    assert diffusion.diffusion_steps == 100
+    expected = options["expected"]
+    assert (expected["image_size"], expected["noise_schedule"]) == (64, "linear")
+    assert expected.get("diffusion_steps") == (None if sampler == "dpm++" else 100)
+    assert not {"dropout", "use_kl", "rescale_learned_sigmas"} & set(expected)  # of training alone
+
+
+def test_the_solver_takes_20_steps_unless_told_otherwise_and_at_least_one(sampled):
+    published.sample(["--dpm_solver", "True"])
+    assert sampled[0]["sampling"].steps == 20
+    with pytest.raises(InputError, match="--diffusion_steps 0: must be at least 1"):
+        published.sample(["--dpm_solver", "True", "--diffusion_steps", "0"])
+
+
+def test_defaults_are_the_published_ones(trained, sampled):
+    """Those of guided_diffusion/script_util.py and the scripts."""
+    published.train([])
+    published.sample([])
+    flat = trained[0].flat()
+    assert (flat["image_size"], flat["num_heads"], flat["attention_resolutions"]) == (64, 4, "16,8")
+    assert (flat["learn_sigma"], flat["use_scale_shift_norm"], flat["num_channels"]) == (False, True, 128)
+    assert (flat["out_dir"], flat["batch_size"], flat["lr"], flat["steps"]) == ("./results/", 1, 1e-4, 100_000)
+    assert (flat["diffusion_steps"], flat["noise_schedule"], flat["ema_rate"]) == (1000, "linear", "0.9999")
+    assert sampled[0]["expected"].items() <= flat.items()
+    assert (sampled[0]["sampling"].members, sampled[0]["out_dir"]) == (5, "./results/")
 
 
 def test_two_samplers_at_once_are_refused(sampled):

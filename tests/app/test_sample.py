@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.app import published
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
 from medsegdiff.checkpoints import folder as checkpoints
@@ -28,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A trained network in `run`, a dataset in `isic`, pictures in `mine`."""
-    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.nn.versions import build_network
     from medsegdiff.nn.weights import state
 
     folder = tmp_path_factory.mktemp("sample")
@@ -36,7 +38,7 @@ def home(tmp_path_factory):
     (folder / "mine").mkdir()
     for name, size in (("a", (40, 50)), ("b.1", (64, 33))):
         Image.new("RGB", size, (200, 150, 120)).save(folder / "mine" / f"{name}.png")
-    arrays = {name: value.numpy() for name, value in state(MedSegDiff(CONFIG.network).initialise(1)).items()}
+    arrays = {name: value.numpy() for name, value in state(build_network(CONFIG.network).initialise(1)).items()}
     groups = {"model": arrays, "ema-0.9999": arrays}
     (folder / "run").mkdir()
     checkpoints.save(folder / "run", checkpoints.Checkpoint(12, CONFIG, groups, training={}))
@@ -63,9 +65,9 @@ def complaint(capsys):
 
 def test_every_option_arrives(sampled, tmp_path):
     words = (
-        "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --overlay "
+        "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --maps "
         "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
-        "--overwrite --blend --tta --postprocess --batch-size 4 --seed 9"
+        "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9"
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
@@ -90,7 +92,8 @@ def test_every_option_arrives(sampled, tmp_path):
         "weights": "model",
         "limit": 3,
         "save_members": True,
-        "overlays": True,
+        "overlays": False,
+        "maps": True,
         "traces": ["x", "y"],
         "cache_dir": "c",
         "overwrite": True,
@@ -101,13 +104,14 @@ def test_without_options_the_defaults_are_the_dataclass_s(sampled):
     assert main(["sample"]) == 0
     assert sampled[0]["sampling"] == SamplingConfig()
     assert (sampled[0]["weights"], sampled[0]["out_dir"], sampled[0]["limit"]) == ("ema", "predictions", 0)
+    assert (sampled[0]["overlays"], sampled[0]["maps"], sampled[0]["save_members"]) == (True, False, False)
 
 
 def test_options_come_from_a_file_too(sampled, tmp_path):
-    (tmp_path / "o.yaml").write_text("members: 4..9\nsteps: 3\noverlay: true\n")
+    (tmp_path / "o.yaml").write_text("members: 4..9\nsteps: 3\noverlay: false\n")
     assert main(["sample", "--config", str(tmp_path / "o.yaml"), "--steps", "2"]) == 0
     assert sampled[0]["sampling"] == SamplingConfig(members="4..9", steps=2)
-    assert sampled[0]["overlays"]
+    assert not sampled[0]["overlays"]
 
 
 @pytest.mark.parametrize(
@@ -140,26 +144,42 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(home, tmp_path, capsys,
 
 def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
     def run(**options):
-        network = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1, **options)
         return command.sample(
             SamplingConfig(members=1, steps=2),
             str(home / "run"),
             "",
             str(tmp_path / "out"),
             images=[str(home / "mine")],
-            expected=(network, CONFIG.diffusion),
+            expected={"image_size": 32, "diffusion_steps": 8, **options},
         )
 
     from medsegdiff.base.errors import InputError
 
     with pytest.raises(InputError, match=r"was trained with --num-heads 1, not 2"):
         run(num_heads=2)
-    assert run(dropout=0.5) == 0  # of training alone
+    assert run(num_heads=1) == 0
+
+
+@pytest.mark.parametrize("steps", [50, 20])
+def test_the_published_solver_s_steps_are_not_those_of_training(home, tmp_path, steps):
+    """A line of the published README, for a model that was trained with 1000 steps."""
+    diffusion = DiffusionConfig(diffusion_steps=1000)
+    weights = checkpoints.load_weights(home / "run")
+    config = dataclasses.replace(CONFIG, diffusion=diffusion)
+    (tmp_path / "run").mkdir()
+    groups = {"model": weights.arrays, "ema-0.9999": weights.arrays}
+    checkpoints.save(tmp_path / "run", checkpoints.Checkpoint(12, config, groups, training={}))
+    flags = f"--data_dir {home / 'isic'} --model_path {tmp_path / 'run'} --out_dir {tmp_path / 'out'} --limit 1 "
+    flags += "--image_size 32 --num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --num_heads 1 --num_ensemble 2 "
+    flags += "--attention_resolutions 16 --use_scale_shift_norm False --learn_sigma True "
+    assert published.sample([*flags.split(), "--diffusion_steps", str(steps), "--dpm_solver", "True"]) == 0
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["network_evaluations_per_mask"], run["sampling"]["sampler"]) == (steps, "dpm++")
 
 
 def test_pictures_are_segmented_with_what_was_asked_for(home, tmp_path, capsys):
     out = tmp_path / "out"
-    options = "--members 2 --steps 2 --overlay --save-members --trace b.1".split()
+    options = "--members 2 --steps 2 --maps --save-members --trace b.1".split()
     assert sample(home, out, "--images", home / "mine", *options) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"segmented 2 images; the masks lie in {out}"
     ends = ("", "_prob", "_std", "_entropy", "_cal", "_member0", "_member1", "_overlay")
@@ -252,7 +272,7 @@ def test_masks_of_different_settings_are_not_mixed(home, photos, tmp_path, capsy
     again = ("--members", "2", "--steps", "3", "--overwrite")
     assert sample(home, out, "--images", photos / "x.png", *again) == 0
     assert {path.name for path in out.glob("*.*") if path.name[0] != "."} == {
-        *("x.png", "x_prob.png", "x_std.png", "x_entropy.png"),
+        *("x.png", "x_prob.png", "x_overlay.png"),
         *("images.csv", "run.json", "notes.txt"),
     }
     assert json.loads((out / "run.json").read_text())["sampling"]["steps"] == 3

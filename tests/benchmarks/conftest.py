@@ -6,7 +6,7 @@ from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.nn.weights import state
 
 IMAGES = 3
@@ -21,7 +21,7 @@ def given(tmp_path_factory):
         network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
         diffusion=DiffusionConfig(diffusion_steps=8, noise_schedule="cosine", predict_xstart=True),
     )
-    network = MedSegDiff(config.network).initialise(1)
+    network = build_network(config.network).initialise(1)
     network.out[2].weight.assign(network.out[2].weight + 0.05)  # it starts at zero: all masks would be alike
     arrays = {"model": {name: value.numpy() for name, value in state(network).items()}}
     (folder / "run").mkdir()

@@ -158,3 +158,17 @@ def test_the_hue_turns_and_greys_stay_grey(monkeypatch):
         np.testing.assert_allclose(turned[:, 0, 0].sum(), 1.6, atol=1e-4)
         hues.append(turned[1, 0, 0] - turned[2, 0, 0])
     assert min(hues) < 0.07 < 0.13 < max(hues)
+
+
+def test_stickers_are_coloured_discs_at_the_edge_without_a_mask_below():
+    image, mask = np.full((3, 64, 64), 0.6, np.float32), np.ones((1, 64, 64), np.float32)
+    drawn = [augment(image, mask, generator(step), **PLAIN, stickers=0.5) for step in range(60)]
+    changed = [np.abs(stuck - image).max(0) > 0.02 for stuck, _ in drawn]
+    assert 20 <= sum(change.any() for change in changed) <= 40
+    for (stuck, cut), change in zip(drawn, changed):
+        edge = np.concatenate([change[0], change[-1], change[:, 0], change[:, -1]])
+        assert change.mean() < 0.3
+        assert edge.any() == change.any()
+        assert stuck.min() >= 0 and stuck.max() <= 1
+        assert not cut[0][change & (np.abs(stuck - image).min(0) > 0.1)].any()  # below the disc
+        assert cut[0][~change].all()  # and nowhere else

@@ -15,7 +15,7 @@ from medsegdiff.training.dry_run import noise_batch
 from medsegdiff.training.trainer import Trainer
 from medsegdiff.doctor.warming import WARMINGS
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 
 def kernels():
     return set(re.findall(r"/jit/(.+\\.so)$", Path("/proc/self/maps").read_text(), re.MULTILINE))
@@ -29,7 +29,7 @@ for warm in WARMINGS.values():
 warmed = kernels()
 assert len(warmed - before) > 50, warmed
 
-denoiser = JittorDenoiser(MedSegDiff(larger.network).initialise())
+denoiser = JittorDenoiser(build_network(larger.network).initialise())
 segmenter = BatchSegmenter(denoiser, larger.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
 list(segmenter.segment("abc", lambda i: np.zeros((3, 64, 64), np.float32)))
 trainer = Trainer(larger)

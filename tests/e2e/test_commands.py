@@ -86,7 +86,7 @@ def test_own_pictures_are_segmented_at_their_own_size(home):
     for name, (width, height) in sizes.items():
         pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.png")
-    options = "--model-path run --images mine --out-dir own --members 2 --steps 2 --overlay --save-members".split()
+    options = "--model-path run --images mine --out-dir own --members 2 --steps 2 --maps --save-members".split()
     run(home, "-m", "medsegdiff", "sample", *options)
     for name, size in sizes.items():
         for end in ("", "_prob", "_std", "_member0", "_member1"):

@@ -180,9 +180,7 @@ def test_a_command_for_one_process_says_so():
 
 
 def test_masks_of_two_processes_are_those_of_one(isic, folder):
-    options = (
-        "--members 2..4 --until 0.2 --batch-size 3 --steps 3 --save-members --overlay --trace ISIC_9500001".split()
-    )
+    options = "--members 2..4 --until 0.2 --batch-size 3 --steps 3 --save-members --maps --trace ISIC_9500001".split()
     words = ["-m", "medsegdiff", "sample", "--model-path", folder / "one" / "rich", "--data-dir", isic, *options]
     cache = {"MEDSEGDIFF_CACHE": str(folder / "cache")}
     run([sys.executable, *words, "--out-dir", folder / "masks-1"], OMP_NUM_THREADS="2", **cache)

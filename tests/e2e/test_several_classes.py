@@ -33,7 +33,7 @@ def test_three_classes_are_trained_sampled_and_scored(tmp_path):
     run(tmp_path, *phantom.split())
     training = "train --data-dir isic --out-dir run --num-classes 3 --steps 3 --batch-size 2"
     run(tmp_path, *training.split(), *NETWORK)
-    sampling = "sample --model-path run --data-dir isic --out-dir masks --members 2 --steps 2 --save-members --overlay"
+    sampling = "sample --model-path run --data-dir isic --out-dir masks --members 2 --steps 2 --save-members --maps"
     run(tmp_path, *sampling.split(), "--trace", "ISIC_9500001")
     masks = tmp_path / "masks"
     names = {path.name.replace("ISIC_9500001", "") for path in masks.glob("ISIC_9500001*")}

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.evaluation.measure import COMPARED, measure
+from medsegdiff.evaluation.measure import measure
+from medsegdiff.evaluation.metrics import COMPARED
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import ImageRow

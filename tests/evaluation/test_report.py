@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegdiff.evaluation.measure import COMPARED, Score
-from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, class_metrics
+from medsegdiff.evaluation.measure import Score
+from medsegdiff.evaluation.metrics import METRICS, columns
+from medsegdiff.evaluation.report import Report
 from medsegdiff.evaluation.summary import Calibration, comparison, selection, summaries
 from medsegdiff.masks.protocols import make_protocol
+
+ALWAYS, OTHERS = columns(2)
 
 
 @pytest.fixture
 def scores():
     """Two images with everything."""
-    keys = [*METRICS, *EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
+    keys = [*ALWAYS, *OTHERS]
     return [Score(id, Path(f"pred/{id}.png"), dict.fromkeys(keys, value)) for id, value in (("a", 0.25), ("b", 0.75))]
 
 
@@ -23,7 +26,7 @@ BINS = np.array([[0.5, 0, 0.5], [0.125, 0, 0.375], [0, 0, 0.5]])
 
 
 def build(scores, **more):
-    return Report(scores, summaries(scores, [*METRICS, *EXTRAS], 0), ["c"], make_protocol(size=64), **more)
+    return Report(scores, summaries(scores, METRICS, 0), ["c"], make_protocol(size=64), **more)
 
 
 def full(scores):
@@ -40,9 +43,7 @@ def written(folder):
 def test_everything_is_written(tmp_path, scores):
     full(scores).write(tmp_path / "new")
     rows, content = written(tmp_path / "new")
-    assert list(rows[0])[:8] == ["id", *METRICS, "prediction"]
-    assert list(rows[0])[8:12] == list(EXTRAS)
-    assert len(rows[0]) == 8 + 4 + 8
+    assert list(rows[0]) == ["id", *ALWAYS, "prediction", *OTHERS]
     assert [row["id"] for row in rows] == ["a", "b"]
     assert {float(rows[1][key]) for key in rows[1] if key not in ("id", "prediction")} == {0.75}
 
@@ -63,19 +64,19 @@ def test_everything_is_written(tmp_path, scores):
 
 def test_what_is_absent_is_null_and_empty_and_told(tmp_path, scores):
     full(scores).write(tmp_path)
-    bare = [Score(score.id, score.prediction, {key: score.metrics[key] for key in METRICS}) for score in scores]
+    bare = [Score(score.id, score.prediction, {key: score.metrics[key] for key in ALWAYS}) for score in scores]
     build(bare, gaps=("nothing was saved",)).write(tmp_path)
     rows, content = written(tmp_path)
     assert rows[0]["ged"] == rows[0]["cal_dice"] == ""
     assert content["calibration"] is content["comparison"] is content["error retention"] is None
     assert content["not measured"] == ["nothing was saved"]
-    assert set(content["metrics"]) == set(METRICS)
+    assert set(content["metrics"]) == set(ALWAYS)
     assert not (tmp_path / "retention.png").exists()  # of the evaluation before
 
 
 def test_conventions_speak_of_what_is_there(scores):
-    bare = [Score(score.id, score.prediction, {key: score.metrics[key] for key in METRICS}) for score in scores]
-    more = {"Brier score, ECE", "GED", "one member", "error retention"}
+    bare = [Score(score.id, score.prediction, {key: score.metrics[key] for key in ALWAYS}) for score in scores]
+    more = {METRICS["brier"].label, METRICS["ged"].label, "expected calibration error", "one member", "error retention"}
     assert more <= full(scores).conventions.keys()
     assert not more & build(bare).conventions.keys()
     assert "64 x 64" in build(bare).conventions["published protocol"]
@@ -90,11 +91,3 @@ def test_a_correlation_that_is_none_is_null(tmp_path, scores):
     assert math.isnan(report.selection.correlation)
     report.write(tmp_path)
     assert written(tmp_path)[1]["error retention"]["spearman"] is None
-
-
-def test_columns_of_single_classes():
-    assert class_metrics(2) == []
-    assert class_metrics(3) == [
-        *("dice_class1", "iou_class1", "precision_class1", "recall_class1"),
-        *("dice_class2", "iou_class2", "precision_class2", "recall_class2"),
-    ]

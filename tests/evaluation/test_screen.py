@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from medsegdiff.evaluation.measure import COMPARED, Score
-from medsegdiff.evaluation.report import EXTRAS, METRICS, Report, class_metrics
+from medsegdiff.evaluation.measure import Score
+from medsegdiff.evaluation.metrics import COMPARED, METRICS, class_metrics, columns
+from medsegdiff.evaluation.report import Report
 from medsegdiff.evaluation.screen import tables
 from medsegdiff.evaluation.summary import Calibration, comparison, selection, summaries
 from medsegdiff.masks.protocols import make_protocol
@@ -25,13 +26,12 @@ def row(text, label):
 
 
 def images(num_classes, *values):
-    keys = [*METRICS, *EXTRAS, *(f"{source}_{key}" for source in ("cal", "member") for key in COMPARED)]
-    keys += class_metrics(num_classes)
-    return [Score(f"i{n}", Path("x.png"), dict.fromkeys(keys, value)) for n, value in enumerate(values)]
+    always, others = columns(num_classes)
+    return [Score(f"i{n}", Path("x.png"), dict.fromkeys([*always, *others], value)) for n, value in enumerate(values)]
 
 
 def build(scores, num_classes=2, **more):
-    keys = [*METRICS, *EXTRAS, *class_metrics(num_classes)]
+    keys = [*METRICS, *class_metrics(num_classes)]
     report = {"missing": [], "protocol": make_protocol(size=64), "num_classes": num_classes, **more}
     return Report(scores, summaries(scores, keys, 0), **report)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegdiff.evaluation.measure import COMPARED, Score
+from medsegdiff.evaluation.measure import Score
+from medsegdiff.evaluation.metrics import COMPARED
 from medsegdiff.evaluation.summary import calibration, comparison, gaps, selection, summaries
 from medsegdiff.masks.statistics import summarise
 from medsegdiff.masks.uncertainty import calibration_histogram, expected_calibration_error

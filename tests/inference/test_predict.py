@@ -21,7 +21,7 @@ from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.regions import one_region_each
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 
 SAMPLING = SamplingConfig(steps=3, members=3)
 UNTIL = 0.895  # some of these images settle with four members, some with five
@@ -33,7 +33,7 @@ def network():
     from medsegdiff.config.network import NetworkConfig
 
     config = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1)
-    network = MedSegDiff(config).initialise(1)
+    network = build_network(config).initialise(1)
     network.out[2].weight.assign(network.out[2].weight + 0.05)  # it starts at zero: all masks would be alike
     return network
 
@@ -77,12 +77,14 @@ def contents(folder):
     ids=lambda options: " ".join(map(str, options.values())) or "defaults",
 )
 def test_the_files_are_the_same_bytes_for_any_batch_size_and_order(write, sampling):
-    extras = Extras(members=True)
+    extras = Extras(maps=True, members=True)
     folder = write("whole", extras=extras, batch_size=16, **sampling)
     whole, counts = contents(folder), {id: ensemble.members for id, ensemble in read_ensembles(folder).items()}
     assert list(counts) == list(SIZES)
     assert set(counts.values()) == {3} if "members" not in sampling else len(set(counts.values())) > 1
-    assert len(whole) == sum(4 + 1 + count for count in counts.values())  # mask, prob, std, entropy; cal; members
+    assert len(whole) == sum(
+        5 + 1 + count for count in counts.values()
+    )  # mask, prob, overlay, std, entropy; cal; members
     for name, options in {
         "alone": {"batch_size": 1},
         "three": {"batch_size": 3},
@@ -91,7 +93,7 @@ def test_the_files_are_the_same_bytes_for_any_batch_size_and_order(write, sampli
     }.items():
         other = contents(write(name, extras=extras, **sampling, **options))
         assert other == {file: whole[file] for file in other}
-        assert len(other) == (len(whole) if name != "part" else 5 + counts["d"])
+        assert len(other) == (len(whole) if name != "part" else 6 + counts["d"])
 
 
 def test_the_run_says_what_was_done(write):
@@ -114,7 +116,7 @@ def test_what_is_known_of_each_image_is_listed(write):
 
 
 def test_extras_are_written_where_they_are_asked_for(write):
-    folder = write("extras", extras=Extras(overlays=True, traces=["b"]))
+    folder = write("extras", extras=Extras(maps=True, traces=["b"]))
     assert {path.name for path in folder.glob("b_*")} == {
         f"b_{name}" for name in ("prob.png", "std.png", "entropy.png", "overlay.png", "trace.png", "trace.gif")
     }
@@ -124,13 +126,42 @@ def test_extras_are_written_where_they_are_asked_for(write):
     assert read_probability(folder / "b_prob.png").shape == SIZES["b"]
 
 
+def test_mask_overlay_and_probability_are_written_where_nothing_else_is_asked_for(run, tmp_path):
+    run(Fake())
+    written = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert written == {f"{name}{end}.png" for name in SIZES for end in ("", "_overlay", "_prob")}
+    run(Fake(), extras=Extras(overlays=False))
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        f"{name}{end}.png" for name in SIZES for end in ("", "_prob")
+    }
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_ground_truth_that_cannot_be_read_is_not_drawn_and_told(run, cases, tmp_path, capsys, content):
+    run(Fake())
+    overlay = tmp_path / "out" / "b_overlay.png"
+    before = overlay.read_bytes()
+    mask = tmp_path / "b_Segmentation.png"
+    if content is not None:
+        mask.write_bytes(content)
+    with_mask = [dataclasses.replace(case, mask=mask if case.id == "b" else None) for case in cases]
+    run(Fake(seed=1), with_mask, overwrite=True)
+    assert "note: the overlay is without ground truth: " in capsys.readouterr().out
+    assert overlay.read_bytes() == before
+    drawn = np.zeros(SIZES["b"], np.uint8)
+    drawn[10:30, 5:20] = 255
+    Image.fromarray(drawn).save(mask)
+    run(Fake(seed=1), with_mask)
+    assert overlay.read_bytes() != before
+
+
 def test_an_image_to_trace_that_is_not_there_is_named(write):
     with pytest.raises(InputError, match=r"--trace nothing: no such image; the first is a\.1"):
         write("none", extras=Extras(traces=["nothing"]))
 
 
 def test_the_mask_is_cleaned_up_on_demand_and_the_rest_stays(write):
-    extras = Extras(overlays=True)
+    extras = Extras(maps=True)
     plain, cleaned = write("plain", extras=extras), write("cleaned", extras=extras, postprocess=True)
     changed = []
     for name in SIZES:
@@ -204,11 +235,11 @@ def test_what_is_done_is_done_again_only_where_something_differs(run, cases, tmp
     run(Fake())
     assert run(Fake(batch_size=2)) == []
     assert json.loads((tmp_path / "out" / "run.json").read_text())["images_done_before"] == 4
-    (tmp_path / "out" / "b_std.png").unlink()
+    (tmp_path / "out" / "b_overlay.png").unlink()
     assert run(Fake()) == ["b"]
-    assert run(Fake(), extras=Extras(overlays=True)) == list(SIZES)
+    assert run(Fake(), extras=Extras(maps=True)) == list(SIZES)
     Image.new("RGB", (50, 40)).save(tmp_path / "other.png")
-    assert run(Fake(), [Case("a.1", tmp_path / "other.png"), *cases[1:]], Extras(overlays=True)) == ["a.1"]
+    assert run(Fake(), [Case("a.1", tmp_path / "other.png"), *cases[1:]], Extras(maps=True)) == ["a.1"]
 
 
 def test_images_of_the_same_settings_gather_in_one_folder(run, cases, tmp_path):

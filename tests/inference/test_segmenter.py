@@ -11,14 +11,14 @@ from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.inference.segmenter import BatchSegmenter
 from medsegdiff.kernels.precision import unavailable
 from medsegdiff.nn import weights
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 
 SAMPLING = SamplingConfig(steps=3, members=3, batch_size=4)
 
 
 def active(config):
     """A network whose output layer is not zero, which would make every comparison below empty."""
-    network = MedSegDiff(config).initialise(1)
+    network = build_network(config).initialise(1)
     network.out[2].weight.assign(network.out[2].weight + 0.05)
     return network
 

@@ -65,7 +65,7 @@ def test_nothing_of_an_earlier_run_stays(tmp_path, probability):
     for name in others:
         (tmp_path / name).touch()
     write_prediction(tmp_path, "x", Maps(probability))
-    assert seen(tmp_path) == {"x.png", "x_prob.png", "x_entropy.png"} | others
+    assert seen(tmp_path) == {"x.png", "x_prob.png"} | others
 
 
 @pytest.mark.parametrize("name", ["x.png", "x_prob.png", "x_member7.png", "x_trace.gif"])
@@ -97,7 +97,7 @@ def test_formats_of_the_files(tmp_path):
         assert np.asarray(mask).tolist() == [[0, 0], [255, 255]]
     with Image.open(tmp_path / "x_prob.png") as picture:
         assert np.asarray(picture).tolist() == [[0, 32768], [49151, 65535]]
-    assert seen(tmp_path) == {"x.png", "x_prob.png", "x_entropy.png"}
+    assert seen(tmp_path) == {"x.png", "x_prob.png"}
 
 
 def test_several_classes_are_indices_with_a_palette_and_a_file_each(tmp_path):

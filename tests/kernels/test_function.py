@@ -1,11 +1,8 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.attention import attention
-from medsegdiff.kernels.convolution import conv2d
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm
-from medsegdiff.kernels.linear import linear
-from medsegdiff.kernels.normalisation import group_norm
+from medsegdiff.kernels.operations import attention, conv2d, group_norm, linear
 from medsegdiff.runtime.backend import jt
 
 

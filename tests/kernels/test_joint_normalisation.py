@@ -1,7 +1,7 @@
 import numpy as np
 
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
-from medsegdiff.kernels.normalisation import batch_norm
+from medsegdiff.kernels.operations import batch_norm
 from medsegdiff.runtime.backend import jt
 
 

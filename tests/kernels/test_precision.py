@@ -7,8 +7,7 @@ import pytest
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config import choices
-from medsegdiff.kernels import precision
-from medsegdiff.kernels.attention import attention_reference
+from medsegdiff.kernels import precision, reference
 from medsegdiff.runtime.backend import jt, nn
 from tests import numeric
 from tests.kernels.compare import assert_close, run
@@ -96,7 +95,7 @@ def product(a, b):
 OPERATIONS = {
     "convolution": (convolution, [(2, 2, 5, 4), (3, 2, 3, 3)]),
     "product": (product, [(5, 6), (6, 4)]),
-    "attention": (attention_reference, [(2, 4, 6)] * 3),
+    "attention": (reference.attention, [(2, 4, 6)] * 3),
 }
 
 
@@ -124,6 +123,6 @@ def test_attention_s_scores_do_not_overflow_in_float16(any_precision):
     q, k, v = (rng.standard_normal((1, 64, 8)) for _ in range(3))
     q, k = np.full_like(q, 40), np.full_like(k, 30)  # their product is 76800, and float16 ends at 65504
     with precision.using("fp16"):
-        y, grads = run(attention_reference, [q, k, v], np.ones_like(v))
+        y, grads = run(reference.attention, [q, k, v], np.ones_like(v))
     assert_close(y, numeric.attention(q, k, v), 5e-3)
     assert all(np.isfinite(grad).all() for grad in grads)

@@ -15,7 +15,7 @@ def test_published_protocol_matches_the_original():
 
 
 def test_published_protocol_by_hand():
-    # Cuts 0.1 and 0.3 take both pixels of the prediction; 0.5 is not above 0.5; the truth has one pixel.
+    # Cuts 0.1 and 0.3 take both pixels of the prediction; 0.5 is not above 0.5; the ground truth has one pixel.
     iou, dice = published_iou_dice(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
     assert iou == pytest.approx((2 * 1 / 2 + 3 * 0) / 5, abs=1e-5)
     assert dice == pytest.approx((2 * 2 / 3 + 3 * 0) / 5, abs=1e-4)

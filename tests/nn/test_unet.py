@@ -1,81 +1,239 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.nn.layers import DropoutStreams
-from medsegdiff.nn.unet import AttentionBlock, Downsample, ResBlock, Upsample
+from medsegdiff.kernels import precision
+from medsegdiff.nn import weights
+from medsegdiff.nn.versions import build_network
 from medsegdiff.runtime.backend import jt
-from tests import numeric
 from tests.nn.filled import arrays_of, fill
+from tests.processor import needs_bf16
+
+CASES = Path(__file__).parents[1] / "parity" / "cases"
+EVERYTHING = {
+    "class_cond": True,
+    "num_label_classes": 3,
+    "use_scale_shift_norm": True,
+    "resblock_updown": True,
+    "use_new_attention_order": True,
+    "num_heads": 2,
+    "learn_sigma": False,
+    "image_channels": 4,
+    "num_classes": 3,
+}
+KINDS = {
+    "new": {},
+    "v1-32": {"version": "v1"},
+    "v1-64": {"version": "v1", "image_size": 64},
+    "everything": EVERYTHING,
+}
 
 
-def config(**options):
-    return NetworkConfig(image_size=32, num_channels=32, **options)
+@pytest.fixture(scope="module")
+def networks():
+    """A function that gives the network of a kind, made once."""
+    made = {}
+
+    def get(kind):
+        if kind not in made:
+            config = NetworkConfig(**{"image_size": 32, "num_channels": 32, "num_res_blocks": 1, **KINDS[kind]})
+            made[kind] = fill(build_network(config))
+        return made[kind]
+
+    return get
 
 
-def maps(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def inputs(network, count=2, seed=0):
+    rng, config = np.random.default_rng(seed), network.config
+    size = config.image_size
+    image = rng.random((count, config.image_channels, size, size), dtype=np.float32)
+    mask = rng.standard_normal((count, config.mask_channels, size, size), dtype=np.float32)
+    t = np.array([3, 70.5, 12][:count], np.float32)
+    label = jt.array(np.array([0, 2, 1][:count], np.int32)) if config.class_cond else None
+    return jt.array(image), jt.array(mask), jt.array(t), label
 
 
-def norm(x, values, name, silu=True):
-    weight, bias = (np.broadcast_to(values[f"{name}.{part}"], x.shape[:2]) for part in ("weight", "bias"))
-    return numeric.group_norm(x, weight, bias, 32, silu)
+def assert_same(one, other, atol=1e-5):
+    for a, b in zip(one, other):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=atol)
 
 
-def conv(x, values, name, stride=1):
-    weight = values[f"{name}.weight"]
-    return numeric.conv2d(x, weight, values[f"{name}.bias"], stride, weight.shape[2] // 2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_ranges(networks, kind):
+    network = networks(kind)
+    _, mask, *_ = given = inputs(network)
+    prediction = network(*given)
+    learned = network.config.learn_sigma
+    assert (prediction.variance is not None) == learned
+    for value in prediction[:1] + prediction[2:] + (prediction[1:2] if learned else ()):
+        assert value.shape == mask.shape
+        array = value.numpy()
+        assert np.isfinite(array).all()
+        assert array.std() > 1e-3
+    cal = prediction.cal.numpy()
+    assert (cal >= 0).all()
+    assert (cal <= 1).all()
+    assert network.out[2].weight.shape[0] == network.config.out_channels
 
 
-def nearest(x):
-    return np.repeat(np.repeat(x, 2, axis=2), 2, axis=3)
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoding_once_serves_every_step(networks, kind):
+    network = networks(kind)
+    image, mask, t, label = inputs(network)
+    condition = network.encode(image, label)
+    for factor, time in [(1, t), (0.3, t + 7)]:
+        prediction = network.denoise(mask * factor, time, condition)
+        assert_same(prediction, network(image, mask * factor, time, label))
 
 
-def pooled(x):
-    n, c, h, w = x.shape
-    return x.reshape(n, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5))
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_a_condition_may_repeat(networks, kind):
+    """As for an ensemble: many masks for few images."""
+    network = networks(kind)
+    image, mask, t, label = inputs(network, 3)
+    rows = np.array([1, 0, 1])
+    together = network.denoise(mask, t, network.encode(image, label).take(rows))
+    for place, row in enumerate(rows):
+        alone = network.denoise(
+            mask[place : place + 1],
+            t[place : place + 1],
+            network.encode(image[row : row + 1], None if label is None else label[row : row + 1]),
+        )
+        assert_same(alone, [None if value is None else value[place : place + 1] for value in together], atol=1e-4)
 
 
-@pytest.mark.parametrize("scale_shift", [False, True])
-@pytest.mark.parametrize("resample", ["", "up", "down"])
-def test_residual_block(resample, scale_shift):
-    outputs = 32 if resample else 64
-    options = config(use_scale_shift_norm=scale_shift)
-    block = fill(ResBlock(options, 32, outputs, DropoutStreams(), resample))
-    values, x, embedding = arrays_of(block), maps(2, 32, 4, 6), maps(2, 128, seed=1)
-    change = {"": lambda a: a, "up": nearest, "down": pooled}[resample]
-    h = conv(change(norm(x, values, "in_layers.0")), values, "in_layers.2")
-    e = numeric.silu(embedding) @ values["emb_layers.1.weight"].T + values["emb_layers.1.bias"]
-    e = e[:, :, None, None]
-    if scale_shift:
-        h = numeric.silu(norm(h, values, "out_layers.0", silu=False) * (1 + e[:, :outputs]) + e[:, outputs:])
-    else:
-        h = norm(h + e, values, "out_layers.0")
-    skip = change(x) if resample else conv(x, values, "skip_connection")
-    expected = skip + conv(h, values, "out_layers.3")
-    result = block(jt.array(x), jt.array(embedding)).numpy()
-    np.testing.assert_allclose(result, expected, atol=1e-4)
+@pytest.mark.parametrize(("kind", "depends"), [("new", False), ("everything", False), ("v1-32", True)])
+def test_cal_depends_on_the_mask_in_v1_only(networks, kind, depends):
+    network = networks(kind)
+    image, mask, t, label = inputs(network)
+    one, other = (network(image, mask * factor, t, label) for factor in (1, 2))
+    assert not np.allclose(one.target.numpy(), other.target.numpy(), atol=1e-4)
+    assert np.array_equal(one.cal.numpy(), other.cal.numpy()) != depends
 
 
-@pytest.mark.parametrize("new_order", [False, True])
-def test_attention_block_in_both_orders_of_its_channels(new_order):
-    block = fill(AttentionBlock(config(num_heads=4, use_new_attention_order=new_order), 64))
-    values, x = arrays_of(block), maps(2, 64, 3, 4)
-    normed = norm(x, values, "norm", silu=False).reshape(2, 64, 12)
-    qkv = np.einsum("oc,nct->not", values["qkv.weight"][:, :, 0], normed) + values["qkv.bias"][:, None]
-    heads = []
-    for head in range(4):
-        if new_order:  # all of q, then all of k, then all of v
-            q, k, v = (qkv[:, part * 64 + head * 16 : part * 64 + head * 16 + 16] for part in range(3))
-        else:  # q, k, v of the first head, then of the second
-            q, k, v = (qkv[:, head * 48 + part * 16 : head * 48 + part * 16 + 16] for part in range(3))
-        heads.append(numeric.attention(q, k, v))
-    h = np.concatenate(heads, axis=1)
-    h = np.einsum("oc,nct->not", values["proj_out.weight"][:, :, 0], h) + values["proj_out.bias"][:, None]
-    np.testing.assert_allclose(block(jt.array(x)).numpy(), x + h.reshape(x.shape), atol=1e-4)
+def test_time_image_and_label_all_matter(networks):
+    network = networks("everything")
+    image, mask, t, label = inputs(network)
+    first = network(image, mask, t, label).target.numpy()
+    for other in [
+        (image, mask, t + 40, label),
+        (image * 0.5, mask, t, label),
+        (image, mask, t, jt.array(np.array([1, 2], np.int32))),
+    ]:
+        changed = np.abs(network(*other).target.numpy() - first).max(axis=(1, 2, 3))
+        assert changed[0] > 1e-4
+    assert changed[1] < 1e-5  # the second sample's label stayed
 
 
-def test_changes_of_resolution_by_convolution():
-    down, up, x = fill(Downsample(32)), fill(Upsample(32)), maps(2, 32, 4, 6)
-    np.testing.assert_allclose(down(jt.array(x)).numpy(), conv(x, arrays_of(down), "op", stride=2), atol=1e-4)
-    np.testing.assert_allclose(up(jt.array(x)).numpy(), conv(nearest(x), arrays_of(up), "conv"), atol=1e-4)
+@pytest.mark.parametrize("kind", ["new", "everything"])
+def test_a_label_goes_with_class_conditioning_only(networks, kind):
+    network = networks(kind)
+    image, *_ = inputs(network)
+    label = None if network.config.class_cond else jt.array(np.zeros(2, np.int32))
+    with pytest.raises(ValueError, match="class conditioning"):
+        network.encode(image, label)
+
+
+def test_v1_gives_its_bottleneck_to_the_denoiser(networks):
+    network = networks("v1-64")
+    given = inputs(network)
+    before = network(*given).target.numpy()
+    projection = network.hwm.bottleneck_proj
+    kept = projection.bias.numpy().copy()
+    projection.bias.assign(jt.array(kept + 1))
+    after = network(*given).target.numpy()
+    projection.bias.assign(jt.array(kept))
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_initial_weights_depend_on_the_seed_and_the_name_alone():
+    def small(**options):
+        return NetworkConfig(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,1", **options)
+
+    network = build_network(small())
+    first = arrays_of(network.initialise(5))
+    again = arrays_of(build_network(small(class_cond=True)).initialise(5))  # has one layer more
+    other = arrays_of(build_network(small()).initialise(6))
+    assert set(first) < set(again)
+    for name, value in first.items():
+        np.testing.assert_array_equal(again[name], value)
+    drawn = [name for name, value in first.items() if value.ndim > 1 and value.any()]
+    assert len(drawn) > 40
+    assert all(not np.array_equal(first[name], other[name]) for name in drawn)
+    assert len({first[name].tobytes() for name in drawn}) == len(drawn)
+
+
+def test_an_untrained_network_predicts_no_noise():
+    network = build_network(NetworkConfig(image_size=32, num_channels=32)).initialise()
+    values = arrays_of(network)
+    zero = [name for name in values if name.endswith(("out_layers.3.weight", "proj_out.weight", "out.2.weight"))]
+    assert len(zero) > 20
+    assert not any(values[name].any() for name in zero)
+
+
+def names_and_shapes(case):
+    stored = np.load(CASES / f"{case}.npz")
+    return {
+        str(name): tuple(json.loads(str(shape)))
+        for name, shape in zip(stored["names"], stored["shapes"])
+        if not str(name).endswith("num_batches_tracked")
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("forward-new-64", {"image_size": 64}),
+        ("forward-new-64-classcond", {"image_size": 64, "class_cond": True}),
+        ("forward-new-128", {"image_size": 128}),
+    ],
+)
+def test_names_and_shapes_are_the_published_ones(case, options):
+    meta = json.loads(str(np.load(CASES / f"{case}.npz")["meta"]))["config"]
+    names = ("num_channels", "num_res_blocks", "num_heads", "attention_resolutions", "learn_sigma", "resblock_updown")
+    config = NetworkConfig(**{name: meta[name] for name in names}, **options)
+    network = build_network(config)
+    assert {name: tuple(value.shape) for name, value in weights.state(network).items()} == names_and_shapes(case)
+    if case == "forward-new-64":
+        assert sum(np.prod(value.shape) for value in weights.parameters(network).values()) == 98_686_210
+
+
+@needs_bf16
+@pytest.mark.parametrize("kind", ["new", "v1-32", "everything"])
+def test_a_narrowed_network_says_the_same_in_bfloat16(networks, kind):
+    network = networks(kind)
+    network.eval()
+    image, mask, t, label = inputs(network)
+    narrowed = build_network(network.config)
+    weights.load(narrowed, arrays_of(network))
+    narrowed.narrow().eval()
+    held = {name for name in weights.state(narrowed) if name.endswith("weight")}
+    assert held < {name for name in weights.state(network) if name.endswith("weight")}
+    with jt.no_grad(), precision.using("bf16"):
+        wanted = network(image, mask, t, label)
+        for _ in range(2):
+            assert_same(narrowed(image, mask, t, label), wanted, atol=0)
+    narrowed.train()
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        narrowed(image, mask, t, label)
+
+
+@pytest.mark.parametrize("inside", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_denoised_to_the_same_bits_alone_and_in_a_batch(networks, kind, inside):
+    if precision.unavailable(inside):
+        pytest.skip(precision.unavailable(inside))
+    network = networks(kind)
+    network.eval()
+    image, mask, t, label = inputs(network, count=3)
+    with jt.no_grad(), precision.using(inside):
+        condition = network.encode(image, label)
+        whole = network.denoise(mask, t, condition)
+        for rows in ([0], [2], [1, 2]):
+            part = network.denoise(mask[rows], t[rows], condition.take(rows))
+            assert_same(part, [None if value is None else value[rows] for value in whole], atol=0)

@@ -97,10 +97,10 @@ def test_a_spectrum_is_resampled_bilinearly_over_frequency():
 
 def test_a_published_checkpoint_of_the_first_version_loads_and_says_what_it_lacks():
     from medsegdiff.config.network import NetworkConfig
-    from medsegdiff.nn.network import MedSegDiff
+    from medsegdiff.nn.versions import build_network
 
     options = {"num_channels": 32, "version": "v1", "channel_mult": "1,2", "attention_resolutions": ""}
-    small, large = (MedSegDiff(NetworkConfig(image_size=size, **options)) for size in (32, 64))
+    small, large = (build_network(NetworkConfig(image_size=size, **options)) for size in (32, 64))
     small.initialise(1)
     large.initialise(2)
     arrays = weights.to_arrays(weights.state(small))

@@ -5,7 +5,7 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import set_dropout
-from medsegdiff.nn.network import MedSegDiff
+from medsegdiff.nn.versions import build_network
 from medsegdiff.parity import kinks
 from medsegdiff.runtime.backend import jt
 
@@ -13,7 +13,7 @@ from medsegdiff.runtime.backend import jt
 @pytest.fixture(scope="module")
 def network():
     config = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1)
-    network = MedSegDiff(config).initialise(1)
+    network = build_network(config).initialise(1)
     set_dropout(network, 0.0)
     network.train()
     return network

@@ -43,6 +43,9 @@ def test_what_is_not_there_is_said(tmp_path, training):
     [run] = read_runs([unscored])
     assert f"scores: run medsegdiff evaluate --pred-path {unscored}" in run.missing
     assert any(line.startswith("the training: neither named nor") for line in run.missing)
+    for path in unscored.glob("*_std.png"):
+        path.unlink()
+    assert "uncertainty: run medsegdiff sample with --maps" in read_runs([unscored])[0].missing
     train(tmp_path / "bare", dice=("", "", ""))
     [bare] = read_runs([tmp_path / "bare"])
     assert any(line.startswith("validation") for line in bare.missing)

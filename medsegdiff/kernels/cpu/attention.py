@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.kernels import precision
+from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
 from medsegdiff.kernels.function import Function
-from medsegdiff.kernels.linear import MATRIX_PRODUCT
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -81,14 +80,5 @@ class _Attention(Function):
 
 
 def attention(q: Var, k: Var, v: Var) -> Var:
-    """softmax(q^T k / sqrt(D)) applied to v; `q`, `k`, `v` and the result are (B, D, T) float32."""
-    if not jt.flags.use_cuda:
-        return _Attention()(q, k, v)
-    return attention_reference(q, k, v)
-
-
-def attention_reference(q: Var, k: Var, v: Var) -> Var:
-    """`attention` as a plain Jittor expression."""
-    scale = q.shape[1] ** -0.25  # of both, or float16 overflows
-    scores = precision.narrowed(jt.nn.bmm, (q * scale).transpose(0, 2, 1), k * scale)
-    return precision.narrowed(jt.nn.bmm, v, jt.nn.softmax(scores, dim=-1).transpose(0, 2, 1))
+    """As in `operations`."""
+    return _Attention()(q, k, v)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.attention import attention, attention_reference
+from medsegdiff.kernels import reference
+from medsegdiff.kernels.operations import attention
 from tests import numeric
 from tests.kernels.compare import assert_close, run
 
@@ -30,14 +31,14 @@ def test_larger_maps_agree_with_the_plain_expression(shape):
     arrays, dy = inputs(*shape, seed=1)
     y, grads = run(attention, arrays, dy)
     assert_close(y, numeric.attention(*arrays))
-    _, wanted = run(attention_reference, arrays, dy)
+    _, wanted = run(reference.attention, arrays, dy)
     for grad, expected in zip(grads, wanted):
         assert_close(grad, expected, 1e-4)
 
 
 def test_the_plain_expression_is_attention():
     arrays, dy = inputs(2, 3, 5, seed=2)
-    assert_close(run(attention_reference, arrays, dy)[0], numeric.attention(*arrays))
+    assert_close(run(reference.attention, arrays, dy)[0], numeric.attention(*arrays))
 
 
 def test_large_scores_do_not_overflow():

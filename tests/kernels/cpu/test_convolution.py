@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels import precision
-from medsegdiff.kernels.convolution import Packed, conv2d, conv2d_reference
+from medsegdiff.kernels import precision, reference
+from medsegdiff.kernels.operations import Packed, conv2d
 from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
@@ -93,7 +93,7 @@ SHAPES = [((2, 32, 24, 28), 48, 3), ((3, 40, 27, 25), 32, 3), ((2, 5, 6, 7), 9, 
 
 
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
-@pytest.mark.parametrize("function", [conv2d, conv2d_reference])
+@pytest.mark.parametrize("function", [conv2d, reference.conv2d])
 def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel):
     arrays, dy = given(shape, outputs, kernel)
     y, grads = run(with_everything(function), arrays, dy)

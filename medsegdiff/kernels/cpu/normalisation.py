@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.kernels.function import NUMBERS, Function
-from medsegdiff.kernels.logistic import sigmoid
+from medsegdiff.kernels.cpu.numbers import NUMBERS
+from medsegdiff.kernels.function import Function
+from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-EPS = 1e-5
 HEADER = f"#include <omp.h>\n{NUMBERS}"
 
 # A unit is what has statistics of its own: rows of P numbers, `first`, `first + step`, ...; one thread works on it,
@@ -162,52 +162,12 @@ class _Norm(Function):
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
-    """Group normalisation (Wu & He 2018, eps 1e-5), affine map and, on demand, SiLU.
-
-    Args:
-        x: (N, C, H, W) float32
-        weight: (N, C), what the normalised map is multiplied by
-        bias: (N, C), what is added then
-        groups: number of groups, a divisor of C
-        silu: apply `z * sigmoid(z)` to the result
-    """
-    if jt.flags.use_cuda:
-        return group_norm_reference(x, weight, bias, groups, silu)
+    """As in `operations`."""
     return _Norm(groups, silu)(x, weight, bias)[0]
 
 
 def batch_norm(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
-    """`x` (N, C, H, W) normalised by its own batch (Ioffe & Szegedy 2015, eps 1e-5); `weight`, `bias` (C,).
-
-    Also gives the mean and the biased variance (C,) of each channel, to which no gradient belongs.
-    """
-    if jt.flags.use_cuda:
-        return batch_norm_reference(x, weight, bias)
+    """As in `operations`."""
     y, statistics = _Norm(0, False)(x, weight, bias)
     statistics = statistics.detach()
     return y, statistics[:, 0], statistics[:, 1]
-
-
-def group_norm_reference(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
-    """`group_norm` as a plain Jittor expression."""
-    n, c, h, w = x.shape
-    grouped = x.reshape(n, groups, -1)
-    centred = grouped - grouped.mean(dim=2, keepdims=True)
-    variance = (centred * centred).mean(dim=2, keepdims=True)
-    normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
-    z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
-    return z * sigmoid(z) if silu else z
-
-
-def batch_norm_reference(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
-    """`batch_norm` as a plain Jittor expression: averaged stage by stage, as one float32 sum loses digits."""
-
-    def mean(values: Var) -> Var:
-        return values.mean(dim=3).mean(dim=2).mean(dim=0)
-
-    average = mean(x)
-    centred = x - average.reshape(1, -1, 1, 1)
-    variance = mean(centred * centred)
-    normed = centred / jt.sqrt(variance + EPS).reshape(1, -1, 1, 1)
-    y = normed * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
-    return y, average.detach(), variance.detach()

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from medsegdiff.kernels.linear import linear, linear_reference
+from medsegdiff.kernels import reference
+from medsegdiff.kernels.operations import linear
 from medsegdiff.runtime.backend import jt
 from tests.kernels.compare import assert_close, run
 
 
-@pytest.mark.parametrize("function", [linear, linear_reference])
+@pytest.mark.parametrize("function", [linear, reference.linear])
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 4, 7)])
 def test_value_and_gradients(function, shape):
     rng = np.random.default_rng(0)

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from medsegdiff.kernels import attention, convolution, linear, normalisation, update
-from medsegdiff.kernels.update import Step
+from medsegdiff.kernels import operations, reference
+from medsegdiff.kernels.operations import Step
 from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import run
@@ -41,7 +41,7 @@ def updated(function, arrays, step):
 
 
 @SUBNORMALS
-@pytest.mark.parametrize("function", [update.adamw, update.adamw_reference])
+@pytest.mark.parametrize("function", [operations.adamw, reference.adamw])
 @pytest.mark.parametrize("size", [7, MANY])
 @pytest.mark.parametrize("scale", [s for s in SCALES if s < 1e19])
 def test_adamw(compute, function, size, scale):
@@ -63,7 +63,7 @@ def test_adamw_does_not_depend_on_what_threads_take_for_zero():
     rng = np.random.default_rng(0)
     arrays = [np.float32(10.0 ** rng.uniform(-45, 0, MANY)) for _ in range(4)]
     step = Step(scale=1.0, keep=1.0, rate=1e-3, correction=1.0, beta1=0.9, beta2=0.999, eps=1e-8)
-    found = [with_subnormals(flush, updated, update.adamw, arrays, step) for flush in (True, False)]
+    found = [with_subnormals(flush, updated, operations.adamw, arrays, step) for flush in (True, False)]
     for one, other in zip(*found):
         assert one.tobytes() == other.tobytes()
 
@@ -73,7 +73,7 @@ def test_adamw_does_not_depend_on_what_threads_take_for_zero():
 @pytest.mark.parametrize("size", [1, 33, MANY])
 def test_sum_of_squares(compute, scale, size):
     values = np.float32(scale * np.random.default_rng(1).uniform(0.5, 1, size))
-    (found,) = compute(lambda: update.sum_of_squares(jt.array(values)).numpy())
+    (found,) = compute(lambda: operations.sum_of_squares(jt.array(values)).numpy())
     wanted = (values.astype(np.float64) ** 2).sum()
     if 0 < scale < SMALLEST:
         assert found in (0, pytest.approx(wanted, rel=1e-6))
@@ -85,8 +85,8 @@ def test_sum_of_squares(compute, scale, size):
 @SUBNORMALS
 @pytest.mark.parametrize(
     ("function", "scale"),
-    [(normalisation.group_norm, scale) for scale in SCALES]
-    + [(normalisation.group_norm_reference, scale) for scale in SCALES if scale < 1e19],
+    [(operations.group_norm, scale) for scale in SCALES]
+    + [(reference.group_norm, scale) for scale in SCALES if scale < 1e19],
 )
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("size", [1, 7, 33])
@@ -109,7 +109,7 @@ def test_silu_of_large_numbers(compute, scale, size):
     rng = np.random.default_rng(3)
     x, dy = (np.float32(rng.standard_normal((1, 4, size, size))) for _ in range(2))
     weight, bias = np.float32([[scale, -scale, 1, 0]]), np.float32([[0, 0, -scale, scale]])
-    y, grads = compute(run, lambda *a: normalisation.group_norm(*a, 2, True), (x, weight, bias), dy)
+    y, grads = compute(run, lambda *a: operations.group_norm(*a, 2, True), (x, weight, bias), dy)
     within(y, numeric.group_norm(x, weight, bias, 2, True), 1e-5)
     dx = numeric.group_norm_gradient(x, weight, bias, 2, True, dy)
     within(grads[0], dx, 1e-4)
@@ -117,11 +117,11 @@ def test_silu_of_large_numbers(compute, scale, size):
 
 @SUBNORMALS
 @pytest.mark.parametrize("value", [0.0, 1e-39, 1.0, -7.5, 1e20, -1e30])
-@pytest.mark.parametrize("function", [normalisation.group_norm, normalisation.group_norm_reference])
+@pytest.mark.parametrize("function", [operations.group_norm, reference.group_norm])
 def test_a_constant_has_its_bias(compute, value, function):
     x, weight, bias = np.full((1, 4, 5, 3), value, np.float32), np.ones((1, 4)), np.array([[1.0, 2, 3, 4]])
     y, grads = compute(run, lambda *a: function(*a, 2), (x, weight, bias), np.ones_like(x))
-    rounding = abs(value) * 1e-6 / np.sqrt(1e-5) if function is normalisation.group_norm_reference else 0
+    rounding = abs(value) * 1e-6 / np.sqrt(1e-5) if function is reference.group_norm else 0
     assert np.abs(y - bias.reshape(1, 4, 1, 1)).max() <= 1e-6 + rounding
     assert all(np.isfinite(grad).all() for grad in grads)
 
@@ -131,7 +131,7 @@ def test_sums_that_overflow_both_ways_are_taken_again(scale):
     x = np.float32(scale) * np.where(np.arange(4) % 2, -1, 1).astype(np.float32).reshape(1, 4, 1, 1)
     x = np.broadcast_to(x, (1, 4, 64, 64))
     ones = np.ones((1, 4))
-    y, _ = run(lambda *a: normalisation.group_norm(*a, 2), (x, ones, 0 * ones), np.ones_like(x))
+    y, _ = run(lambda *a: operations.group_norm(*a, 2), (x, ones, 0 * ones), np.ones_like(x))
     within(y, numeric.group_norm(x, ones, 0 * ones, 2), 1e-5)
 
 
@@ -141,7 +141,7 @@ def test_batch_norm(compute, scale):
     rng = np.random.default_rng(4)
     x, dy = np.float32(scale * rng.standard_normal((3, 4, 5, 7))), np.float32(rng.standard_normal((3, 4, 5, 7)))
     weight, bias = np.float32(rng.standard_normal((2, 4)))
-    y, grads = compute(run, lambda *a: normalisation.batch_norm(*a)[0], (x, weight, bias), dy)
+    y, grads = compute(run, lambda *a: operations.batch_norm(*a)[0], (x, weight, bias), dy)
     turned, rows = x.transpose(1, 0, 2, 3).reshape(1, 4, 3, 35), (weight.reshape(1, 4), bias.reshape(1, 4))
 
     def back(a):
@@ -160,7 +160,7 @@ def test_what_is_not_finite_shows_and_stays_in_its_group(compute, bad, silu):
     x, ones = np.float32(rng.standard_normal((1, 4, 40, 33))), np.ones((1, 4), np.float32)
     healthy = numeric.group_norm(x, ones, 0 * ones, 2, silu)
     x[0, 1, 20, 7] = bad
-    y, grads = compute(run, lambda *a: normalisation.group_norm(*a, 2, silu), (x, ones, 0 * ones), np.ones_like(x))
+    y, grads = compute(run, lambda *a: operations.group_norm(*a, 2, silu), (x, ones, 0 * ones), np.ones_like(x))
     assert not np.isfinite(y[0, 1, 20, 7])
     assert not np.isfinite(grads[0][0, 1]).any()
     assert np.abs(y[0, 2:] - healthy[0, 2:]).max() < 1e-5
@@ -173,7 +173,7 @@ def test_attention(compute, scale, tokens):
     rng = np.random.default_rng(6)
     q, k, v, dy = (np.float32(rng.standard_normal((2, 5, tokens))) for _ in range(4))
     q, k = np.float32(scale * q), np.float32(scale * k)
-    y, grads = compute(run, attention.attention, (q, k, v), dy)
+    y, grads = compute(run, operations.attention, (q, k, v), dy)
     within(y, numeric.attention(q, k, v), 1e-5 + 1e-6 * min(scale, 30) ** 2)  # float32 of large scores
     assert all(np.isfinite(grad).all() for grad in grads)
 
@@ -183,7 +183,7 @@ def test_attention(compute, scale, tokens):
 def test_attention_to_what_is_not_finite_shows(compute, bad):
     q, k, v = (np.random.default_rng(7).standard_normal((1, 4, 19)) for _ in range(3))
     k[0, 0, 5] = bad
-    y, _ = compute(run, attention.attention, (q, k, v), np.ones_like(v))
+    y, _ = compute(run, operations.attention, (q, k, v), np.ones_like(v))
     assert not np.isfinite(y).all()
 
 
@@ -194,7 +194,7 @@ def test_convolution(compute, scale, size):
     rng = np.random.default_rng(8)
     x, weight = np.float32(scale * rng.standard_normal((1, 33, size, size))), rng.standard_normal((35, 33, 3, 3)) / 20
     weight, dy = np.float32(weight), np.float32(rng.standard_normal((1, 35, size, size)))
-    y, grads = compute(run, lambda *a: convolution.conv2d(*a, padding=1), (x, weight), dy)
+    y, grads = compute(run, lambda *a: operations.conv2d(*a, padding=1), (x, weight), dy)
     within(y, numeric.conv2d(x, weight, padding=1), 2e-5)
     dx, dw, _ = numeric.conv2d_gradients(x, weight, dy, padding=1)
     within(grads[0], dx, 2e-5)
@@ -208,7 +208,7 @@ def test_a_convolution_of_what_is_not_finite_shows_it(compute, bad, size):
     rng = np.random.default_rng(9)
     x, weight = np.float32(rng.standard_normal((2, 33, size, size))), np.float32(rng.standard_normal((35, 33, 3, 3)))
     x[1, 3, 2, 2] = bad
-    y, _ = compute(run, lambda *a: convolution.conv2d(*a, padding=1), (x, weight), np.ones((2, 35, size, size)))
+    y, _ = compute(run, lambda *a: operations.conv2d(*a, padding=1), (x, weight), np.ones((2, 35, size, size)))
     assert not np.isfinite(y[1, :, 2, 2]).any()
     assert np.isfinite(y[0]).all()
 
@@ -219,7 +219,7 @@ def test_linear(compute, scale):
     rng = np.random.default_rng(10)
     x, weight, bias = scale * rng.standard_normal((3, 17)), rng.standard_normal((5, 17)), rng.standard_normal(5)
     x, weight, bias, dy = (np.float32(a) for a in (x, weight, bias, rng.standard_normal((3, 5))))
-    y, grads = compute(run, linear.linear, (x, weight, bias), dy)
+    y, grads = compute(run, operations.linear, (x, weight, bias), dy)
     within(y, x.astype(np.float64) @ weight.T + bias, 1e-6)
     within(grads[0], dy.astype(np.float64) @ weight, 1e-6)
     within(grads[1], dy.astype(np.float64).T @ x, 1e-6)

@@ -2,7 +2,7 @@
 
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
-`convolution.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
+`plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
 in bfloat16 on demand, with float32 sums.
 """
 
@@ -13,11 +13,13 @@ from typing import Any, Optional
 
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import give_back_memory, jt, nn
+from medsegdiff.runtime.backend import give_back_memory, jt
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
-_HEADER = Path(__file__).with_name("convolution.h").read_text(encoding="utf-8")
+# Jittor finds a compiled kernel by its text, in which the headers' must be.
+_HEADERS = "arrays.h", "plans.h", "convolution.h"
+_HEADER = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
 _GEOMETRY = """
@@ -155,35 +157,6 @@ def conv2d(
     residual: Optional[Var] = None,
     packed: Optional[Packed] = None,
 ) -> Var:
-    """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
-
-    Args:
-        x: (N, C, H, W)
-        weight: (O, C, K, K); (O, C, 1) is a 1x1 kernel; None: those that `packed` took
-        bias: (O,), or (N, O): one for each sample
-        stride: of both axes
-        padding: zeros around `x`
-        residual: (N, O, H', W'), added to the result
-        packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
-            keeps the weights here where they are packed smaller than they are
-    """
-    if jt.flags.use_cuda:
-        return conv2d_reference(x, weight, bias, stride, padding, residual)
+    """As in `operations`."""
     others = [value for value in (bias, residual) if value is not None]
     return _Convolution(stride, padding, packed, bias is not None)(x, weight, *others)
-
-
-def conv2d_reference(
-    x: Var,
-    weight: Var,
-    bias: Optional[Var] = None,
-    stride: int = 1,
-    padding: int = 0,
-    residual: Optional[Var] = None,
-) -> Var:
-    """`conv2d` as a plain Jittor expression."""
-    kernel = weight if len(weight.shape) == 4 else weight.unsqueeze(3)
-    y = precision.narrowed(lambda x, kernel: nn.conv2d(x, kernel, stride=stride, padding=padding), x, kernel)
-    if bias is not None:
-        y = y + bias.reshape(-1, weight.shape[0], 1, 1)
-    return y if residual is None else y + residual

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from medsegdiff.kernels import precision
 from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
@@ -46,18 +45,6 @@ class _Linear(Function):
 
 
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
-    """`x` (N, ..., K) times the transpose of `weight` (O, K), plus `bias` (O,): (N, ..., O), float32.
-
-    On the CPU in float32 inside too, being small; on a GPU in `precision.current()`.
-    """
-    if jt.flags.use_cuda:
-        return linear_reference(x, weight, bias)
+    """As in `operations`."""
     given = [x.reshape(x.shape[0], -1, x.shape[-1]), weight, *([] if bias is None else [bias])]
     return _Linear()(*given).reshape(*x.shape[:-1], weight.shape[0])
-
-
-def linear_reference(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
-    """`linear` as a plain Jittor expression."""
-    rows = x.reshape(-1, x.shape[-1])
-    y = precision.narrowed(jt.matmul, rows, weight.transpose(1, 0)).reshape(*x.shape[:-1], weight.shape[0])
-    return y if bias is None else y + bias

@@ -7,11 +7,10 @@ told before: a second moment is the square of a gradient, and often as small.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from medsegdiff.kernels.function import NUMBERS
+from medsegdiff.kernels.cpu.numbers import NUMBERS
+from medsegdiff.kernels.reference import Step
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -68,22 +67,6 @@ out0_p[0] = total;
 """
 
 
-class Step(NamedTuple):
-    """The numbers of an AdamW step, which is the same for every parameter but for what decays."""
-
-    scale: float
-    """What gradients are multiplied by."""
-    keep: float
-    """What the parameter is multiplied by: 1 - learning rate * decay."""
-    rate: float
-    """Learning rate over 1 - beta1^t."""
-    correction: float
-    """1 / sqrt(1 - beta2^t)."""
-    beta1: float
-    beta2: float
-    eps: float
-
-
 def _overwrite(given: Var, held: list[Var], source: str, data: dict[str, float]) -> None:
     """Run `source` on `given`, with `held` as its results, which keep their memory."""
     with jt.no_grad():
@@ -92,41 +75,17 @@ def _overwrite(given: Var, held: list[Var], source: str, data: dict[str, float])
 
 
 def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> None:
-    """Overwrite a parameter and both moments by those after a step (Loshchilov & Hutter 2019); of one shape, float32.
-
-    Whatever is to be computed from the old ones must have been; what shares their memory (`detach`, `clone`,
-    `reshape`) sees the new ones.
-    """
-    if jt.flags.use_cuda:
-        for value, new in zip((parameter, mean, square), adamw_reference(parameter, gradient, mean, square, step)):
-            value.update(new)
-        return
+    """As in `operations`."""
     data = {name: float(value) for name, value in step._asdict().items()}
     _overwrite(gradient, [parameter, mean, square], _STEP, data)
     parameter.start_grad()
 
 
-def adamw_reference(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> tuple[Var, Var, Var]:
-    """What `adamw` leaves, as a plain Jittor expression."""
-    # As arrays: a new number in the expression itself would be compiled anew.
-    scale, keep, rate, correction = (jt.array(np.float32([value])) for value in step[:4])
-    gradient = gradient * scale
-    mean = step.beta1 * mean + (1 - step.beta1) * gradient
-    square = step.beta2 * square + (1 - step.beta2) * gradient * gradient
-    moved = rate * mean / (jt.sqrt(square) * correction + step.eps)
-    return parameter * keep - moved, mean, square
-
-
 def approach(average: Var, value: Var, share: float) -> None:
-    """Move `average` by `share` of its distance to `value`, in place; of one shape, float32."""
-    if jt.flags.use_cuda:
-        average.update(average + jt.array(np.float32([share])) * (value.detach() - average))
-    else:
-        _overwrite(value, [average], _APPROACH, {"share": float(share)})
+    """As in `operations`."""
+    _overwrite(value, [average], _APPROACH, {"share": float(share)})
 
 
 def sum_of_squares(value: Var) -> Var:
-    """The sum of the squares of a float32 array, float64 (1,)."""
-    if jt.flags.use_cuda:
-        return (value.float64() * value).sum().reshape(1)
+    """As in `operations`."""
     return jt.code((1,), "float64", [value], cpu_header=_HEADER, cpu_src=_SQUARES)

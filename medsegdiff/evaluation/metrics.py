@@ -1,0 +1,139 @@
+"""The table of metrics. A new metric is a row of `METRICS`: measured, summarised, shown and written by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.io.ensembles import ImageRow
+from medsegdiff.masks import uncertainty
+from medsegdiff.masks.metrics import Overlap, overlap
+from medsegdiff.masks.protocols import Protocol
+
+
+class Target(NamedTuple):
+    """What predictions of one foreground class are compared with."""
+
+    mask: np.ndarray
+    """bool (H, W): the ground truth."""
+    square: np.ndarray
+    """float32, see `Protocol.target`."""
+
+
+@dataclass
+class Part:
+    """A prediction of one foreground class beside its ground truth: all that a metric may be a function of."""
+
+    label: int
+    target: Target
+    mask: np.ndarray
+    """bool (H, W), of the ground truth's size."""
+    layer: np.ndarray
+    """float32 in [0, 1], of the file's size: the probability, or the mask where there is none."""
+    protocol: Protocol
+    probability: Optional[np.ndarray] = None
+    """float32 (H, W), of the ground truth's size."""
+    members: Optional[uncertainty.PackedMasks] = None
+    ensemble: Optional[ImageRow] = None
+    spacing: Optional[tuple[float, ...]] = None
+    """Millimetres from pixel to pixel along each axis; None where unknown."""
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """Of both masks."""
+        return overlap(self.mask, self.target.mask)
+
+    @cached_property
+    def published(self) -> tuple[float, float]:
+        """IoU and Dice by the protocol."""
+        return self.protocol.iou_dice(self.layer, self.target.square)
+
+
+class Need(NamedTuple):
+    """What only some predictions have, and how to have it."""
+
+    sign: str
+    """A metric that an image has if it has this."""
+    enables: str
+    lacking: str
+    remedy: str
+
+
+_SAVE = "run sample with --save-members"
+NEEDS = {
+    "probability": Need("brier", "Brier score, ECE", "a probability (ID_prob.png)", "sample writes it"),
+    "members": Need("member_dice", "GED, single members", "saved members (ID_member0.png, ...)", _SAVE),
+    "cal": Need("cal_dice", "conditioning network against ensemble", "that network's mask (ID_cal.png)", _SAVE),
+    "ensemble": Need(
+        "agreement", "error retention", "an agreement in images.csv", "run sample with at least 2 members"
+    ),
+}
+
+
+class Metric(NamedTuple):
+    """A number of an image: the mean over its foreground classes that occur."""
+
+    label: str
+    """Its name on the screen; the first word names it over a column."""
+    function: Callable[[Part], Optional[float]]
+    """The metric of one class; None where it has none."""
+    needs: str = "mask"
+    """A key of `NEEDS`, or "mask": always there. Of a probability all classes count, also those that do not occur."""
+    by_class: bool = False
+    """Whether it is also given class by class, where there are several."""
+    meaning: str = ""
+
+
+METRICS = {
+    "published_iou": Metric("IoU, published protocol", lambda part: part.published[0]),
+    "published_dice": Metric("Dice, published protocol", lambda part: part.published[1]),
+    "dice": Metric("Dice at 0.5", lambda part: part.overlap.dice, by_class=True),
+    "iou": Metric("IoU at 0.5", lambda part: part.overlap.iou, by_class=True),
+    "precision": Metric("Precision at 0.5", lambda part: part.overlap.precision, by_class=True),
+    "recall": Metric("Recall at 0.5", lambda part: part.overlap.recall, by_class=True),
+    "brier": Metric(
+        "Brier score (best 0)",
+        lambda part: uncertainty.brier(part.probability, part.target.mask),
+        needs="probability",
+        meaning="squared error of the probability, mean over pixels",
+    ),
+    "ged": Metric(
+        "GED of the members (best 0)",
+        lambda part: uncertainty.generalised_energy_distance(part.members, part.target.mask),
+        needs="members",
+        meaning="squared generalised energy distance with 1 - IoU of the members' masks; it falls with their number: "
+        "compare equal ones only",
+    ),
+    "agreement": Metric(
+        "Agreement of the members",
+        lambda part: part.ensemble.agreement,
+        needs="ensemble",
+        meaning="mean Dice of two members; 1 also where all of them are empty",
+    ),
+    "empty_members": Metric(
+        "Share of empty members", lambda part: part.ensemble.empty / part.ensemble.members, needs="ensemble"
+    ),
+}
+"""By their names in files."""
+
+COMPARED = ("dice", "iou", "published_dice", "published_iou")
+"""The metrics that the conditioning network, single members and the ensemble are compared by."""
+
+
+def class_metrics(num_classes: int) -> list[str]:
+    """Names of the metrics of single foreground classes, of which there are none where there is one class only."""
+    labels = range(1, num_classes) if num_classes > 2 else ()
+    names = [name for name, metric in METRICS.items() if metric.by_class]
+    return [f"{name}_class{label}" for label in labels for name in names]
+
+
+def columns(num_classes: int) -> tuple[list[str], list[str]]:
+    """Names of all numbers of an image: those that every image has, and the others."""
+    always = [name for name, metric in METRICS.items() if metric.needs == "mask"]
+    others = [name for name in METRICS if name not in always]
+    others += [f"{source}_{name}" for source in ("cal", "member") for name in COMPARED]
+    return always, [*others, *class_metrics(num_classes)]

@@ -1,0 +1,130 @@
+// Arrays of ours in the layouts that oneDNN wants, and back; the memory for that is kept from call to call.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <unordered_map>
+#include <dnnl.hpp>
+
+namespace convolution {
+
+using dnnl::memory;
+using dnnl::primitive;
+using Tag = memory::format_tag;
+using Type = memory::data_type;
+
+inline dnnl::engine& cpu() {
+    static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    return engine;
+}
+
+inline dnnl::stream& stream() {
+    static dnnl::stream stream(cpu());
+    return stream;
+}
+
+// Memory that is kept from call to call and grows when it must.
+class Scratch {
+public:
+    void* at_least(size_t bytes) {
+        if (bytes > size) {
+            const size_t wanted = (bytes + 4095) / 4096 * 4096;
+            std::free(start);
+            size = 0;
+            start = ::aligned_alloc(4096, wanted);
+            if (!start) throw std::bad_alloc();
+            size = wanted;
+        }
+        return start;
+    }
+
+private:
+    void* start = nullptr;
+    size_t size = 0;
+};
+
+inline void to_bfloat16(const float* from, void* to, long count) {
+    uint16_t* target = static_cast<uint16_t*>(to);
+    const uint32_t* bits = reinterpret_cast<const uint32_t*>(from);
+    #pragma omp parallel for
+    for (long i = 0; i < count; i++) {  // to nearest, ties to even; what is not a number stays so
+        const bool nan = (bits[i] & 0x7fffffff) > 0x7f800000;
+        target[i] = nan ? 0x7fc0 : (bits[i] + 0x7fff + (bits[i] >> 16 & 1)) >> 16;
+    }
+}
+
+inline memory::desc plain(const memory::dims& dims) {
+    return memory::desc(dims, Type::f32, dims.size() == 1 ? Tag::a : Tag::abcd);
+}
+
+// An array of ours as a primitive wants it, or the other way.
+class Exchange {
+public:
+    Exchange() = default;
+    Exchange(const memory::dims& dims, const memory::desc& wanted, bool out = false) : ours(plain(dims)), theirs(wanted) {
+        between = theirs;
+        if (theirs.data_type() == Type::bf16 && theirs.data.format_kind == dnnl_blocked && !theirs.data.extra.flags) {
+            between.data.data_type = dnnl_f32;  // oneDNN is slow at changing order and type in one go
+        }
+        if (ours != between) {
+            reorder = out ? dnnl::reorder({cpu(), between, cpu(), ours}) : dnnl::reorder({cpu(), ours, cpu(), between});
+        }
+    }
+
+    const memory::desc& desc() const { return theirs; }
+    size_t bytes() const { return theirs.get_size(); }
+
+    // Their form of `data`: `data` itself, or a copy in `scratch`.
+    memory in(const float* data, Scratch& scratch) const {
+        if (ours == theirs) return memory(theirs, cpu(), const_cast<float*>(data));
+        void* target = scratch.at_least(bytes());
+        write(data, target);
+        return memory(theirs, cpu(), target);
+    }
+
+    void write(const float* data, void* target) const {
+        static Scratch wide;
+        const float* ordered = data;
+        if (ours != between) {
+            memory from(ours, cpu(), const_cast<float*>(data));
+            memory to(between, cpu(), between == theirs ? target : wide.at_least(between.get_size()));
+            dnnl::reorder(reorder).execute(stream(), from, to);
+            stream().wait();
+            ordered = static_cast<float*>(to.get_data_handle());
+        }
+        if (between != theirs) to_bfloat16(ordered, target, theirs.get_size() / 2);
+        else if (ours == theirs) std::memcpy(target, data, bytes());
+    }
+
+    // Where a primitive may write; `out` brings it home.
+    memory result(float* data, Scratch& scratch) const {
+        return memory(theirs, cpu(), ours == theirs ? data : scratch.at_least(bytes()));
+    }
+
+    void out(const memory& result, float* data) const {
+        if (ours == theirs) return;
+        memory from = result, to(ours, cpu(), data);
+        dnnl::reorder(reorder).execute(stream(), from, to);
+        stream().wait();
+    }
+
+private:
+    memory::desc ours, between, theirs;
+    dnnl::reorder reorder;
+};
+
+// oneDNN's own scratch memory belongs to the thread that made a primitive: in another one there is none.
+inline dnnl::primitive_attr with_our_scratch() {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return attributes;
+}
+
+inline void execute(const primitive& work, const memory::desc& scratch, std::unordered_map<int, memory> arguments) {
+    static Scratch room;
+    arguments.insert({DNNL_ARG_SCRATCHPAD, memory(scratch, cpu(), room.at_least(scratch.get_size()))});
+    work.execute(stream(), arguments);
+    stream().wait();
+}
+
+}  // namespace convolution

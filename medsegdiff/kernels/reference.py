@@ -1,0 +1,119 @@
+"""The operations as plain Jittor expressions, for any device: what the kernels for the CPU must equal."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.kernels import precision
+from medsegdiff.kernels.logistic import sigmoid
+from medsegdiff.runtime.backend import jt, nn
+
+Var = Any  # jt.Var
+EPS = 1e-5
+"""What norms add to a variance."""
+
+
+class Step(NamedTuple):
+    """The numbers of an AdamW step, which is the same for every parameter but for what decays."""
+
+    scale: float
+    """What gradients are multiplied by."""
+    keep: float
+    """What the parameter is multiplied by: 1 - learning rate * decay."""
+    rate: float
+    """Learning rate over 1 - beta1^t."""
+    correction: float
+    """1 / sqrt(1 - beta2^t)."""
+    beta1: float
+    beta2: float
+    eps: float
+
+
+def attention(q: Var, k: Var, v: Var) -> Var:
+    """As in `operations`."""
+    scale = q.shape[1] ** -0.25  # of both, or float16 overflows
+    scores = precision.narrowed(jt.nn.bmm, (q * scale).transpose(0, 2, 1), k * scale)
+    return precision.narrowed(jt.nn.bmm, v, jt.nn.softmax(scores, dim=-1).transpose(0, 2, 1))
+
+
+def conv2d(
+    x: Var,
+    weight: Var,
+    bias: Optional[Var] = None,
+    stride: int = 1,
+    padding: int = 0,
+    residual: Optional[Var] = None,
+) -> Var:
+    """As in `operations`."""
+    kernel = weight if len(weight.shape) == 4 else weight.unsqueeze(3)
+    y = precision.narrowed(lambda x, kernel: nn.conv2d(x, kernel, stride=stride, padding=padding), x, kernel)
+    if bias is not None:
+        y = y + bias.reshape(-1, weight.shape[0], 1, 1)
+    return y if residual is None else y + residual
+
+
+def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
+    """As in `operations`."""
+    rows = x.reshape(-1, x.shape[-1])
+    y = precision.narrowed(jt.matmul, rows, weight.transpose(1, 0)).reshape(*x.shape[:-1], weight.shape[0])
+    return y if bias is None else y + bias
+
+
+def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
+    """As in `operations`."""
+    n, c, h, w = x.shape
+    grouped = x.reshape(n, groups, -1)
+    centred = grouped - grouped.mean(dim=2, keepdims=True)
+    variance = (centred * centred).mean(dim=2, keepdims=True)
+    normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
+    z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
+    return z * sigmoid(z) if silu else z
+
+
+def batch_norm(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
+    """As in `operations`: averaged stage by stage, as one float32 sum loses digits."""
+
+    def mean(values: Var) -> Var:
+        return values.mean(dim=3).mean(dim=2).mean(dim=0)
+
+    average = mean(x)
+    centred = x - average.reshape(1, -1, 1, 1)
+    variance = mean(centred * centred)
+    normed = centred / jt.sqrt(variance + EPS).reshape(1, -1, 1, 1)
+    y = normed * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+    return y, average.detach(), variance.detach()
+
+
+def channel_sums(u: Var, v: Var) -> tuple[Var, Var]:
+    """As in `operations`."""
+    wide = v.float64()
+    return (u.float64() * wide).sum((0, 2, 3)), wide.sum((0, 2, 3))
+
+
+def channel_map(u: Var, v: Var, a: Var, b: Var, shift: Var) -> Var:
+    """As in `operations`."""
+    a, b, shift = (value.reshape(1, -1, 1, 1) for value in (a, b, shift))
+    return (a * u + b * v + shift).float32()
+
+
+def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> tuple[Var, Var, Var]:
+    """The parameter, mean and square that `operations.adamw` leaves."""
+    # As arrays: a new number in the expression itself would be compiled anew.
+    scale, keep, rate, correction = (jt.array(np.float32([value])) for value in step[:4])
+    gradient = gradient * scale
+    mean = step.beta1 * mean + (1 - step.beta1) * gradient
+    square = step.beta2 * square + (1 - step.beta2) * gradient * gradient
+    moved = rate * mean / (jt.sqrt(square) * correction + step.eps)
+    return parameter * keep - moved, mean, square
+
+
+def approach(average: Var, value: Var, share: float) -> Var:
+    """The average that `operations.approach` leaves."""
+    return average + jt.array(np.float32([share])) * (value.detach() - average)
+
+
+def sum_of_squares(value: Var) -> Var:
+    """As in `operations`."""
+    return (value.float64() * value).sum().reshape(1)
