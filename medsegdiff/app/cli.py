@@ -9,26 +9,37 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable, Optional
 
 from medsegdiff import __version__
+from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import machine, ranks, stopping, streams
+from medsegdiff.base import machine, ranks, screen, stopping, streams
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import REMEDIES
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+OF_ALL = ("--quiet", "--json", "--debug")
+"""Options of every command."""
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N."""
+    if "_ARGCOMPLETE" in os.environ:
+        complete({name: partial(_parser, name) for name in COMMANDS}, OF_ALL)
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    return report(lambda: _run(words), debug)
+    asked = {word for word in words if word in OF_ALL}
+    words = [word for word in words if word not in OF_ALL]
+
+    def run() -> int:
+        with screen.speaking("--quiet" in asked, "--json" in asked):
+            return _run(words)
+
+    return report(run, "--debug" in asked)
 
 
 def report(command: Callable[[], int], debug: bool = False) -> int:
@@ -97,10 +108,14 @@ def _run(words: list[str]) -> int:
         raise InputError(f"{words[0]}: no such command{near or '; there are ' + ', '.join(COMMANDS)}")
     if ranks.count() > 1 and words[0] not in SHARED:
         raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
-    command = _load(words[0])
-    parser = Parser(prog=f"medsegdiff {words[0]}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
+    return _load(words[0]).run(_parser(words[0]).parse_args(words[1:]))
+
+
+def _parser(name: str) -> Parser:
+    command = _load(name)
+    parser = Parser(prog=f"medsegdiff {name}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
     command.configure(parser)
-    return command.run(parser.parse_args(words[1:]))
+    return parser
 
 
 def _load(name: str):  # noqa: ANN202 (a module)
@@ -111,13 +126,15 @@ def _overview() -> str:
     lines = [f"  {name:10}{_load(name).SUMMARY}" for name in COMMANDS]
     return "\n".join(
         [
-            "medsegdiff: medical image segmentation with a conditional diffusion model, on Jittor",
+            "medsegdiff: medical image segmentation with a diffusion model, on Jittor",
             "",
             "usage: medsegdiff COMMAND [options]     medsegdiff help COMMAND",
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.",
-            "--debug shows tracebacks.",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input;",
+            "130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.",
+            "Of every command: --quiet says errors alone, --json what it found as one JSON",
+            "object on standard output, --debug shows tracebacks.",
         ]
     )

@@ -8,6 +8,7 @@ from typing import Any, Callable, Literal, NamedTuple, Optional
 from medsegdiff.app.options import Parser
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import MaskResize
 
 SUMMARY = "phantom: write generated images; prepare: build the array cache"
@@ -56,7 +57,8 @@ def _phantom(options: Any) -> int:
     from medsegdiff.data.phantom import write_isic
 
     write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
-    print(f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}")
+    said = f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}"
+    tell(said, out_dir=options.out_dir, train=options.train, test=options.test)
     return 0
 
 

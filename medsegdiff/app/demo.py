@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.screen import tell
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -22,7 +23,7 @@ from medsegdiff.kernels.precision import check
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
-SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
+SUMMARY = "the whole chain on generated images, in minutes on 2 cores"
 
 OVERVIEW = "overview.png"
 
@@ -113,7 +114,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
 
     print("6/6 writing the report", flush=True)
     write_report([run, predictions], out / PAGE)
-    print(_whereabouts(out))
+    tell(_whereabouts(out), report=out / PAGE, predictions=predictions, run=run, data=data)
     return 0
 
 

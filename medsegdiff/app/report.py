@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.screen import tell
 
-SUMMARY = "one HTML page on runs: curves, scores, cases, calibration, speed; several side by side"
+SUMMARY = "one page on runs, side by side: curves, scores, cases, calibration"
 
 
 def configure(parser: Parser) -> None:
@@ -25,5 +26,6 @@ def run(options: Any) -> int:
     from medsegdiff.web.report import PAGE, write_report
 
     folders = [Path(folder) for folder in options.runs]
-    print(f"report: {write_report(folders, Path(options.out) if options.out else folders[0] / PAGE)}")
+    page = write_report(folders, Path(options.out) if options.out else folders[0] / PAGE)
+    tell(f"report: {page}", report=page)
     return 0

@@ -11,6 +11,7 @@ from typing import Any, Literal, Optional
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
@@ -18,7 +19,7 @@ from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id, files_of
 from medsegdiff.kernels.precision import check
 
-SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
+SUMMARY = "segment images or a dataset: ensembles, probabilities, uncertainty"
 
 
 def configure(parser: Parser) -> None:
@@ -173,7 +174,7 @@ def sample(
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, overwrite)
-    print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
+    tell(f"segmented {len(cases)} images; the masks lie in {out_dir}", images=len(cases), out_dir=out_dir)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import names
 from medsegdiff.config.network import NetworkConfig
@@ -86,9 +87,10 @@ def train(config: RunConfig, dry: bool = False) -> int:
     try:
         last = run_training(config, dataset, held_out)
     except Interrupted as stop:
-        print(f"stopped by {stop}; the same command continues")
+        tell(f"stopped by {stop}; the same command continues", stopped=str(stop))
         return stop.exit_code
-    print(f"trained {int(last.name[5:])} steps; the checkpoint is {last}")
+    steps = int(last.name[5:])
+    tell(f"trained {steps} steps; the checkpoint is {last}", steps=steps, checkpoint=last)
     if ranks.rank() == 0:
         _say_best(last)
     return 0
@@ -102,9 +104,10 @@ def _say_best(last: Path) -> None:
     progress, best = state["training"].get("validation", {}), last.parent / BEST
     chosen = best if list_checkpoints(best) else last.parent
     if progress.get("best_step"):
-        print(f"best validation Dice {progress['best']:.4f}, at step {progress['best_step']}: {chosen}")
+        said = f"best validation Dice {progress['best']:.4f}, at step {progress['best_step']}: {chosen}"
+        tell(said, best_dice=progress["best"], best_step=progress["best_step"], best=chosen)
     words = ["medsegdiff", "sample", "--model-path", str(chosen), "--data-dir", state["config"]["data_dir"]]
-    print(f"next: {shlex.join(words)}")
+    tell(f"next: {shlex.join(words)}", next=words)
 
 
 def _dry_run(config: RunConfig, images: int) -> int:

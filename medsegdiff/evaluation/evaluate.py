@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from rich.console import Console
-from rich.progress import track
-
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import track
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
 from medsegdiff.evaluation.metrics import METRICS, class_metrics
@@ -67,12 +65,9 @@ def evaluate(
     ensembles = read_ensembles(pred_dir)
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
-    console = Console(stderr=True)
     scores = [
         measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
-        for id, prediction in track(
-            found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
-        )
+        for id, prediction in track(found.items(), len(found), "evaluating", "image")
     ]
     report = Report(
         scores=scores,

@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from medsegdiff.base import machine
+from medsegdiff.base import machine, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 
@@ -174,7 +174,6 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         InputError: one of the processes was killed.
     """
     import jittor_utils
-    from tqdm import tqdm
 
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
     if not tasks:
@@ -188,9 +187,8 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         min(machine.usable_cores(), len(tasks)), multiprocessing.get_context("fork"), _start_worker
     ) as pool:
         done = as_completed([pool.submit(jittor_utils.do_compile, task) for task in tasks])
-        bar = tqdm(done, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True)
         try:
-            for finished in bar:
+            for finished in screen.track(done, len(tasks), f"compiling {what}", "file"):
                 finished.result()
         except BrokenProcessPool:
             raise InputError(

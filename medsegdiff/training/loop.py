@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import yaml
-from tqdm import tqdm
 
-from medsegdiff.base import ranks
+from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
@@ -138,7 +136,7 @@ class _Run:
         """Continue from the newest whole checkpoint, if there is one."""
         found, complaints = checkpoints.load_newest(self.out)
         for complaint in complaints:
-            print(f"skipped: {complaint}", file=sys.stderr)
+            screen.note(f"skipped: {complaint}")
         if found is None:
             if complaints:
                 raise InputError(
@@ -154,7 +152,7 @@ class _Run:
         if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
             self._keep_best(found)
         self.saved = found.step
-        print(f"continuing from {self.out}/step-{found.step:06d}", file=sys.stderr)
+        screen.note(f"continuing from {self.out}/step-{found.step:06d}")
         return True
 
     def _compare(self, found: Checkpoint) -> None:
@@ -175,10 +173,10 @@ class _Run:
         for name in ours:
             if name not in _INDIFFERENT and ours[name] != theirs[name]:
                 option = name.replace("_", "-")
-                print(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}", file=sys.stderr)
+                screen.note(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}")
         end, before = self.config.training.annealed, found.config.training.annealed
         if end != before and end and before:  # as where --steps says when it ends
-            print(f"note: the learning rate now falls to 0 at step {end}, not {before}", file=sys.stderr)
+            screen.note(f"note: the learning rate now falls to 0 at step {end}, not {before}")
 
     @contextmanager
     def journalled(self) -> Iterator[None]:
@@ -223,7 +221,7 @@ class _Run:
         training, trainer = self.config.training, self.trainer
         announce_kernels()
         seen, mean = 0, 0.0
-        with _progress_bar(trainer.step, training.steps) as bar:
+        with screen.Bar(training.steps, "training", "step", trainer.step) as bar:
             while True:
                 if trainer.step:
                     self._between(requests)
@@ -236,8 +234,9 @@ class _Run:
                 if not result.skipped:
                     seen += 1
                     mean += (float(np.mean(result.losses["loss"])) - mean) / min(seen, _RECENT)
-                known = {} if self.dice is None else {"val_dice": f"{self.dice:.4f}"}
-                bar.set_postfix({"loss": f"{mean:.4f}", **known}, refresh=False)
+                bar.words["loss"] = f"{mean:.4f}"
+                if self.dice is not None:
+                    bar.words["val_dice"] = f"{self.dice:.4f}"
                 bar.update()
         if not requests and not self.learnt:
             remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
@@ -322,8 +321,3 @@ class _Run:
             if other != path:
                 checkpoints.remove(other)
         self.journal.note("best", found.step, dice=self.progress.best)
-
-
-def _progress_bar(done: int, total: int) -> Any:
-    quiet = not sys.stderr.isatty()
-    return tqdm(initial=done, total=total, unit="step", mininterval=20 if quiet else 0.2, dynamic_ncols=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
+from medsegdiff.base import screen
 from medsegdiff.plots.curves import draw_progress
 from medsegdiff.training.logbook import Logbook
 from medsegdiff.training.run_folder import PROGRESS
@@ -31,6 +31,6 @@ class ProgressPicture:
                 draw_progress(loss, self.logbook.curve("val_dice"), self.path)
         except Exception as error:  # a broken font, a full disk: the log has it all
             if not self._complained:
-                print(f"note: {self.path}: not drawn ({' '.join(str(error).split())})", file=sys.stderr)
+                screen.note(f"note: {self.path}: not drawn ({' '.join(str(error).split())})")
             self._complained = True
         self._due = time.monotonic() + (time.monotonic() - begun) / _SHARE
