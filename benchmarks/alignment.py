@@ -26,7 +26,7 @@ from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.config.files import find_config
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.data.loader import Batches
 from medsegdiff.training.logbook import Logbook
 
@@ -84,7 +84,7 @@ def train_pytorch(config: RunConfig) -> None:
     from benchmarks.torch_trainer import TorchTrainer
 
     training, data, out = config.training, config.data, Path(config.training.out_dir)
-    cases = find_cases(Path(data.data_dir), "train")
+    cases = isic.find(Path(data.data_dir), "train")
     dataset = prepare(cases, config.network.image_size, mask_resize=data.mask_resize)
     out.mkdir(parents=True, exist_ok=True)
     trainer, logbook, saved = TorchTrainer(config), Logbook(out, tensorboard=False), out / "training.pt"

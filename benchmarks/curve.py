@@ -22,7 +22,7 @@ import torch
 from benchmarks.torch_loss import TorchTrainingLoss
 from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights, set_dropout
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.parity.cases import Case, load, stream
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     case, dtype = load(CASE), getattr(torch, options.precision)
     batch, images = case.meta["batch"], case.meta["images"]
-    dataset = prepare(find_cases(options.isic_dir, "train")[:images], case.config["image_size"])
+    dataset = prepare(isic.find(options.isic_dir, "train")[:images], case.config["image_size"])
     network = start(case, dtype)
     optimiser = torch.optim.AdamW(network.parameters(), lr=case.meta["lr"], weight_decay=0.0)
     loss = TorchTrainingLoss(Diffusion(case.diffusion))

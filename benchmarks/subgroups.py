@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts.isic import find
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.masks.decision import THRESHOLD
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         noted = {row["id"]: row["seen"] for row in csv.DictReader(file)}
     members: dict[str, list[str]] = {}
     pictures = {}
-    for case in find_cases(options.data_dir, "test"):
+    for case in find(options.data_dir, "test"):
         if case.id in scores:
             pictures[case.id] = read_image(case.image)
             for name in groups(pictures[case.id], read_mask(case.mask), noted.get(case.id, "")):

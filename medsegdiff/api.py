@@ -16,14 +16,15 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
-from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.sampling import Sampler, SamplingConfig
 from medsegdiff.data.square import square, to_input
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.inference.results import settings
 from medsegdiff.inference.segmentation import Segmentation
-from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
 from medsegdiff.io.arrays import from_array, from_pillow
 from medsegdiff.io.pictures import read_image
+from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
@@ -70,7 +71,15 @@ class Segmenter:
 
     @overload
     def segment(
-        self, image: Picture, *, members: Union[int, str] = 5, steps: Optional[int] = None, seed: int = 0, id: str = ""
+        self,
+        image: Picture,
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> Segmentation: ...
 
     @overload
@@ -82,6 +91,8 @@ class Segmenter:
         steps: Optional[int] = None,
         seed: int = 0,
         id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> list[Segmentation]: ...
 
     def segment(
@@ -92,6 +103,8 @@ class Segmenter:
         steps: Optional[int] = None,
         seed: int = 0,
         id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> Union[Segmentation, list[Segmentation]]:
         """Segment one image, or a list of images, whose masks are sampled in common batches.
 
@@ -106,30 +119,28 @@ class Segmenter:
             seed: what the noise is drawn from
             id: the image's name, by which its files are named and its noise is drawn; by default that of its file
                 without suffix, else empty. For a list: one name each
+            sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
+            on_step: is told of every network evaluation: names and members of the masks at work, and their state; what
+                it raises ends the sampling
 
         Raises:
             InputError: an image cannot be read, an option makes no sense, or the network predicts what is not finite.
         """
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         if not isinstance(image, (list, tuple)):
-            return self._segment([image], [id], members, steps, seed)[0]
+            return self._segment([image], [id], sampling, on_step)[0]
         ids = [id] * len(image) if id == "" else list(id)
         if isinstance(id, str) != (id == "") or len(ids) != len(image):
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
-        return self._segment(image, ids, members, steps, seed)
+        return self._segment(image, ids, sampling, on_step)
 
     def _segment(
-        self,
-        images: Sequence[Picture],
-        ids: Sequence[Any],
-        members: Union[int, str],
-        steps: Optional[int],
-        seed: int,
+        self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
     ) -> list[Segmentation]:
-        sampling = SamplingConfig(members=members, steps=steps, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         names = [_name(image, id) for image, id in zip(images, ids)]
         pictures, size = [_read(image) for image in images], self._denoiser.mask_shape[-1]
-        results = batches.segment(names, lambda i: to_input(square(pictures[i], size)), keep_members=True)
+        results = batches.segment(names, lambda i: to_input(square(pictures[i], size)), True, on_step)
         used = settings(batches.sampling, self._weights)
         found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
         return [found[index] for index in range(len(images))]
@@ -169,12 +180,12 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
     from medsegdiff.app.train import read_options
     from medsegdiff.training.images import find_images, open_images
 
-    run = read_options(config, options)
-    dataset, held_out = open_images(run, find_images(run))
+    images = find_images(read_options(config, options))
+    dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training
 
-    return run_training(run, dataset, held_out)
+    return run_training(images.config, dataset, held_out, images.about)
 
 
 def evaluate(
@@ -185,6 +196,8 @@ def evaluate(
     protocol: str = "ours",
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
+    empty: Empty = "one",
+    tolerance: float = 1.0,
     seed: int = 0,
 ) -> Report:
     """Score predictions against ground truth, as `medsegdiff evaluate` does.
@@ -196,6 +209,9 @@ def evaluate(
         protocol: how probabilities are compared at thresholds: "ours", "original" or "jittor"
         protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
         num_classes: classes, background included; above 2 masks hold class indices
+        empty: what counts where prediction and ground truth are both empty: "skip" nothing, "one" the best value,
+            "zero" the worst
+        tolerance: of the surface Dice, in millimetres of volumes, else in pixels
         seed: what the bootstrap is drawn from
 
     Returns:
@@ -205,16 +221,18 @@ def evaluate(
         InputError: there is no ground truth or no prediction for any of it, or a file cannot be read.
     """
     from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
     if data_dir is not None and ground_truth is None:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        truth = {case.id: case.mask for case in find_cases(Path(data_dir), "test") if case.mask}
+        truth = {case.id: case.mask for case in isic.find(Path(data_dir), "test") if case.mask}
     elif data_dir is not None or ground_truth is None:
         raise InputError("ground_truth, data_dir: give one of them")
     elif isinstance(ground_truth, Mapping):
         truth = {id: Path(path) for id, path in ground_truth.items()}
     else:
         truth = truth_from_folder(Path(ground_truth))
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol)
+    rules = Rules(empty, tolerance)
+    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules)

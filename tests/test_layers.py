@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "plots": {"base", "masks"},
     "data": {"base", "io"},
     "diffusion": {"base"},
-    "config": {"base", "masks", "diffusion"},
+    "config": {"base", "masks", "io", "data", "diffusion"},
     "checkpoints": {"base", "config"},
     "evaluation": {"base", "masks", "io", "plots"},
     "runtime": {"base"},

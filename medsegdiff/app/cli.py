@@ -19,7 +19,7 @@ from medsegdiff.base import machine, ranks, screen, stopping, streams
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import REMEDIES
 
-COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "parity", "doctor")
+COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OF_ALL = ("--quiet", "--json", "--debug")
 """Options of every command."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
+from medsegdiff.app import check
 from medsegdiff.app.options import Parser
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.config.data import MaskResize
 
-SUMMARY = "phantom: write generated images; prepare: build the array cache"
+SUMMARY = "generate images; fetch, check and prepare datasets"
 
 
 class Action(NamedTuple):
@@ -62,6 +63,27 @@ def _phantom(options: Any) -> int:
     return 0
 
 
+def _configure_download(parser: Parser) -> None:
+    from medsegdiff.data.download import DATASETS
+
+    parser.add_argument("name", type=Literal[tuple(DATASETS)], help=f"the dataset: {', '.join(DATASETS)}")
+    parser.add_argument("--out-dir", type=str, default="", help="folder to write")
+    parser.add_argument(
+        "--base-url", type=Optional[str], default=None, help="of a mirror; by default where the owners publish the data"
+    )
+
+
+def _download(options: Any) -> int:
+    if not options.out_dir:
+        raise InputError("--out-dir: missing; give the folder to write")
+    from medsegdiff.data.download import download
+
+    print(
+        "\n".join(f"{folder}: complete" for folder in download(options.name, Path(options.out_dir), options.base_url))
+    )
+    return 0
+
+
 def _configure_prepare(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
     parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
@@ -88,10 +110,10 @@ def _prepare(options: Any) -> int:
         raise InputError("--data-dir: missing; give the dataset's folder")
     from medsegdiff.data.cache import default_cache, prepare
     from medsegdiff.data.foreground import describe
-    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.data.layouts import isic
 
     # Training needs every mask; of test images those without one are segmented all the same.
-    cases = find_cases(Path(options.data_dir), options.split, require_masks=options.split == "train")
+    cases = isic.find(Path(options.data_dir), options.split, need_masks=options.split == "train")
     cache = Path(options.cache_dir) if options.cache_dir else default_cache()
     dataset = prepare(cases, options.image_size, cache, options.mask_resize, num_classes=options.num_classes)
     kind = "images with masks" if dataset.masks is not None else "images without masks"
@@ -107,5 +129,7 @@ def _prepare(options: Any) -> int:
 
 ACTIONS = {
     "phantom": Action("write generated images in the ISIC 2016 layout", _configure_phantom, _phantom),
+    "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
+    "check": Action("open every file of a dataset and say what is wrong or unlikely", check.configure, check.run),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
 }

@@ -67,7 +67,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     from medsegdiff.app.sample import sample
     from medsegdiff.app.train import train
     from medsegdiff.checkpoints.folder import list_checkpoints
-    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.data.layouts import isic
     from medsegdiff.data.phantom import write_isic
     from medsegdiff.evaluation.report import check_free
     from medsegdiff.web.report import PAGE, WRITER, write_report
@@ -105,7 +105,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     )
 
     print("4/6 comparing the masks with the ground truth", flush=True)
-    truth = {case.id: case.mask for case in find_cases(data, "test") if case.mask}
+    truth = {case.id: case.mask for case in isic.find(data, "test") if case.mask}
     report = evaluate(str(predictions), truth)
 
     print("5/6 drawing the overview", flush=True)
@@ -167,13 +167,13 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
     """Draw images from the best to the worst, at equal distances in the ranking."""
     import numpy as np
 
-    from medsegdiff.data.layouts.isic import find_cases
+    from medsegdiff.data.layouts import isic
     from medsegdiff.io.masks import read_mask
     from medsegdiff.io.pictures import read_image
     from medsegdiff.io.predictions import read_probability
     from medsegdiff.plots.overview import Row, overview
 
-    cases = {case.id: case for case in find_cases(data, "test")}
+    cases = {case.id: case for case in isic.find(data, "test")}
     ranked = sorted(report.scores, key=lambda score: -score.metrics["dice"])
     picked = [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(shown, len(ranked))).round().astype(int)]
     rows = []

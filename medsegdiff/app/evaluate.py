@@ -9,6 +9,7 @@ from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
+from medsegdiff.masks.surface import Empty
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 
@@ -37,6 +38,15 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
     )
+    parser.add_argument(
+        "--empty",
+        type=Empty,
+        default="one",
+        help="what counts where prediction and ground truth are both empty: nothing, the best value, or the worst",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="of the surface Dice, in millimetres of volumes, else in pixels"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.put_first("--pred-path", "--gt-path", "--data-dir", "--out-dir", "--protocol")
 
@@ -55,10 +65,10 @@ def run(options: Any) -> int:
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
     else:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        truth = {case.id: case.mask for case in find_cases(Path(options.data_dir), "test") if case.mask}
-    names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol")
+        truth = {case.id: case.mask for case in isic.find(Path(options.data_dir), "test") if case.mask}
+    names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol", "empty", "tolerance")
     evaluate(options.pred_path, truth, **{name: getattr(options, name) for name in names})
     return 0
 
@@ -71,16 +81,20 @@ def evaluate(
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
+    empty: Empty = "one",
+    tolerance: float = 1.0,
 ) -> Any:
     """Score, write the files, print the tables; returns the report."""
     from rich.console import Console
 
     from medsegdiff.evaluation.evaluate import evaluate as score
+    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.report import RETENTION, SUMMARY, TABLE
     from medsegdiff.evaluation.screen import tables
 
     out = Path(pred_path) if out_dir is None else output_folder(out_dir)
-    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed, num_classes, protocol)
+    rules = Rules(empty, tolerance)
+    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed, num_classes, protocol, rules)
     console = Console(soft_wrap=True)
     with console.capture() as shown:  # rich itself ends the process where nobody reads
         console.print(tables(report))

@@ -207,9 +207,9 @@ def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
     if "" in images:
         raise InputError('--images "": is empty; give image files or folders, or . for the working directory')
     if data_dir:
-        from medsegdiff.data.layouts.isic import find_cases
+        from medsegdiff.data.layouts import isic
 
-        return find_cases(Path(data_dir), "test", require_masks=False)
+        return isic.find(Path(data_dir), "test", need_masks=False)
     from medsegdiff.data.cases import from_files
 
     return from_files([Path(path) for path in images])

@@ -66,26 +66,24 @@ def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
     check_shares(config)
     output_folder(config.training.out_dir)
-    from medsegdiff.data.splits import count_held_out
     from medsegdiff.training.images import find_images, open_images
 
-    cases = find_images(config)
+    images = find_images(config)
+    config = images.config
     check(config.training.precision)
-    validation = config.validation
     for size in config.network.unmet_attention:
         print(f"note: --attention-resolutions {size}: no level of this network has maps of that size")
     if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
         print("note: to stop and save, send SIGUSR1 to mpirun: after Ctrl-C it waits one second only (docs/cluster.md)")
     if dry:
-        held = count_held_out(len(cases), validation.val_fraction) if validation.val_interval else 0
-        return _dry_run(config, len(cases) - held)
-    dataset, held_out = open_images(config, cases)
+        return _dry_run(config, images.count)
+    dataset, held_out = open_images(images)
 
     from medsegdiff.training.interruption import Interrupted
     from medsegdiff.training.loop import train as run_training
 
     try:
-        last = run_training(config, dataset, held_out)
+        last = run_training(config, dataset, held_out, images.about)
     except Interrupted as stop:
         tell(f"stopped by {stop}; the same command continues", stopped=str(stop))
         return stop.exit_code

@@ -62,9 +62,10 @@ class Bar:
     It has no thread of its own, so processes may fork beside it.
     """
 
-    def __init__(self, total: int, what: str, unit: str, done: int = 0, after: float = 0.0) -> None:
+    def __init__(self, total: float, what: str, unit: str, done: float = 0, after: float = 0.0) -> None:
         """Begin with `done` of `total` units; work that is over within `after` seconds is not shown."""
-        self.total, self.what, self.unit, self.n = total, what, unit, done
+        self.total, self.what, self.n = total, what, done
+        self.unit = unit if unit.isupper() else f"{unit}s"
         self.words: dict[str, str] = {}
         """What else to show, by name."""
         self._first, self._begun = done, time.monotonic()
@@ -80,7 +81,7 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def update(self, count: int = 1) -> None:
+    def update(self, count: float = 1) -> None:
         """Count `count` more units."""
         self.n += count
         now = time.monotonic()
@@ -95,7 +96,7 @@ class Bar:
         if not sys.stderr.isatty():
             left = f", {_clock(self._left)} left" if self._left else ""
             print(
-                f"{self.what}: {self.n} of {self.total} {self.unit}s in {_clock(self._taken)}{left}"
+                f"{self.what}: {self.n:.0f} of {self.total:.0f} {self.unit} in {_clock(self._taken)}{left}"
                 f"{', ' if words else ''}{words}",
                 file=sys.stderr,
                 flush=True,
@@ -105,7 +106,7 @@ class Bar:
             self._progress = _bar()
             self._progress.add_task(self.what, counted="", words="")
             self._progress.start()
-        counted = f"{self.n}/{self.total} {self.unit}s {_clock(self._left)}"
+        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit} {_clock(self._left)}"
         task = self._progress.task_ids[0]
         self._progress.update(task, completed=self.n, total=self.total, counted=counted, words=words, refresh=True)
 

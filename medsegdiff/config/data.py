@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Optional
 
-from medsegdiff.base.bounds import check_fields
+from medsegdiff.base.bounds import bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import check_choices
+from medsegdiff.io.volumes import Axis
 
 MaskResize = Literal["bilinear", "nearest"]
+VOLUMES = ("nnunet", "brats", "volume")
+DataName = Literal["auto", "isic", "nnunet", "brats", "volume", "folder"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,22 @@ class DataConfig:
     """Where the images come from and how they are prepared.
 
     Args:
-        data_name: kind of dataset: isic
+        data_name: the folder's layout; auto: found out
         data_dir: the dataset's folder
-        mask_resize: how masks are resized: bilinear (then > 0, as published) or by the nearest pixel, as always with
-            more than two classes
-        augment: random flips, right-angle rotations and colour changes
+        labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or of BraTS
+            whole, core or enhancing; all others are background; empty: as the dataset says, or --num-classes counts
+        scaling: how intensities become 0 to 1: 8-bit, z-score or percentile (of each volume and channel), or a window,
+            as -160..240; empty: chosen by what the files are like
+        axis: across which volumes are cut into slices
+        skip_blank: leave out slices that hold one value alone
+        colour: whether three channels are red, green and blue
+        split: JSON file of the names of cases or patients in "train", "validation" and "test"
+        folds: of how many parts, chosen by patient, one is the test set; 0: it is the dataset's own, or --test-fraction
+        fold: which one, counted from 0
+        test_fraction: share of the patients in the test set, where the dataset has none of its own
+        mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or by the nearest pixel, as
+            always with more classes and of volumes
+        augment: random flips and right-angle rotations, not of volumes, and changes of colours or intensities
         augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
             deformation, hue, and larger colour changes
         augment_hair: share of the images over which augment draws hairs, from 0 to 1
@@ -29,8 +43,17 @@ class DataConfig:
         cache_dir: where resized images are kept; by default the user's cache folder
     """
 
-    data_name: str = "isic"
+    data_name: DataName = "auto"
     data_dir: str = ""
+    labels: str = ""
+    scaling: str = ""
+    axis: Axis = "axial"
+    skip_blank: bool = False
+    colour: bool = True
+    split: str = ""
+    folds: int = bounded(0, 0, 1000)
+    fold: int = bounded(0, 0, 999)
+    test_fraction: float = 0.2
     mask_resize: MaskResize = "bilinear"
     augment: bool = False
     augment_strength: float = 0.0
@@ -40,9 +63,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.data_name.lower() != "isic":
-            raise InputError(f"--data-name {self.data_name}: unknown kind of dataset; known: isic")
         check_choices(self)
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise InputError(f"--fold {self.fold}, --folds {self.folds}: give 2 folds or more, and one below them")
+        if not 0 < self.test_fraction < 1:
+            raise InputError(f"--test-fraction {self.test_fraction}: must be between 0 and 1")
         for name in ("augment_strength", "augment_hair", "augment_stickers"):
             option, value = f"--{name.replace('_', '-')}", getattr(self, name)
             if not 0 <= value <= 1:
@@ -53,4 +78,6 @@ class DataConfig:
     @property
     def variants(self) -> dict[str, float]:
         """What `data.augment.augment` draws, and how much of it."""
-        return {"strength": self.augment_strength, "hair": self.augment_hair, "stickers": self.augment_stickers}
+        chosen = {"strength": self.augment_strength, "hair": self.augment_hair, "stickers": self.augment_stickers}
+        turned = self.data_name not in VOLUMES  # volumes lie as the patient does, and left is not right
+        return {**chosen, "rgb": self.colour, "flips": turned, "rotations": turned}

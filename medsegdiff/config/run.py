@@ -11,6 +11,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
+from medsegdiff.data.scaling import EIGHT_BITS
+from medsegdiff.data.spec import DataSpec, format_labels, parse_labels
 from medsegdiff.diffusion.process import DiffusionConfig
 
 
@@ -34,6 +36,38 @@ class RunConfig:
     def flat(self) -> dict[str, Any]:
         """All options by name; no name occurs in two sections."""
         return {key: value for section in dataclasses.asdict(self).values() for key, value in section.items()}
+
+    @property
+    def spec(self) -> DataSpec:
+        """How files are read; options from before there were any read 8-bit RGB."""
+        data = self.data
+        labels = parse_labels(data.labels)
+        return DataSpec(self.network.image_channels, data.scaling or EIGHT_BITS, labels, data.colour, data.axis)
+
+    def reading(self, spec: DataSpec, data_name: str) -> RunConfig:
+        """This configuration for a dataset whose files are read so; its network has the channels and classes.
+
+        Raises:
+            InputError: it asks for other channels or classes.
+        """
+        network, plain = self.network, NetworkConfig()
+        wanted: dict[str, Any] = {"image_channels": spec.channels}
+        if spec.labels:
+            wanted["num_classes"] = spec.num_classes
+        for name, value in wanted.items():
+            if getattr(network, name) not in (getattr(plain, name), value):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} {getattr(network, name)}: the dataset has {value}; leave the option out")
+        chosen: dict[str, Any] = {
+            "data_name": data_name,
+            "labels": format_labels(spec.labels),
+            "scaling": "" if spec.scaling == EIGHT_BITS else spec.scaling,
+            "colour": spec.colour,
+        }
+        data = dataclasses.replace(self.data, **chosen)
+        if not spec.colour and (data.augment_hair or data.augment_stickers):
+            raise InputError("--augment-hair, --augment-stickers: are drawn in colour, which the images are not; use 0")
+        return dataclasses.replace(self, network=dataclasses.replace(network, **wanted), data=data)
 
     @classmethod
     def from_flat(cls, options: Mapping[str, Any]) -> RunConfig:

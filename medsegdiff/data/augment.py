@@ -25,12 +25,13 @@ def augment(
     strength: float = 0.0,
     hair: float = 0.0,
     stickers: float = 0.0,
+    rgb: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one variant of a sample from `rng`; the arguments stay as they are.
 
     Args:
-        image: float32 (3, S, S), RGB in [0, 1].
-        mask: float32 (C, S, S) of 0 and 1, at most one class a pixel; what moves the image moves it, too.
+        image: float32 (C, S, S) in [0, 1], RGB or other channels.
+        mask: float32 (M, S, S) of 0 and 1, at most one class a pixel; what moves the image moves it, too.
         rng: the sample's random stream.
         flips: mirror left-right and top-bottom, each in half of all cases.
         rotations: turn by 0, 90, 180 or 270 degrees.
@@ -41,9 +42,10 @@ def augment(
         hair: in which share of all cases hairs are drawn over the image.
         stickers: in which share of all cases a coloured disc reaches in from an edge, as colour charts in dermoscopy
             do; there is no mask below it.
+        rgb: whether the channels are red, green and blue. Of others brightness and contrast change, of each by itself.
 
     Returns:
-        The image, float32 (3, S, S) in [0, 1], and the mask, float32 (C, S, S) of 0 and 1.
+        The image, float32 (C, S, S) in [0, 1], and the mask, float32 (M, S, S) of 0 and 1.
     """
     for axis in (1, 2) if flips else ():
         if rng.random() < 0.5:
@@ -58,9 +60,11 @@ def augment(
     if stickers > 0 and rng.random() < stickers:
         image, mask = _sticker(image, mask, rng)
     colour += _COLOUR * strength
-    if colour > 0:
+    if colour > 0 and rgb:
         image = _jitter(image, rng.uniform(1 - colour, 1 + colour, 3).astype(np.float32))
-    if strength > 0:
+    elif colour > 0:
+        image = _jitter_channels(image, rng.uniform(1 - colour, 1 + colour, (2, len(image))).astype(np.float32))
+    if strength > 0 and rgb:
         image = _turn_hue(image, np.deg2rad(rng.uniform(-1, 1) * _HUE * strength))
     return np.array(image, np.float32, order="C"), np.array(mask, np.float32, order="C")
 
@@ -147,6 +151,14 @@ def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     image = middle + contrast * (image - middle)
     grey = np.tensordot(_LUMINANCE, image, 1)
     return np.clip(grey + saturation * (image - grey), 0, 1)
+
+
+def _jitter_channels(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Scale the brightness of each channel, then its contrast about its mean."""
+    brightness, contrast = factors[..., None, None]
+    image = image * brightness
+    middle = image.mean(axis=(1, 2), keepdims=True)
+    return np.clip(middle + contrast * (image - middle), 0, 1)
 
 
 def _turn_hue(image: np.ndarray, angle: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Datasets decoded and resized once, into memory-mapped arrays keyed by the content of their files."""
+"""Datasets decoded and resized once, an entry for each case, keyed by the content of its files."""
 
 from __future__ import annotations
 
@@ -8,76 +8,137 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Callable, Optional
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
+from medsegdiff.base import machine, screen
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import make_folder, replacing, writing
-from medsegdiff.data.cases import Case, check_pair
+from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
+from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
+from medsegdiff.data.entries import RESIZE, Entry, Form, build
 from medsegdiff.data.foreground import warnings
-from medsegdiff.data.integrity import Check, checksums, is_whole
-from medsegdiff.data.square import square, to_input
-from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.pictures import read_image
+from medsegdiff.data.scaling import EIGHT_BITS
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.data.square import to_input
+from medsegdiff.io.volumes import is_volume, slices_of
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
+DATASETS, ENTRIES = "datasets", "cases"
+"""Folders of the cache: of lists of cases, and of what is kept of each."""
+INDEX = "digests.json"
+"""In the latter, see `digests`."""
 _LARGEST = 2048  # side of the arrays, in pixels
-_RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+_SPARE = 1 << 28  # bytes of the disk that stay free
 
 
-@dataclass(frozen=True)
 class Prepared:
-    """A dataset at network resolution; the arrays are read-only maps of files."""
+    """A dataset at network resolution, slice by slice; a picture is one slice."""
 
-    ids: list[str]
-    images: np.memmap  # uint8 (N, S, S, 3), RGB
-    masks: Optional[np.memmap]  # uint8 (N, S, S) of class indices, 0 is background
-    original_sizes: list[tuple[int, int]]  # (height, width) in pixels
-    fingerprint: str  # hex digest of the content
-    num_classes: int = 2  # background included
-    check: Optional[Check] = None  # still reading the arrays
+    def __init__(
+        self, cases: Sequence[Case], paths: Sequence[Path], form: Form, fingerprint: str, skip_blank: bool
+    ) -> None:
+        self.cases, self.form, self.fingerprint = list(cases), form, fingerprint
+        self._paths = list(paths)
+        self._entries: dict[int, Entry] = {}
+        self.slices: list[tuple[int, int]] = []
+        """Of each slice the case, by its place in `cases`, and its own place there."""
+        self.ids: list[str] = []
+        """Of a picture the case's, of a slice `ID:NUMBER`."""
+        for place, case in enumerate(self.cases):
+            blank = self._entry(place).about.blank
+            chosen = [number for number, empty in enumerate(blank) if not (skip_blank and empty)]
+            self.slices += [(place, number) for number in chosen]
+            self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
+        if not self.slices:
+            raise InputError("all slices are blank; look at the files, or leave out --skip-blank")
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.slices)
+
+    @property
+    def groups(self) -> list[str]:
+        """The patient of each slice."""
+        return [self.cases[place].group for place, _ in self.slices]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, background included."""
+        return self.form.num_classes
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each case has one."""
+        return self.form.mask_resize is not None
+
+    @property
+    def original_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each slice in its file, in pixels."""
+        return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
+
+    def depth(self, case: int) -> int:
+        """How many slices a case has, blank ones too."""
+        return len(self._entry(case))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The share of each foreground class in each mask, float64 (N, num_classes - 1)."""
+        return np.array([self._entry(place).about.shares[number] for place, number in self.slices])
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Whether all four corners of each mask are foreground, bool (N,)."""
+        return np.array([self._entry(place).about.corners[number] for place, number in self.slices])
 
     def image(self, index: int) -> np.ndarray:
-        """One image, float32 (3, S, S), RGB in [0, 1].
+        """One image, float32 (C, S, S) in [0, 1].
 
         Raises:
-            InputError: the arrays are damaged.
+            InputError: what is cached is damaged, and the files that it was made of have changed.
         """
-        self._checked()
-        return to_input(self.images[index])
+        return to_input(self._read(index, Entry.image))
 
     def mask(self, index: int) -> np.ndarray:
         """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
 
         Raises:
-            InputError: the arrays are damaged.
+            InputError: as `image`.
             ValueError: the dataset has no masks.
         """
-        if self.masks is None:
+        if not self.has_masks:
             raise ValueError("this dataset has no masks")
-        self._checked()
-        return (self.masks[index] == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
+        mask = self._read(index, Entry.mask)
+        return (mask == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
 
-    def _checked(self) -> None:
-        """Wait for the check, if there is one: nothing is computed from arrays that are damaged."""
-        if self.check is not None and not self.check.passed():
-            shutil.rmtree(self.check.entry, ignore_errors=True)
-            raise InputError(
-                f"{self.check.entry}: the cached arrays were damaged; run the same again to make them anew"
-            )
+    def _read(self, index: int, read: Callable[[Entry, int], np.ndarray]) -> np.ndarray:
+        place, number = self.slices[index]
+        try:
+            return read(self._entry(place), number)
+        except ValueError:
+            self._entries[place] = self._made_anew(place)
+            return read(self._entries[place], number)
+
+    def _entry(self, place: int) -> Entry:
+        if place not in self._entries:
+            try:
+                self._entries[place] = Entry(self._paths[place], self.form)
+            except ValueError:
+                self._entries[place] = self._made_anew(place)
+        return self._entries[place]
+
+    def _made_anew(self, place: int) -> Entry:
+        """The entry of a case whose file was damaged or removed."""
+        path, case = self._paths[place], self.cases[place]
+        folder = path.parents[1]
+        if _path(folder, case, self.form, digests(case.files, folder / INDEX, False)) != path:
+            raise InputError(f"{case.image}: was changed meanwhile; run the same again")
+        _build(folder, [(path, case)], self.form, False)
+        return Entry(path, self.form)
 
 
 def default_cache() -> Path:
@@ -95,156 +156,143 @@ def prepare(
     mask_resize: str = "bilinear",
     progress: bool = True,
     num_classes: int = 2,
-    check_later: bool = False,
+    spec: Optional[DataSpec] = None,
+    skip_blank: bool = False,
 ) -> Prepared:
-    """Open the dataset's arrays, made now if these files were not prepared at this size before.
+    """Open the dataset's slices; those of cases that were not prepared in this form before are made now.
 
-    Images are resized with Pillow's antialiased bilinear filter. Masks (see `read_mask`; foreground is above one half)
-    are resized as 0 and 255 with the same filter and are 1 wherever the result is above 0, as in the published
-    project; with `mask_resize="nearest"` by the nearest pixel. They are kept only if every case has one. Where arrays
-    are made, what is unlikely of the masks is said (see `foreground.warnings`).
+    See `Form` for how images and masks are resized; masks of volumes and of more than two classes are always resized by
+    the nearest pixel. Masks are kept only if every case has one. Where something is made, what is unlikely of the
+    masks is said (see `foreground.warnings`).
 
-    With more than two classes, background included, the masks' files hold class indices (see `read_labels`).
-    Those are always resized by the nearest pixel, whatever `mask_resize` says: there is no class between two.
+    There is a file for each case in `cases/` below `cache_dir` (see `default_cache`), under a digest of the bytes of
+    all its files and of the form. So a case that is added is all that is prepared, and what was prepared when a
+    process was killed stays. Several processes may ask at once: one works, the others wait and use its result. A
+    damaged file is found when it is opened, and made anew.
 
-    The arrays live in `datasets/` below `cache_dir` (see `default_cache`), under a digest of every source
-    file's bytes, the ids, the size, the mode and the number of classes. Several processes may ask at once:
-    one works, the others wait and use its result. A damaged entry is made anew: its checksums are compared before it
-    is used. With `check_later` that goes on in the background, and the first image or mask waits for it.
+    Args:
+        cases: what to prepare
+        size: side of the slices in pixels
+        cache_dir: where they are kept
+        mask_resize: "bilinear" or "nearest"
+        progress: whether to show it
+        num_classes: background included; those of `spec` where it has labels
+        spec: how the files are read; by default as 8-bit RGB pictures
+        skip_blank: leave out slices that hold one value alone
 
     Raises:
-        InputError: no cases, a size, mode or number of classes that makes no sense, an unreadable file, a
+        InputError: no cases, a size, resizing or number of classes that makes no sense, an unreadable file, a
             mask of another size than its image or with a class too many, or a cache folder that cannot be
-            written.
+            written or is too small.
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
     check_bounds("--image-size", size, 1, _LARGEST)
     check_bounds("--num-classes", num_classes, 2, 256)
-    if mask_resize not in _RESIZE:
+    if mask_resize not in RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
-    folder = make_folder(Path(cache_dir or default_cache()) / "datasets")
+    spec = spec or DataSpec()
+    num_classes = spec.num_classes if spec.labels else num_classes
+    if num_classes > 2 or any(is_volume(case.image) for case in cases):
+        mask_resize = "nearest"
     with_masks = all(case.mask is not None for case in cases)
-    form = _Form(size, num_classes, (mask_resize if num_classes == 2 else "nearest") if with_masks else None)
-    fingerprint = _fingerprint(cases, form, folder / "digests.json", progress)
-    entry = folder / fingerprint
-    ids = [case.id for case in cases]
-    prepared = _open(entry, ids, form)
-    check = Check(entry) if prepared is not None else None
-    if check is None or not (check_later or check.passed()):
-        with _lock(folder / f".{fingerprint}.lock"):
-            prepared, check = _open(entry, ids, form), None
-            if prepared is None or not is_whole(entry):
-                # Whoever holds the lock is the only builder, so these belong to one that was killed.
-                for stale in folder.glob(f".{fingerprint}.*.tmp"):
-                    shutil.rmtree(stale, ignore_errors=True)
-                with replacing(entry) as beside:
-                    _build(beside, cases, form, progress)
-                prepared = _open(entry, ids, form)
-                for line in warnings(prepared.masks, num_classes) if prepared and with_masks else []:
-                    tqdm.write(f"warning: {line}", file=sys.stderr)
-    if prepared is None:
-        raise InputError(f"{entry}: cannot be read back after writing; choose another cache folder")
-    return replace(prepared, check=check if check_later else None)
+    form = Form(size, num_classes, mask_resize if with_masks else None, spec)
+    lists, folder = (make_folder(Path(cache_dir or default_cache()) / name) for name in (DATASETS, ENTRIES))
+    known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
+    fingerprint = _fingerprint(cases, form, known, skip_blank)
+    paths = [_path(folder, case, form, known) for case in cases]
+    if not all(path.exists() for path in paths):
+        with _lock(lists / f".{fingerprint}.lock"):
+            lacking = [(path, case) for path, case in zip(paths, cases) if not path.exists()]
+            _build(folder, lacking, form, progress)
+        prepared = Prepared(cases, paths, form, fingerprint, skip_blank)
+        for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
+            screen.note(f"warning: {line}")
+    else:
+        prepared = Prepared(cases, paths, form, fingerprint, skip_blank)
+    _remember(lists / f"{fingerprint}.json", prepared, paths)
+    return prepared
 
 
-class _Form(NamedTuple):
-    """What arrays are made of the files."""
-
-    size: int
-    num_classes: int
-    mask_resize: Optional[str]  # None: there are no masks
-
-    def mask(self, path: Path) -> np.ndarray:
-        """A file's mask as class indices, uint8 (H, W); the foreground of one class is 255."""
-        if self.num_classes == 2:
-            return (read_mask(path) > 0.5) * np.uint8(255)
-        labels = read_labels(path)
-        highest = int(labels.max())
-        if highest >= self.num_classes:
-            raise InputError(
-                f"{path}: holds class {highest}, but with --num-classes {self.num_classes} they are 0 to "
-                f"{self.num_classes - 1}; give --num-classes {highest + 1}, or correct the mask"
-            )
-        return labels
-
-    def resized(self, mask: np.ndarray) -> np.ndarray:
-        """What `mask` returns as class indices, uint8 (size, size)."""
-        resized = np.asarray(Image.fromarray(mask).resize((self.size, self.size), _RESIZE[self.mask_resize]))
-        return resized > 0 if self.num_classes == 2 else resized
+def _path(folder: Path, case: Case, form: Form, known: dict[Path, str]) -> Path:
+    sources = [known[path] for path in case.channels] + ([known[case.mask]] if form.mask_resize and case.mask else [])
+    key = json.dumps([FORMAT_VERSION, *form.key(sources)])
+    name = hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
+    return folder / name[:2] / f"{name[2:]}.safetensors"
 
 
-def _fingerprint(cases: Sequence[Case], form: _Form, index: Path, progress: bool) -> str:
-    """A digest of all that decides the arrays' content, and of nothing else, such as where files lie."""
-    with_masks = form.mask_resize is not None
-    sources = [path for case in cases for path in (case.image, case.mask if with_masks else None) if path]
-    known = digests(sources, index, progress)
-    key = [
-        FORMAT_VERSION,
-        form.size,
-        form.mask_resize,
-        [[case.id, known[case.image], known[case.mask] if with_masks else None] for case in cases],
-    ]
+def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip_blank: bool) -> str:
+    """A digest of all that decides the dataset's content, and of nothing else, such as where files lie."""
+    with_masks, spec = form.mask_resize is not None, form.spec
+    rows = [[case.id, *map(known.get, case.channels), known[case.mask] if with_masks else None] for case in cases]
+    key = [FORMAT_VERSION, form.size, form.mask_resize, rows]
     if with_masks and form.num_classes > 2:
         key.append(form.num_classes)
+    if spec != DataSpec() or skip_blank:
+        key += [form.key([]), skip_blank]
     return hashlib.blake2b(json.dumps(key).encode(), digest_size=20).hexdigest()
 
 
-def _build(folder: Path, cases: Sequence[Case], form: _Form, progress: bool) -> None:
-    folder.mkdir()
-    shape = (len(cases), form.size, form.size)
-    images = _allocate(folder / "images.npy", (*shape, 3))
-    masks = _allocate(folder / "masks.npy", shape) if form.mask_resize else None
-
-    def convert(index: int) -> tuple[int, int]:
-        case = cases[index]
-        image = read_image(case.image)
-        if masks is not None:
-            mask = form.mask(case.mask)
-            check_pair(case, image, mask)
-            masks[index] = form.resized(mask)
-        images[index] = square(image, form.size)
-        return image.shape[:2]
-
-    pool = ThreadPoolExecutor(2)
-    try:
-        results = pool.map(convert, range(len(cases)))
-        sizes = list(
-            tqdm(results, total=len(cases), desc="Preparing", unit="image", disable=not progress),
+def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progress: bool) -> None:
+    """Make the entries that are lacking, in parallel."""
+    if not lacking:
+        return
+    bytes_each = form.spec.channels * (1 if form.spec.scaling == EIGHT_BITS else 2) + bool(form.mask_resize)
+    needed = form.size**2 * bytes_each * sum(slices_of(case.image, form.spec.axis) for _, case in lacking)
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE > free:
+        raise InputError(
+            f"{folder}: {needed / 2**30:.1f} GiB are needed for {len(lacking)} cases, and {free / 2**30:.1f} GiB are "
+            "free; choose another folder, or a smaller --image-size"
         )
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for array in (images, masks):
-        if array is not None:
-            array.flush()
-    meta = {"ids": [case.id for case in cases], "original_sizes": sizes}
-    meta["checksums"] = checksums(folder, meta)
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    if progress and needed > _SPARE:
+        screen.note(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}")
+    with _using(folder):
+        for parent in {path.parent for path, _ in lacking}:
+            make_folder(parent)
+        pool = ThreadPoolExecutor(machine.usable_cores())
+        try:
+            done = pool.map(lambda one: build(*one, form), lacking)
+            for _ in screen.track(done, len(lacking), "preparing", "case", shown=progress):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A new array file whose blocks are taken now: a full disk is an error here, a crash in a map."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
-
-
-def _open(folder: Path, ids: list[str], form: _Form) -> Optional[Prepared]:
-    """The entry of the images `ids` in `folder`; None if it is absent or not one."""
+@contextlib.contextmanager
+def _using(folder: Path) -> Iterator[None]:
+    """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
+    path = folder / ".lock"
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        masks = np.load(folder / "masks.npy", mmap_mode="r") if form.mask_resize else None
-        sizes = [(height, width) for height, width in meta["original_sizes"]]
-        _ = meta["checksums"]  # entries from before there were any are made anew
-        prepared = Prepared(meta["ids"], images, masks, sizes, folder.name, form.num_classes)
-        shape = (len(ids), form.size, form.size)
-        shapes = [(images, (*shape, 3))] + ([(masks, shape)] if form.mask_resize else [])
-        whole = all(array.shape == expected and array.dtype == np.uint8 for array, expected in shapes)
-    except Exception:  # of a damaged header NumPy raises nearly anything
-        return None
-    return prepared if whole and prepared.ids == ids and len(sizes) == len(ids) else None
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for below in folder.iterdir():
+                if below.is_dir():
+                    clear_leftovers(below)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remember(path: Path, prepared: Prepared, paths: Sequence[Path]) -> None:
+    """Note what a dataset is made of, for `listing`."""
+    if path.exists():
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return
+    first = prepared.cases[0]
+    content = {
+        "folder": str(first.image.absolute().parent),
+        "first": first.id,
+        "size": prepared.form.size,
+        "slices": len(prepared),
+        "entries": [str(entry.relative_to(path.parents[1])) for entry in paths],
+    }
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(content), encoding="utf-8")
 
 
 @contextlib.contextmanager

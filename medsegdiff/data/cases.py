@@ -1,7 +1,8 @@
-"""What every two-dimensional dataset is made of: images with their masks."""
+"""What every dataset is made of: images, pictures or volumes, with their masks."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +13,38 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name
-from medsegdiff.io.pictures import SUFFIXES, list_folder, list_pictures
+from medsegdiff.io.pictures import SUFFIXES, is_picture, list_folder
+from medsegdiff.io.volumes import SUFFIXES as VOLUMES
+from medsegdiff.io.volumes import is_volume, stem
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image, and its mask where there is one; `id` is unique within the dataset."""
+    """One image, a picture or a volume, and its mask where there is one; `id` is unique within the dataset."""
 
     id: str
-    image: Path
+    channels: tuple[Path, ...]
+    """Its files: of one channel each, or one with all channels."""
     mask: Optional[Path] = None
+    patient: str = ""
+    """Whose image it is, where there may be several of one."""
+
+    @property
+    def image(self) -> Path:
+        """The first file, which stands for all."""
+        return self.channels[0]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, the mask last."""
+        return (*self.channels, self.mask) if self.mask else self.channels
+
+    @property
+    def group(self) -> str:
+        """What is never divided between training and test: the patient, or the image alone."""
+        return self.patient or self.id
 
 
 def check_pair(case: Case, image: np.ndarray, mask: np.ndarray) -> None:
@@ -38,11 +61,12 @@ def check_pair(case: Case, image: np.ndarray, mask: np.ndarray) -> None:
         )
 
 
-def from_files(paths: Iterable[Path]) -> list[Case]:
+def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Case]:
     """Images without masks from files and from folders of files; see `distinct` for their ids.
 
-    Of a folder the pictures right in it are taken, or where it has none those in its subfolders. Pictures of a
-    folder that differ in their suffix alone have it in their ids.
+    Of a folder the images right in it are taken, or where it has none those in its subfolders. Images of a
+    folder that differ in their suffix alone have it in their ids. With `several_channels` the files `ID_0000`,
+    `ID_0001`, ... are those of one image.
 
     Raises:
         InputError: a path is missing, a folder holds no image, or an image is given twice.
@@ -51,16 +75,58 @@ def from_files(paths: Iterable[Path]) -> list[Case]:
     for path in paths:
         files = [path]
         if path.is_dir():
-            below = (folder for folder in list_folder(path) if folder.is_dir())
-            files = list_pictures(path) or [file for folder in below for file in list_pictures(folder)]
+            files = list_images(path)
+            for folder in [] if files else filter(Path.is_dir, list_folder(path)):
+                files += list_images(folder)
             if not files:
-                raise InputError(f"{path}: holds no image ({', '.join(sorted(SUFFIXES))})")
+                known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
+                raise InputError(f"{path}: holds no image ({known})")
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
         found += files
-    alike = Counter(file.with_suffix("") for file in set(found))
-    ids = (file.stem if alike[file.with_suffix("")] == 1 else file.name.replace(".", "_") for file in found)
-    return distinct((str(file), Case(id, file)) for id, file in zip(ids, found))
+    grouped = by_channel(found) if several_channels else None
+    if grouped:
+        return distinct((str(files[0]), Case(base.name, files)) for base, files in grouped.items())
+    alike = Counter(file.with_name(stem(file)) for file in set(found))
+    ids = (stem(file) if alike[file.with_name(stem(file))] == 1 else file.name.replace(".", "_") for file in found)
+    return distinct((str(file), Case(id, (file,))) for id, file in zip(ids, found))
+
+
+def is_image(path: Path) -> bool:
+    """Whether it is named as a picture or a volume."""
+    return is_picture(path) or (is_volume(path) and not path.is_dir())
+
+
+def list_images(folder: Path, below: bool = False) -> list[Path]:
+    """The pictures and volumes of a folder, by name; with `below` those of its subfolders, too.
+
+    Raises:
+        InputError: the folder is missing, not a folder or forbidden.
+    """
+    found = []
+    for path in list_folder(folder):
+        if is_image(path):
+            found.append(path)
+        elif below and path.is_dir():
+            found += list_images(path, below)
+    return found
+
+
+def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:
+    """Files `ID_0000`, `ID_0001`, ... by their path without number and suffix; None unless all are named so.
+
+    Each must have the same channels, from 0 on.
+    """
+    found: dict[Path, dict[int, Path]] = {}
+    for file in files:
+        named = _CHANNEL.fullmatch(stem(file))
+        if named is None:
+            return None
+        found.setdefault(file.with_name(named[1]), {})[int(named[2])] = file
+    wanted = list(range(max(map(len, found.values()), default=0)))
+    if any(sorted(channels) != wanted for channels in found.values()):
+        return None
+    return {base: tuple(channels[number] for number in wanted) for base, channels in found.items()}
 
 
 def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.base.reading import reading
+from medsegdiff.base.screen import track
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
 _SETTLED_NS = 2_000_000_000
@@ -44,7 +43,7 @@ def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[P
     pool = ThreadPoolExecutor(2)
     try:
         found = pool.map(file_digest, unknown)
-        bar = tqdm(found, total=len(unknown), desc="Reading", unit="file", disable=not progress)
+        bar = track(found, len(unknown), "reading", "file", shown=progress)
         result.update(zip(unknown, bar))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -8,17 +8,11 @@ _MOST = 0.75  # of all pixels
 _CORNERS = 0.5  # of the masks
 
 
-def shares(masks: np.ndarray, num_classes: int = 2) -> np.ndarray:
-    """The share of each foreground class in each mask: class indices (N, S, S) to float64 (N, num_classes - 1)."""
-    counts = [np.bincount(mask.ravel(), minlength=num_classes)[1:num_classes] for mask in masks]
-    return np.array(counts) / masks[0].size
-
-
-def describe(masks: np.ndarray, num_classes: int = 2) -> list[str]:
-    """A line on each foreground class of the masks, as `shares` takes them."""
+def describe(shares: np.ndarray) -> list[str]:
+    """A line on each foreground class, from its share in each mask, float (N, classes)."""
     lines = []
-    for label, of_images in enumerate(shares(masks, num_classes).T, start=1):
-        name = "foreground" if num_classes == 2 else f"class {label}"
+    for label, of_images in enumerate(shares.T, start=1):
+        name = "foreground" if shares.shape[1] == 1 else f"class {label}"
         empty = np.count_nonzero(of_images == 0)
         lines.append(
             f"{name}: {of_images.mean():.1%} of the pixels, {of_images.min():.1%} to {of_images.max():.1%} of a mask; "
@@ -27,19 +21,23 @@ def describe(masks: np.ndarray, num_classes: int = 2) -> list[str]:
     return lines
 
 
-def warnings(masks: np.ndarray, num_classes: int = 2) -> list[str]:
-    """What is unlikely of the masks, as `shares` takes them, a line each: inverted or without foreground."""
-    by_class = shares(masks, num_classes)
-    total = by_class.sum(axis=1)
+def warnings(shares: np.ndarray, corners: np.ndarray) -> list[str]:
+    """What is unlikely of the masks, a line each: inverted or without foreground.
+
+    Args:
+        shares: the share of each foreground class in each mask, float (N, classes)
+        corners: whether all four corners of each mask are foreground, bool (N,)
+    """
+    total = shares.sum(axis=1)
     if not total.any():
         return ["all masks are empty: nothing can be learnt from them; check that these are the masks"]
-    lines = []
-    for label in np.flatnonzero(~by_class.any(axis=0)) + 1:
-        lines.append(f"class {label} occurs in no mask; check --num-classes")
-    corners = np.mean([(mask[[0, 0, -1, -1], [0, -1, 0, -1]] > 0).all() for mask in masks])
-    if total.mean() > _MOST or corners > _CORNERS:
+    lines = [
+        f"class {label} occurs in no mask, and counts in no mean; check --num-classes and --labels"
+        for label in np.flatnonzero(~shares.any(axis=0)) + 1
+    ]
+    if total.mean() > _MOST or corners.mean() > _CORNERS:
         lines.append(
-            f"{total.mean():.1%} of the masks' pixels are foreground, of {corners:.0%} of the masks all four corners: "
-            "are they inverted? Foreground is the lighter of two values, and of more what is above one half"
+            f"{total.mean():.1%} of the masks' pixels are foreground, of {corners.mean():.0%} of the masks all four "
+            "corners: are they inverted? Foreground is the lighter of two values, and of more what is above one half"
         )
     return lines

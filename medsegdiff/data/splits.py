@@ -1,16 +1,99 @@
-"""Holding images out of training, for validation."""
+"""Which cases train, validate and test: by patient, never by slice."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
+from medsegdiff.base.reading import read_text
+from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Dataset
+
+_KEYS = {"train": "train", "training": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+class Split(NamedTuple):
+    """The names of the cases of each part."""
+
+    train: list[str]
+    validation: list[str]
+    """Empty where it is to be held out of `train`."""
+    test: list[str]
+
+
+def divide(cases: Sequence[Case], fraction: float, folds: int = 0, fold: int = 0) -> Split:
+    """Split cases by patient, by the patients' names alone.
+
+    Args:
+        cases: what to split
+        fraction: share of the patients in the test set
+        folds: into how many parts, of which one is the test set; 0: take `fraction`
+        fold: which one
+
+    Raises:
+        InputError: nothing would be left on one side.
+    """
+    groups = sorted({case.group for case in cases})
+    ranked = sorted(groups, key=lambda group: generator("test", group).random())
+    chosen = ranked[fold::folds] if folds else ranked[: max(1, round(fraction * len(groups)))]
+    if not chosen or len(chosen) == len(groups):
+        what = f"fold {fold} of {folds}" if folds else f"test_fraction {fraction}"
+        raise InputError(f"{what}: of {len(groups)} patients {len(chosen)} would be the test set; give more, or others")
+    test = [case.id for case in cases if case.group in set(chosen)]
+    return Split([case.id for case in cases if case.group not in set(chosen)], [], test)
+
+
+def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
+    """Split cases as a JSON file says: lists of names of cases or of patients by "train", "validation" and "test".
+
+    Or a list of such splits, of which `fold` counts (as nnU-Net's `splits_final.json`). Cases that it does not name
+    are left out.
+
+    Raises:
+        InputError: it cannot be read, names what is not there or a patient on two sides, or lacks training or test.
+    """
+    try:
+        content = json.loads(read_text(path))
+        if isinstance(content, list):
+            content = content[fold]
+        named: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
+        for key, names in content.items():
+            named[_KEYS[key]].update(map(str, names))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f'{path}: no split ({error!r}); write {{"train": [names], "validation": [names], "test": [names]}}'
+        ) from None
+    known = {name for case in cases for name in (case.id, case.group)}
+    unknown = sorted(set().union(*named.values()) - known)
+    if unknown:
+        raise InputError(f"{path}: names {unknown[0]}, which is no case or patient; correct it")
+    found = {key: [case for case in cases if {case.id, case.group} & names] for key, names in named.items()}
+    seen: dict[str, str] = {}
+    for key, part in found.items():
+        for case in part:
+            if seen.setdefault(case.group, key) != key:
+                raise InputError(f"{path}: {case.group} is in {seen[case.group]} and in {key}; name it once")
+    if not found["train"]:
+        raise InputError(f"{path}: names no case to train on")
+    return Split(*([case.id for case in found[key]] for key in ("train", "validation", "test")))
+
+
+def take(cases: Sequence[Case], names: Collection[str]) -> list[Case]:
+    """Those of the cases that are named."""
+    wanted = set(names)
+    return [case for case in cases if case.id in wanted]
+
+
+def groups_of(dataset: Dataset) -> list[str]:
+    """The patient of each image: its own name where the dataset knows no patients."""
+    return getattr(dataset, "groups", dataset.ids)
 
 
 class Subset:
@@ -19,6 +102,8 @@ class Subset:
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, list(indices)
         self.ids = [dataset.ids[index] for index in self.indices]
+        groups = groups_of(dataset)
+        self.groups = [groups[index] for index in self.indices]
         text = json.dumps([dataset.fingerprint, self.ids])
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
@@ -34,37 +119,45 @@ class Subset:
         return self.dataset.mask(self.indices[index])
 
 
-def count_held_out(images: int, fraction: float) -> int:
-    """How many of so many images `hold_out` takes: at least one.
+def count_held_out(groups: int, fraction: float) -> int:
+    """How many of so many images, or patients, `hold_out` takes: at least one.
 
     Raises:
         InputError: nothing would be left to train on.
     """
-    count = max(1, round(fraction * images))
-    if count >= images:
+    count = max(1, round(fraction * groups))
+    if count >= groups:
         raise InputError(
-            f"--val-fraction {fraction}: of {images} images {count} would be held out, which leaves none to train "
+            f"--val-fraction {fraction}: of {groups} images {count} would be held out, which leaves none to train "
             "on; give a smaller fraction, or more images"
         )
     return count
 
 
-def hold_out(dataset: Dataset, fraction: float, most: int = 0) -> tuple[Subset, Subset]:
-    """Split `dataset` into (training, validation) images.
+def hold_out(
+    dataset: Dataset, fraction: float, most: int = 0, names: Optional[Collection[str]] = None
+) -> tuple[Subset, Subset]:
+    """Split `dataset` into (training, validation) images, by patient.
 
-    Which images are held out depends on their names and their number alone: not on a seed, the order of the files
+    Which patients are held out depends on their names and their number alone: not on a seed, the order of the files
     or where they lie.
 
     Args:
         dataset: what to split; it stays as it is
-        fraction: share of the images that is held out, between 0 and 1
+        fraction: share of the patients that is held out, between 0 and 1
         most: take no more than so many of the held-out images for validation; the others are left out of both, so
             that another number does not change what is trained on; 0: all
+        names: the patients to hold out, instead
 
     Raises:
         InputError: nothing would be left to train on.
     """
-    count = count_held_out(len(dataset), fraction)
-    ranked = sorted(range(len(dataset)), key=lambda index: generator("validation", dataset.ids[index]).random())
-    held_out = ranked[:count]
-    return Subset(dataset, sorted(ranked[count:])), Subset(dataset, held_out[: most or None])
+    groups = groups_of(dataset)
+    chosen = set(names or ())
+    if names is None:
+        ranked = sorted(set(groups), key=lambda group: generator("validation", group).random())
+        chosen = set(ranked[: count_held_out(len(ranked), fraction)])
+    kept = [index for index, group in enumerate(groups) if group not in chosen]
+    held_out = [index for index, group in enumerate(groups) if group in chosen]
+    held_out.sort(key=lambda index: generator("validation", dataset.ids[index]).random())
+    return Subset(dataset, kept), Subset(dataset, held_out[: most or None])

@@ -12,5 +12,5 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def to_input(pixels: np.ndarray) -> np.ndarray:
-    """Uint8 (S, S, C) as float32 (C, S, S) in [0, 1]."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
+    """Uint8 or uint16 (S, S, C), 255 or 65535 being 1, as float32 (C, S, S) in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(np.iinfo(pixels.dtype).max)

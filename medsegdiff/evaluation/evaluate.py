@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Optional, get_args
 
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
-from medsegdiff.evaluation.metrics import METRICS, class_metrics
+from medsegdiff.evaluation.metrics import METRICS, USUAL, Rules, class_metrics
 from medsegdiff.evaluation.predictions import PUBLISHED, find
 from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
+from medsegdiff.masks.surface import Empty
 
 
 def evaluate(
@@ -27,6 +29,7 @@ def evaluate(
     seed: int = 0,
     num_classes: int = 2,
     protocol: str = "ours",
+    rules: Rules = USUAL,
 ) -> Report:
     """Measure the predictions in `pred_dir` against the ground truth.
 
@@ -46,12 +49,16 @@ def evaluate(
         seed: of the bootstrap.
         num_classes: how many classes there are, background included.
         protocol: "ours", "original" or "jittor".
+        rules: how masks are compared.
 
     Raises:
         InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
             differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
     """
     compared_by = make_protocol(protocol, protocol_size)
+    if rules.empty not in get_args(Empty):
+        raise InputError(f"empty {rules.empty}: must be {', '.join(get_args(Empty))}")
+    check_bounds("tolerance", rules.tolerance, 0, 1e6)
     if out is not None:
         check_free(Path(out))
     if not truth:
@@ -66,7 +73,7 @@ def evaluate(
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
     scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id))
+        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id), rules)
         for id, prediction in track(found.items(), len(found), "evaluating", "image")
     ]
     report = Report(
@@ -75,6 +82,7 @@ def evaluate(
         missing=[id for id in truth if id not in found],
         protocol=compared_by,
         num_classes=num_classes,
+        rules=rules,
         calibration=summary.calibration(scores),
         comparison=summary.comparison(scores, seed),
         selection=summary.selection(scores),

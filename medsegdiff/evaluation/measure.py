@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.evaluation.metrics import COMPARED, METRICS, Part, Target
+from medsegdiff.evaluation.metrics import COMPARED, METRICS, USUAL, Part, Rules, Target
 from medsegdiff.evaluation.predictions import Prediction
 from medsegdiff.evaluation.truth import Truth, read_classes
 from medsegdiff.io.ensembles import IMAGES, ImageRow
@@ -36,12 +36,19 @@ class Score:
     metrics: dict[str, float]
     calibration: Optional[np.ndarray] = None
     """Where there is a probability: `calibration_histogram` of each foreground class, float64 (classes, 3, bins)."""
+    unit: str = "pixels"
+    """Of distances; "mm" where pixels have a size."""
     truth: Optional[Path] = None
     """The file of the ground truth."""
 
 
 def measure(
-    id: str, prediction: Prediction, truth: Truth, protocol: Protocol, ensemble: Optional[ImageRow] = None
+    id: str,
+    prediction: Prediction,
+    truth: Truth,
+    protocol: Protocol,
+    ensemble: Optional[ImageRow] = None,
+    rules: Rules = USUAL,
 ) -> Score:
     """Compare all files of an image's prediction with its ground truth, one member after another.
 
@@ -54,6 +61,7 @@ def measure(
         truth: its mask.
         protocol: how the probability is compared.
         ensemble: what the sampler says of the members, if it does.
+        rules: how masks are compared.
 
     Raises:
         InputError: a file cannot be read, differs from the ground truth in size, or a member is missing.
@@ -81,7 +89,8 @@ def measure(
     values: dict[str, list[float]] = {}
     histograms = []
     for (label, target), layer in zip(targets.items(), _fused_layers(prediction, truth, labels)):
-        part = Part(label, target, labels == label, layer, protocol, None, members.get(label), ensemble, truth.spacing)
+        part = Part(label, target, labels == label, layer, protocol, None, members.get(label), ensemble)
+        part.spacing, part.rules = truth.spacing, rules
         if "probability" in counted:
             part.probability = layer if layer.shape == truth.shape else resize_probability(layer, truth.shape)
             histograms.append(calibration_histogram(part.probability, target.mask))
@@ -95,7 +104,8 @@ def measure(
             if metric.by_class and len(targets) > 1 and label in counted[metric.needs]:
                 metrics[f"{name}_class{label}"] = value
     metrics.update({name: float(np.mean(some)) for name, some in values.items()})
-    return Score(id, prediction.path, metrics, np.array(histograms) if histograms else None, truth.path)
+    unit = "mm" if truth.spacing else "pixels"
+    return Score(id, prediction.path, metrics, np.array(histograms) if histograms else None, unit, truth.path)
 
 
 def _read_labels(prediction: Prediction, truth: Truth) -> np.ndarray:

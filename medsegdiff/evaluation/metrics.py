@@ -13,6 +13,19 @@ from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.metrics import Overlap, overlap
 from medsegdiff.masks.protocols import Protocol
+from medsegdiff.masks.surface import Empty, Surface, surface
+
+
+class Rules(NamedTuple):
+    """What is agreed on before masks are compared."""
+
+    empty: Empty = "one"
+    """What counts where prediction and ground truth are both empty, see `surface.EMPTY_CONVENTION`."""
+    tolerance: float = 1.0
+    """Of the surface Dice, in millimetres or pixels."""
+
+
+USUAL = Rules()
 
 
 class Target(NamedTuple):
@@ -41,11 +54,19 @@ class Part:
     ensemble: Optional[ImageRow] = None
     spacing: Optional[tuple[float, ...]] = None
     """Millimetres from pixel to pixel along each axis; None where unknown."""
+    rules: Rules = USUAL
 
     @cached_property
-    def overlap(self) -> Overlap:
-        """Of both masks."""
-        return overlap(self.mask, self.target.mask)
+    def overlap(self) -> Optional[Overlap]:
+        """Of both masks; None where two empty ones do not count."""
+        if self.rules.empty == "one" or self.mask.any() or self.target.mask.any():
+            return overlap(self.mask, self.target.mask)
+        return Overlap(0.0, 0.0, 0.0, 0.0) if self.rules.empty == "zero" else None
+
+    @cached_property
+    def surface(self) -> Optional[Surface]:
+        """Of both masks; None where two empty ones do not count."""
+        return surface(self.mask, self.target.mask, self.spacing, self.rules.tolerance, self.rules.empty)
 
     @cached_property
     def published(self) -> tuple[float, float]:
@@ -78,7 +99,7 @@ class Metric(NamedTuple):
     """A number of an image: the mean over its foreground classes that occur."""
 
     label: str
-    """Its name on the screen; the first word names it over a column."""
+    """Its name on the screen, with {unit} for millimetres or pixels; the first word names it over a column."""
     function: Callable[[Part], Optional[float]]
     """The metric of one class; None where it has none."""
     needs: str = "mask"
@@ -88,13 +109,34 @@ class Metric(NamedTuple):
     meaning: str = ""
 
 
+def _of_overlap(name: str, label: str) -> Metric:
+    return Metric(label, lambda part: part.overlap and getattr(part.overlap, name), by_class=True)
+
+
+def _of_surface(name: str, label: str, meaning: str) -> Metric:
+    return Metric(label, lambda part: part.surface and getattr(part.surface, name), by_class=True, meaning=meaning)
+
+
 METRICS = {
     "published_iou": Metric("IoU, published protocol", lambda part: part.published[0]),
     "published_dice": Metric("Dice, published protocol", lambda part: part.published[1]),
-    "dice": Metric("Dice at 0.5", lambda part: part.overlap.dice, by_class=True),
-    "iou": Metric("IoU at 0.5", lambda part: part.overlap.iou, by_class=True),
-    "precision": Metric("Precision at 0.5", lambda part: part.overlap.precision, by_class=True),
-    "recall": Metric("Recall at 0.5", lambda part: part.overlap.recall, by_class=True),
+    "dice": _of_overlap("dice", "Dice at 0.5"),
+    "iou": _of_overlap("iou", "IoU at 0.5"),
+    "precision": _of_overlap("precision", "Precision at 0.5"),
+    "recall": _of_overlap("recall", "Recall at 0.5"),
+    "hd95": _of_surface(
+        "hd95", "HD95 ({unit}, best 0)", "95th percentile of the surfaces' distances, the larger of both directions"
+    ),
+    "assd": _of_surface("assd", "ASSD ({unit}, best 0)", "mean distance of both surfaces' pixels to the other surface"),
+    "nsd": _of_surface(
+        "nsd", "NSD", "share of both surfaces that is not farther than the tolerance from the other one"
+    ),
+    "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
+    "volume_difference": _of_surface(
+        "volume_difference",
+        "Volume difference (best 0)",
+        "of the foregrounds, in pixels, mm^2 or mm^3",
+    ),
     "brier": Metric(
         "Brier score (best 0)",
         lambda part: uncertainty.brier(part.probability, part.target.mask),

@@ -16,8 +16,9 @@ import PIL
 import medsegdiff
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.evaluation.measure import Score
-from medsegdiff.evaluation.metrics import METRICS, columns
+from medsegdiff.evaluation.metrics import METRICS, USUAL, Rules, columns
 from medsegdiff.evaluation.summary import Calibration, Comparison, Selection
+from medsegdiff.masks import surface
 from medsegdiff.masks.metrics import EMPTY_CONVENTION
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.statistics import Summary
@@ -39,6 +40,7 @@ class Report:
     missing: list[str]
     protocol: Protocol
     num_classes: int = 2
+    rules: Rules = USUAL
     calibration: Optional[Calibration] = None
     comparison: Optional[Comparison] = None
     selection: Optional[Selection] = None
@@ -52,6 +54,16 @@ class Report:
         return len(self.scores) + len(self.missing)
 
     @property
+    def unit(self) -> str:
+        """Of distances: "pixels", "mm", or both where images differ."""
+        return " or ".join(sorted({score.unit for score in self.scores}))
+
+    def label(self, name: str) -> str:
+        """A metric's name on the screen."""
+        tolerance = f" at {self.rules.tolerance:g} {self.unit}" if name == "nsd" else ""
+        return METRICS[name].label.format(unit=self.unit) + tolerance
+
+    @property
     def conventions(self) -> dict[str, str]:
         """What the numbers mean, in words."""
         words = {
@@ -59,6 +71,7 @@ class Report:
             "at 0.5": "the mask file (*_output_ens: resized to the ground truth first) against ground truth > 127 of "
             "255, at the ground truth's own resolution",
             "empty masks (at 0.5)": EMPTY_CONVENTION,
+            "empty masks (distances, lesions)": f"{self.rules.empty} is chosen; {surface.EMPTY_CONVENTION}",
             "interval": "95 % percentile bootstrap of the mean over images; std is the sample's",
         }
         if self.num_classes > 2:
@@ -69,7 +82,7 @@ class Report:
             )
         for name, metric in METRICS.items():
             if metric.meaning and name in self.summaries:
-                words[metric.label] = metric.meaning
+                words[self.label(name)] = metric.meaning
         if self.calibration:
             words["expected calibration error"] = (
                 f"over {CALIBRATION_BINS} bins of probability, images of any resolution weighing the same"
@@ -131,6 +144,9 @@ class Report:
             "protocol": self.protocol.name,
             "protocol_size": self.protocol.size,
             "num_classes": self.num_classes,
+            "empty": self.rules.empty,
+            "tolerance": self.rules.tolerance,
+            "unit": self.unit,
             "conventions": self.conventions,
             "versions": {
                 "medsegdiff": medsegdiff.__version__,

@@ -14,6 +14,7 @@ from medsegdiff.evaluation.summary import Comparison, Selection
 from medsegdiff.masks.statistics import Summary
 
 _MISSING_ON_SCREEN = 5
+_ABREAST = 5  # metrics of the classes
 _MEANINGS = 'What each number means: docs/metrics.md, and "conventions" in metrics.json.'
 _COMPARED = {
     "cal": "conditioning network",
@@ -27,7 +28,7 @@ def tables(report: Report) -> Group:
     """All of the report, to be printed by a rich `Console`."""
     parts: list[RenderableType] = [_summary(report)]
     if report.num_classes > 2:
-        parts.append(_classes(report))
+        parts += _classes(report)
     if report.comparison:
         parts.append(_comparison(report.comparison))
     if report.selection:
@@ -48,25 +49,28 @@ def _summary(report: Report) -> Table:
     table = Table("metric", title=f"{len(report.scores)} of {report.expected} images have a prediction")
     for heading in ("mean", "std", "95 % interval"):
         table.add_column(heading, justify="right")
-    for key, metric in METRICS.items():
+    for key in METRICS:
         if key in report.summaries:
             row = report.summaries[key]
-            table.add_row(metric.label + _of(row.n, report), *_cells(row))
+            table.add_row(report.label(key) + _of(row.n, report), *_cells(row))
         if key == "brier" and report.calibration:
             label = "Expected calibration error" + _of(report.calibration.images, report)
             table.add_row(label, f"{report.calibration.ece:.4f}", "-", "-")
     return table
 
 
-def _classes(report: Report) -> Table:
-    table = Table("class", title="Each foreground class at 0.5, mean over images")
+def _classes(report: Report) -> list[Table]:
+    """As many tables as the metrics need side by side."""
     names = [name for name, metric in METRICS.items() if metric.by_class]
-    for name in names:
-        table.add_column(METRICS[name].label.split()[0], justify="right")
-    for label in range(1, report.num_classes):
-        rows = [report.summaries.get(f"{name}_class{label}") for name in names]
-        table.add_row(str(label), *(f"{row.mean:.4f}" if row else "-" for row in rows))
-    return table
+    found = []
+    for some in (names[start : start + _ABREAST] for start in range(0, len(names), _ABREAST)):
+        found.append(Table("class", title="Each foreground class at 0.5, mean over images"))
+        for name in some:
+            found[-1].add_column(METRICS[name].label.split()[0], justify="right")
+        for label in range(1, report.num_classes):
+            rows = [report.summaries.get(f"{name}_class{label}") for name in some]
+            found[-1].add_row(str(label), *(f"{row.mean:.4f}" if row else "-" for row in rows))
+    return found
 
 
 def _comparison(comparison: Comparison) -> Table:

@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
 
 def comparison(scores: Sequence[Score], seed: int) -> Optional[Comparison]:
     """Compare over the images that have both other predictions; None where there is no such image."""
-    both = [score.metrics for score in scores if {"cal_dice", "member_dice"} <= score.metrics.keys()]
+    both = [score.metrics for score in scores if {"cal_dice", "member_dice", "dice"} <= score.metrics.keys()]
     if not both:
         return None
     metrics = {}
@@ -79,7 +79,7 @@ class Selection(NamedTuple):
 
 def selection(scores: Sequence[Score]) -> Optional[Selection]:
     """Measure it; None where fewer than two images have an agreement."""
-    known = [score.metrics for score in scores if "agreement" in score.metrics]
+    known = [score.metrics for score in scores if {"agreement", "dice"} <= score.metrics.keys()]
     if len(known) < 2:
         return None
     agreement, dice = (np.array([image[key] for image in known]) for key in ("agreement", "dice"))

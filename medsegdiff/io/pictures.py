@@ -120,6 +120,37 @@ def read_image(path: Path) -> np.ndarray:
     return pixels
 
 
+def read_grey(path: Path, eight_bits: bool = False) -> np.ndarray:
+    """Read a picture of one channel as (H, W), of the type that the file has; colours become their luminance.
+
+    With `eight_bits` wider grey is scaled as by `read_image`, to uint8 in [0, 255].
+
+    Raises:
+        InputError: as `decode`, or with `eight_bits` the pixels' range is not understood.
+    """
+    picture = decode(path)
+    if picture.is_deep:
+        values = np.asarray(picture.image)
+        return _to_eight_bits(values, path) if eight_bits else values
+    if picture.image.mode in ("1", "L"):
+        return np.array(picture.image.convert("L"))
+    return np.array(Image.fromarray(to_rgb(picture.image)).convert("L"))
+
+
+def is_colour(path: Path) -> bool:
+    """Whether a picture is in colour, by what its file says before its pixels.
+
+    Raises:
+        InputError: the file is missing or cannot be read.
+    """
+    with reading(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                return not (image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"))
+        except Exception:  # which decoding says in our words
+            return not decode(path).is_deep
+
+
 def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
     low, high = values.min(), values.max()
     is_float = values.dtype.kind == "f"

@@ -14,7 +14,7 @@ from medsegdiff.base.screen import track
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import set_dropout
 from medsegdiff.parity import kinks
@@ -170,7 +170,7 @@ def curve(case: Case, isic_train: Path, steps: int) -> Curve:
 
 def _real_images(case: Case, isic_train: Path) -> tuple[np.ndarray, np.ndarray, list[Row]]:
     count = case.meta["images"]
-    dataset = prepare(find_cases(isic_train, "train")[:count], case.config["image_size"], progress=False)
+    dataset = prepare(isic.find(isic_train, "train")[:count], case.config["image_size"], progress=False)
     images = np.stack([dataset.image(i) for i in range(count)])
     masks = np.stack([dataset.mask(i) for i in range(count)])
     rows = [

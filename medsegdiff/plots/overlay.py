@@ -33,8 +33,8 @@ def overlay(
     width = round(max(image.shape[:2]) / 600)
     picture = image.astype(np.float32)
     if truth is not None:  # the wider line, below: where the outlines coincide both are seen
-        picture = _draw_outline(picture, truth, TRUTH_COLOUR, width + 1)
-    picture = _draw_outline(picture, probability > THRESHOLD, PREDICTION_COLOUR, width // 2)
+        picture = draw_outline(picture, truth, TRUTH_COLOUR, width + 1)
+    picture = draw_outline(picture, probability > THRESHOLD, PREDICTION_COLOUR, width // 2)
     picture = np.round(picture).astype(np.uint8)
     if std is None:
         return picture
@@ -46,7 +46,7 @@ def overlay(
     return np.concatenate([picture, gap, heat], axis=1)
 
 
-def _draw_outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> np.ndarray:
+def draw_outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> np.ndarray:
     """Blend the outline of `mask` into float32 (H, W, 3), with a shadow that sets it off from light skin."""
     edge = mask & ~_eroded(mask)
     for paint, reach, strength in (((0, 0, 0), width + 1, 0.4), (colour, width, 1)):

@@ -2,50 +2,124 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.fingerprint import Fingerprint, measure
+from medsegdiff.data.layouts import LAYOUTS, choose
+from medsegdiff.data.layouts.brats import REGIONS
 from medsegdiff.data.loader import Dataset
-from medsegdiff.data.splits import hold_out
+from medsegdiff.data.spec import format_labels, parse_labels
+from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
+from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
 
-def find_images(config: RunConfig) -> list[Case]:
-    """The training images of `config.data.data_dir`, with their masks.
+class Images(NamedTuple):
+    """What a training is given."""
+
+    config: RunConfig
+    """With all that was found out of the dataset."""
+    cases: list[Case]
+    """To train on and to validate with."""
+    split: Split
+    fingerprint: Optional[Fingerprint]
+    """What the files are like, where that was measured."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is saved with the run and its checkpoints, ready for JSON."""
+        found = {"split": self.split._asdict()}
+        return {**found, "fingerprint": self.fingerprint.plain()} if self.fingerprint else found
+
+    @property
+    def count(self) -> int:
+        """How many slices are trained on, about: patients may have different numbers of them."""
+        validation, cases = self.config.validation, take(self.cases, self.split.train)
+        slices = sum(slices_of(case.image, self.config.data.axis) for case in cases)
+        if not validation.val_interval or self.split.validation:
+            return slices
+        groups = len({case.group for case in cases})
+        return slices * (groups - count_held_out(groups, validation.val_fraction)) // groups
+
+
+def find_images(config: RunConfig) -> Images:
+    """The training images of `config.data.data_dir`, with their masks, and how they are read.
 
     Raises:
         InputError: no folder is named, it is no dataset, or the network is for other images.
     """
-    if not config.data.data_dir:
+    data = config.data
+    if not data.data_dir:
         raise InputError("--data-dir: missing; give the dataset's folder")
-    for option, value, has in (
-        ("image-channels", config.network.image_channels, 3),
-        ("class-cond", config.network.class_cond, False),
-    ):
-        if value != has:
-            raise InputError(f"--{option} {value}: ISIC has colour images and no class labels; use {has}")
-    return find_cases(Path(config.data.data_dir), "train")
+    if config.network.class_cond:
+        raise InputError("--class-cond True: the datasets that are read have no class labels; use False")
+    root = Path(data.data_dir)
+    name = choose(root, data.data_name)
+    layout = LAYOUTS[name]
+    cases = layout.find(root, "train")
+    measured: list[Fingerprint] = []
+
+    def measuring() -> Fingerprint:
+        measured.append(measured[0] if measured else measure(cases, ranks.rank() == 0))
+        return measured[0]
+
+    given = {}
+    if data.labels:
+        given["labels"] = parse_labels(REGIONS.get(data.labels, data.labels) if name == "brats" else data.labels)
+    if data.scaling:
+        given["scaling"] = data.scaling
+    spec = dataclasses.replace(layout.spec(root, measuring), axis=data.axis, **given)
+    config = config.reading(spec, name)
+    split = _split(config, cases)
+    found = take(cases, [*split.train, *split.validation])
+    if measured and ranks.rank() == 0:
+        labels = format_labels(spec.labels) or "none"
+        lines = [*measured[0].lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
+        print("\n".join(f"fingerprint: {line}" for line in lines), file=sys.stderr)
+    if split.test and ranks.rank() == 0:
+        print(f"note: {len(split.test)} of {len(cases)} cases are kept for testing", file=sys.stderr)
+    return Images(config, found, split, measured[0] if measured else None)
 
 
-def open_images(config: RunConfig, cases: list[Case]) -> tuple[Dataset, Optional[Dataset]]:
-    """`cases` at the network's size: those to train on and, where the configuration validates, those held out.
+def _split(config: RunConfig, cases: list[Case]) -> Split:
+    data = config.data
+    if data.split:
+        return read_split(Path(data.split), cases, data.fold)
+    root, layout = Path(data.data_dir), LAYOUTS[data.data_name]
+    if not data.folds and (data.data_name == "isic" or layout.find(root, "test", False)):
+        return Split([case.id for case in cases], [], [])
+    return divide(cases, data.test_fraction, data.folds, data.fold)
+
+
+def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
+    """The images at the network's size: those to train on and, where the configuration validates, those held out.
 
     Raises:
         InputError: a file cannot be read, or too few images are left to train on, or `config.training.out_dir` holds
             what is not training's own.
     """
+    config = images.config
     if ranks.rank() == 0:
         own(Path(config.training.out_dir))  # complains of what would be lost, before anything takes long
-    cache = Path(config.data.cache_dir) if config.data.cache_dir else None
-    network, validation = config.network, config.validation
-    kind = {"mask_resize": config.data.mask_resize, "num_classes": network.num_classes}
-    dataset = prepare(cases, network.image_size, cache, **kind, check_later=True)
-    if not validation.val_interval:
+    data, network, validation = config.data, config.network, config.validation
+    dataset = prepare(
+        images.cases,
+        network.image_size,
+        Path(data.cache_dir) if data.cache_dir else None,
+        data.mask_resize,
+        num_classes=network.num_classes,
+        spec=config.spec,
+        skip_blank=data.skip_blank,
+    )
+    if not validation.val_interval and not images.split.validation:
         return dataset, None
-    return hold_out(dataset, validation.val_fraction, validation.val_images)
+    held_out = {case.group for case in take(images.cases, images.split.validation)} or None
+    return hold_out(dataset, validation.val_fraction, validation.val_images, held_out)

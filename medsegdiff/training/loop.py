@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import yaml
@@ -39,13 +39,19 @@ _RECENT = 50  # steps that the bar's mean loss is over, roughly
 _INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
 
 
-def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = None) -> Path:
+def train(
+    config: RunConfig,
+    dataset: Dataset,
+    held_out: Optional[Dataset] = None,
+    about: Optional[dict[str, Any]] = None,
+) -> Path:
     """Train to `config.training.steps`, continuing from the newest checkpoint; returns the last one.
 
     Args:
         config: the run's configuration
         dataset: what to train on
         held_out: what to validate with, at a `val_interval` above 0
+        about: of the dataset, what is saved with the run and its checkpoints, ready for JSON: split and fingerprint
 
     Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
 
@@ -64,7 +70,7 @@ def train(config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = Non
     ledger = own(out)
     make_folder(out)
     with exclusive(out):
-        run = _Run(config, dataset, held_out, ledger)
+        run = _Run(config, dataset, held_out, ledger, about or {})
         with run.journalled(), stop_requests() as requests:
             run.steps(requests)
         return out / f"step-{run.trainer.step:06d}"
@@ -105,8 +111,16 @@ def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, save
 class _Run:
     """A training with its folder."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        held_out: Optional[Dataset],
+        ledger: Ledger,
+        about: dict[str, Any],
+    ) -> None:
         self.config, self.dataset, self.held_out, self.ledger = config, dataset, held_out, ledger
+        self.about = about
         self.out = out = ledger.folder
         self.trainer = Trainer(config)
         self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
@@ -127,7 +141,7 @@ class _Run:
         origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
         with ledger.together(RUN) as stage:
             (stage / CONFIG).write_text(yaml.safe_dump(config.flat(), sort_keys=False))
-            (stage / RUN).write_text(json.dumps(origin, indent=1))
+            (stage / RUN).write_text(json.dumps({**origin, "data": about}, indent=1))
         self.journal.note("resume" if resumed else "start", self.trainer.step, **origin)
         self.trainer.follow_the_leader()
         self.begun, self.updates = self.trainer.step, self.trainer.optimiser.count
@@ -307,6 +321,7 @@ class _Run:
             log=self.logbook.state(),
             row=self.logbook.row,
             validation=dataclasses.asdict(self.progress),
+            data=self.about,
         )
         self.logbook.flush()  # a checkpoint must not outlive the rows before it
         path = checkpoints.save(self.out, found, self.config.training.keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
@@ -15,6 +16,7 @@ from medsegdiff.base.ownership import Ledger
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.loader import Dataset
+from medsegdiff.data.splits import groups_of
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser
 from medsegdiff.inference.segmenter import BatchSegmenter
@@ -56,7 +58,7 @@ class Outcome(NamedTuple):
     """One validation."""
 
     dice: float
-    """The mean over images and classes, at network resolution."""
+    """The mean over patients, or images, and classes, at network resolution."""
     picture: np.ndarray
     """uint8 (H, W, 3): image by image the outlines of mask (blue) and truth (yellow), and the probability."""
 
@@ -105,19 +107,25 @@ class Validator:
             result.id: result.probability
             for result in segmenter.segment(self.dataset.ids, self.dataset.image, on_step=on_step)
         }
-        dices, panels = [], []
-        for index, name in enumerate(self.dataset.ids):
+        panels, patients = [], defaultdict(list)
+        for index, (name, group) in enumerate(zip(self.dataset.ids, groups_of(self.dataset))):
             truth = self.dataset.mask(index)
-            dices.append(dice(found[name], truth))
+            patients[group].append((decide(found[name]), truth > 0.5))
             if index < _SHOWN:
                 panels.append(_panel(self.dataset.image(index), found[name], truth))
-        return Outcome(float(np.mean(dices)), _grid(panels))
+        return Outcome(float(np.mean([dice(slices) for slices in patients.values()])), _grid(panels))
 
 
-def dice(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of the decided mask, the mean over classes; both (M, S, S), the ground truth of 0 and 1."""
-    decided = decide(probability)
-    return float(np.mean([overlap(decided == k + 1, channel > 0.5).dice for k, channel in enumerate(truth)]))
+def dice(slices: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Dice over all slices of a patient, the mean over the classes that occur in mask or ground truth; 1 without any.
+
+    Args:
+        slices: of each the mask, class indices (S, S), and the ground truth, bool (M, S, S)
+    """
+    decided, true = (np.stack(arrays) for arrays in zip(*slices))
+    scores = [overlap(decided == k + 1, true[:, k]).dice for k in range(true.shape[1])]
+    occurring = [(decided == k + 1).any() or true[:, k].any() for k in range(true.shape[1])]
+    return float(np.mean([score for score, occurs in zip(scores, occurring) if occurs] or [1.0]))
 
 
 def _panel(image: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> np.ndarray:

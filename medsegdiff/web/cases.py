@@ -70,7 +70,7 @@ def show(kind: str, id: str, runs: list[Run]) -> Shown:
             truth = _tried(_foreground(classes), Path(paths[1]), notes)
     if image is None and not notes:
         notes.append("its picture is not shown: the predictions do not say where it is; sample again")
-    panels, size = [], None if image is None else _small(image.shape)
+    panels, size = [], None if image is None else shrunk(image.shape)
     for index, run in enumerate(runs):
         folder = run.predictions
         if folder is None or not (folder / f"{id}.png").is_file():
@@ -78,14 +78,15 @@ def show(kind: str, id: str, runs: list[Run]) -> Shown:
         mask = _tried(_foreground(run.summary.get("num_classes", 2)), folder / f"{id}.png", notes)
         if mask is None:
             continue
-        size = size or _small(mask.shape)
+        size = size or shrunk(mask.shape)
         deviation = [read_probability(path) for path in sorted(folder.glob(f"{_escaped(id)}_std*.png"))]
-        heat = _heat(np.max(deviation, axis=0), size) if deviation else ""
-        panels.append(Panel(index, run.scores.get(id, {}).get("dice"), _outline(mask, size), heat))
+        heat = heat_of(np.max(deviation, axis=0), size) if deviation else ""
+        dice = run.scores.get(id, {}).get("dice")
+        panels.append(Panel(index, dice, outline(mask, size), heat))
     size = size or (_LONGEST, _LONGEST)
-    picture = "" if image is None else _uri(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), "JPEG")
-    outline = "" if truth is None else _outline(truth, size)
-    return Shown(id, kind, size, picture, outline, panels, list(dict.fromkeys(notes)))
+    picture = "" if image is None else data_uri(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), "JPEG")
+    true = "" if truth is None else outline(truth, size)
+    return Shown(id, kind, size, picture, true, panels, list(dict.fromkeys(notes)))
 
 
 def _escaped(id: str) -> str:
@@ -106,13 +107,14 @@ def _tried(read, path: Path, notes: list[str]) -> Optional[np.ndarray]:  # noqa:
         return None
 
 
-def _small(shape: tuple[int, ...]) -> tuple[int, int]:
+def shrunk(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(width, height) of what is shown of an array (H, W, ...)."""
     height, width = shape[:2]
     scale = min(1.0, _LONGEST / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _outline(mask: np.ndarray, size: tuple[int, int]) -> str:
+def outline(mask: np.ndarray, size: tuple[int, int]) -> str:
     """Where float (H, W) crosses one half, as a path over `size` = (width, height)."""
     from contourpy import contour_generator
 
@@ -122,14 +124,16 @@ def _outline(mask: np.ndarray, size: tuple[int, int]) -> str:
     return "".join("M" + "L".join(f"{x - 0.5:.1f} {y - 0.5:.1f}" for x, y in ring) + "Z" for ring in rings)
 
 
-def _heat(std: np.ndarray, size: tuple[int, int]) -> str:
+def heat_of(std: np.ndarray, size: tuple[int, int]) -> str:
+    """Standard deviations (H, W) as a picture of `size` = (width, height), a data URI."""
     from matplotlib import colormaps
 
     scaled = np.clip(resize_probability(std, size[::-1]) / MAX_STD, 0, 1)
-    return _uri(Image.fromarray(colormaps[HEAT](scaled, bytes=True)[..., :3]), "JPEG")
+    return data_uri(Image.fromarray(colormaps[HEAT](scaled, bytes=True)[..., :3]), "JPEG")
 
 
-def _uri(picture: Image.Image, kind: str) -> str:
+def data_uri(picture: Image.Image, kind: str) -> str:
+    """A picture as it is embedded in a page; `kind` is "JPEG" or "PNG"."""
     file = io.BytesIO()
     picture.save(file, format=kind, quality=85)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -136,7 +136,7 @@ def test_module_and_command_are_one():
         (["help", "evalute"], "did you mean evaluate?"),
         (["sample", "--membres", "3"], "--membres: no such option; did you mean --members?"),
         (["data", "phantom", "--siez", "3"], "did you mean --size? (see medsegdiff data phantom --help)"),
-        (["data", "prepere"], "prepere: must be one of phantom, prepare (see medsegdiff data --help)"),
+        (["data", "prepere"], "prepere: must be one of phantom, download, check, prepare (see medsegdiff data --help)"),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
         (["train", "--image-size", "65"], "--image-size 65"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.app.cli import main
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +18,14 @@ def images(tmp_path_factory):
 
 
 def test_phantom_writes_both_splits(images):
-    assert [len(find_cases(images, split)) for split in ("train", "test")] == [3, 2]
+    assert [len(isic.find(images, split)) for split in ("train", "test")] == [3, 2]
 
 
 def test_phantom_depends_on_the_seed(images, tmp_path):
     words = ["--train", "1", "--test", "1", "--size", "48"]
     for name, seed in (("same", "0"), ("other", "1")):
         assert main(["data", "phantom", "--out-dir", str(tmp_path / name), *words, "--seed", seed]) == 0
-    first, same, other = (find_cases(folder, "train")[0] for folder in (images, tmp_path / "same", tmp_path / "other"))
+    first, same, other = (isic.find(folder, "train")[0] for folder in (images, tmp_path / "same", tmp_path / "other"))
     assert first.image.read_bytes() == same.image.read_bytes() != other.image.read_bytes()
 
 
@@ -50,7 +50,7 @@ def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
 def test_prepare_takes_test_images_without_masks(images, tmp_path, capsys):
     words = ["data", "phantom", "--out-dir", str(tmp_path / "images"), "--train", "1", "--test", "1", "--size", "48"]
     assert main(words) == 0
-    find_cases(tmp_path / "images", "test")[0].mask.unlink()
+    isic.find(tmp_path / "images", "test")[0].mask.unlink()
     words = ["data", "prepare", "--data-dir", str(tmp_path / "images"), "--image-size", "32"]
     assert main([*words, "--split", "test", "--cache-dir", str(tmp_path / "cache")]) == 0
     assert "1 images without masks" in capsys.readouterr().out
@@ -83,8 +83,8 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "phantom, prepare"),
-        (["guess"], "phantom, prepare"),
+        ([], "phantom, download, check, prepare"),
+        (["guess"], "phantom, download, check, prepare"),
         (["phantom"], "--out-dir"),
         (["phantom", "--train", "few", "--out-dir", "x"], "train"),
         (["phantom", "--train", "0", "--out-dir", "x"], "--train 0: must be at least 1"),

@@ -39,9 +39,29 @@ def test_several_classes_from_the_command_line(folders, tmp_path, capsys):
     assert all(str(tmp_path / "out" / name) in shown for name in written)
 
 
+def test_rules_from_the_command_line(folders, tmp_path, capsys):
+    words = [
+        *folders,
+        "--num-classes",
+        "3",
+        "--out-dir",
+        str(tmp_path / "out"),
+        "--tolerance",
+        "2.5",
+        "--empty",
+        "skip",
+    ]
+    assert main(["evaluate", *words]) == 0
+    assert "NSD at 2.5 pixels" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (content["empty"], content["tolerance"]) == ("skip", 2.5)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        (["--num-classes", "3", "--tolerance", "-1"], "tolerance -1.0: must not be negative"),
+        (["--num-classes", "3", "--empty", "two"], "two"),
         (["--num-classes", "1"], "--num-classes 1: must be from 2"),
         (["--num-classes", "257"], "--num-classes 257: must be from 2"),
         ([], "or give --num-classes"),

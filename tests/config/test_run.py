@@ -47,7 +47,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (ValidationConfig, {"val_fraction": 1.0}, "--val-fraction 1.0"),
         (ValidationConfig, {"val_steps": 1}, "--val-steps 1: must be at least 2"),
         (ValidationConfig, {"patience": 3}, "--patience 3: counts validations; give --val-interval too"),
-        (DataConfig, {"data_name": "brats"}, "--data-name brats"),
+        (DataConfig, {"data_name": "lidc"}, "--data-name lidc"),
         (DataConfig, {"mask_resize": "cubic"}, "--mask-resize cubic"),
         (DataConfig, {"augment": True, "augment_strength": 1.5}, "--augment-strength 1.5: must be from 0 to 1"),
         (DataConfig, {"augment": True, "augment_hair": -0.1}, "--augment-hair -0.1: must be from 0 to 1"),

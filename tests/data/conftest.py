@@ -27,7 +27,7 @@ def make_cases(tmp_path):
         cases = []
         for index in range(count):
             name = f"ISIC_{index:07d}"
-            case = Case(name, tmp_path / f"source/{name}.png", tmp_path / f"source/{name}_mask.png")
+            case = Case(name, (tmp_path / f"source/{name}.png",), tmp_path / f"source/{name}_mask.png")
             save_pair(case.image, case.mask, index)
             cases.append(case)
         return cases
@@ -41,7 +41,7 @@ def label_cases(tmp_path):
     cases = []
     for index in range(2):
         name = f"ISIC_{index:07d}"
-        case = Case(name, tmp_path / f"source/{name}.png", tmp_path / f"source/{name}_mask.png")
+        case = Case(name, (tmp_path / f"source/{name}.png",), tmp_path / f"source/{name}_mask.png")
         save_pair(case.image, case.mask, index)
         labels = np.zeros((24, 32), np.uint8)
         labels[4:20, 6:26] = 1

@@ -17,7 +17,7 @@ def ids(*paths):
 
 
 def test_pair_of_different_sizes(tmp_path):
-    case = Case("a", tmp_path / "a.png", tmp_path / "a_mask.png")
+    case = Case("a", (tmp_path / "a.png",), tmp_path / "a_mask.png")
     check_pair(case, np.zeros((24, 32, 3)), np.zeros((24, 32)))
     with pytest.raises(InputError) as caught:
         check_pair(case, np.zeros((24, 32, 3)), np.zeros((24, 31)))

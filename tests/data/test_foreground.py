@@ -1,29 +1,29 @@
 import numpy as np
 
-from medsegdiff.data.foreground import describe, shares, warnings
+from medsegdiff.data.foreground import describe, warnings
 
-DISC = ((np.mgrid[:20, :20] - 10) ** 2).sum(axis=0) < 40
+FEW = np.array([False, False, False])
 
 
-def test_shares_of_every_class():
-    masks = np.zeros((2, 4, 5), np.uint8)
-    masks[0, 0], masks[1, :2] = 1, 2
-    np.testing.assert_allclose(shares(masks, 4), [[0.25, 0, 0], [0, 0.5, 0]])
-    assert describe(masks, 3) == [
+def test_each_class_is_described():
+    assert describe(np.array([[0.25, 0], [0, 0.5]])) == [
         "class 1: 12.5% of the pixels, 0.0% to 25.0% of a mask; 1 of 2 masks have none",
         "class 2: 25.0% of the pixels, 0.0% to 50.0% of a mask; 1 of 2 masks have none",
     ]
+    assert describe(np.array([[0.25], [0.75]]))[0].startswith("foreground: 50.0% of the pixels")
 
 
 def test_what_is_unlikely_is_warned_of():
-    discs = np.stack([DISC] * 3).astype(np.uint8)
-    assert warnings(discs) == []
-    assert "are they inverted?" in warnings(1 - discs)[0]
-    assert "are they inverted?" in warnings(np.ones((2, 20, 20), np.uint8))[0]
-    assert "all masks are empty" in warnings(0 * discs)[0]
-    assert warnings(discs, num_classes=3) == ["class 2 occurs in no mask; check --num-classes"]
+    discs = np.full((3, 1), 0.3)
+    assert warnings(discs, FEW) == []
+    assert "are they inverted?" in warnings(discs, ~FEW)[0]
+    assert "are they inverted?" in warnings(np.full((3, 1), 0.9), FEW)[0]
+    assert "all masks are empty" in warnings(0 * discs, FEW)[0]
+    absent = np.concatenate([discs, 0 * discs], axis=1)
+    assert warnings(absent, FEW) == [
+        "class 2 occurs in no mask, and counts in no mean; check --num-classes and --labels"
+    ]
 
 
 def test_one_lesion_that_fills_its_image_is_no_reason_to_warn():
-    masks = np.stack([DISC, DISC, np.ones_like(DISC)]).astype(np.uint8)
-    assert warnings(masks) == []
+    assert warnings(np.array([[0.3], [0.3], [1.0]]), np.array([False, False, True])) == []

@@ -12,7 +12,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.data.cases import check_pair
 from medsegdiff.data.drawing import draw
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.data.phantom import is_generated, write_isic
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
@@ -25,7 +25,7 @@ def contents(folder):
 
 def test_masks_of_three_classes_are_palette_images_of_indices(tmp_path):
     write_isic(tmp_path / "out", 2, 1, 48, num_classes=3)
-    cases = find_cases(tmp_path / "out", "train")
+    cases = isic.find(tmp_path / "out", "train")
     for index, case in enumerate(cases):
         check_pair(case, read_image(case.image), read_labels(case.mask))
         _, labels = draw(generator(0, "phantom", 9_000_000 + index), 48, num_classes=3)
@@ -51,7 +51,7 @@ def test_other_numbers_of_classes_are_refused(tmp_path, count):
 
 def test_layout_is_that_of_the_challenge(tmp_path):
     write_isic(tmp_path / "out", 3, 2, 48)
-    train, test = (find_cases(tmp_path / "out", split) for split in ("train", "test"))
+    train, test = (isic.find(tmp_path / "out", split) for split in ("train", "test"))
     assert [case.id for case in train] == ["ISIC_9000000", "ISIC_9000001", "ISIC_9000002"]
     assert len(test) == 2
     assert not {case.id for case in train} & {case.id for case in test}
@@ -101,7 +101,7 @@ def test_all_that_is_there_stays_and_what_has_gone_comes_back(tmp_path):
     out = tmp_path / "out"
     write_isic(out, 2, 1, 48)
     written = contents(out)
-    case = find_cases(out, "train")[0]
+    case = isic.find(out, "train")[0]
     (out / "Train" / "notes.txt").write_text("mine")
     (out / "empty").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -160,7 +160,7 @@ def test_senseless_numbers(tmp_path, numbers):
 
 def test_generated_files_are_known_as_such(tmp_path):
     write_isic(tmp_path / "out", 1, 1, 48)
-    case = find_cases(tmp_path / "out", "test")[0]
+    case = isic.find(tmp_path / "out", "test")[0]
     assert is_generated(case.image)
     assert is_generated(case.mask)
     assert not is_generated(tmp_path / "elsewhere" / case.image.name)

@@ -1,17 +1,27 @@
 import csv
+import dataclasses
+import json
 
 import numpy as np
+import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import metrics
 from medsegdiff.evaluation.evaluate import evaluate
-from medsegdiff.evaluation.metrics import METRICS, NEEDS, Metric, class_metrics, columns
-from medsegdiff.evaluation.truth import truth_from_folder
+from medsegdiff.evaluation.metrics import METRICS, NEEDS, Metric, Rules, class_metrics, columns
+from medsegdiff.evaluation.truth import read_truth, truth_from_folder
+from medsegdiff.masks.surface import surface
 from tests.evaluation.test_screen import printed, row
+
+BY_CLASS = [
+    *("dice", "iou", "precision", "recall"),
+    *("hd95", "assd", "nsd", "lesion_f1", "volume_difference"),
+]
 
 
 def test_every_number_has_a_column_and_every_need_is_known():
     always, others = columns(3)
-    assert always == ["published_iou", "published_dice", "dice", "iou", "precision", "recall"]
+    assert always == ["published_iou", "published_dice", *BY_CLASS]
     assert others[:4] == ["brier", "ged", "agreement", "empty_members"]
     assert others[4:] == [f"{kind}_{name}" for kind in ("cal", "member") for name in metrics.COMPARED] + class_metrics(
         3
@@ -22,10 +32,7 @@ def test_every_number_has_a_column_and_every_need_is_known():
 
 def test_columns_of_single_classes():
     assert class_metrics(2) == []
-    assert class_metrics(3) == [
-        *("dice_class1", "iou_class1", "precision_class1", "recall_class1"),
-        *("dice_class2", "iou_class2", "precision_class2", "recall_class2"),
-    ]
+    assert class_metrics(3) == [f"{name}_class{label}" for label in (1, 2) for name in BY_CLASS]
 
 
 def test_a_new_metric_is_one_row(folders, labels, tmp_path, monkeypatch):
@@ -50,8 +57,75 @@ def test_a_new_metric_is_one_row(folders, labels, tmp_path, monkeypatch):
     assert report.conventions["Area missed (best 0)"] == "of the ground truth"
     text = printed(report)
     assert row(text, "Area missed (best 0)")[0] == f"{np.mean(lost) / 2:.4f}"
-    assert row(text, "1")[-1] == f"{lost[0] / 2:.4f}"
+    assert row(text.rpartition("Volume")[2], "1")[-1] == f"{lost[0] / 2:.4f}"
     with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["missed"]) for row in rows] == [0, np.mean(lost)]
     assert rows[0]["missed_class2"] == ""
+
+
+def moved(mask, by):
+    return np.roll(mask, by, axis=1)
+
+
+def test_surfaces_are_measured_class_by_class(folders, labels, tmp_path):
+    folders.save_truth("a", labels)
+    shifted = [moved(labels == 1, 2), moved(labels == 2, 2) & ~moved(labels == 1, 2)]
+    folders.save("a", np.stack(shifted))
+    truth = truth_from_folder(folders.truth)
+    report = evaluate(folders.predictions, truth, out=tmp_path / "out", num_classes=3, rules=Rules(tolerance=1.5))
+    expected = [surface(shifted[label - 1], labels == label, None, 1.5) for label in (1, 2)]
+    found = report.scores[0].metrics
+    for place, name in enumerate(BY_CLASS[4:]):
+        assert [found[f"{name}_class{label}"] for label in (1, 2)] == [one[place] for one in expected]
+        assert found[name] == np.mean([one[place] for one in expected])
+    text = printed(report)
+    assert row(text, "HD95 (pixels, best 0)")[0] == f"{found['hd95']:.4f}"
+    assert row(text, "NSD at 1.5 pixels")[0] == f"{found['nsd']:.4f}"
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (content["tolerance"], content["unit"]) == (1.5, "pixels")
+
+
+def test_millimetres_where_pixels_have_a_size(folders, masks, monkeypatch):
+    mask = masks["ISIC_0000000"]
+    folders.save_truth("a", mask)
+    folders.save("a", moved(mask, 3))
+    sized = dataclasses.replace(read_truth(folders.truth / "a_Segmentation.png"), spacing=(0.5, 2.0))
+    monkeypatch.setattr("medsegdiff.evaluation.evaluate.read_truth", lambda *_: sized)
+    report = evaluate(folders.predictions, truth_from_folder(folders.truth))
+    assert report.scores[0].metrics["hd95"] == surface(moved(mask, 3), mask, (0.5, 2.0)).hd95 > 3
+    assert row(printed(report), "HD95 (mm, best 0)")
+
+
+@pytest.mark.parametrize(("empty", "dice", "hd95", "n"), [("one", 1, 0, 2), ("zero", 0.5, 36.06, 2), ("skip", 1, 0, 1)])
+def test_two_empty_masks_count_as_asked(empty, dice, hd95, n, folders, masks):
+    nothing = np.zeros((40, 60), bool)
+    for id, mask in (("a", masks["ISIC_0000000"]), ("b", nothing)):
+        folders.save_truth(id, mask)
+        folders.save(id, mask, cal=mask, members=[mask, mask])
+    folders.save_images_csv(("a", 2, 0, 1), ("b", 2, 2, 1))
+    report = evaluate(folders.predictions, truth_from_folder(folders.truth), rules=Rules(empty))
+    for name, value in (("dice", dice), ("iou", dice), ("precision", dice), ("recall", dice), ("hd95", hd95)):
+        assert report.summaries[name].mean == pytest.approx(value, abs=0.01)
+        assert report.summaries[name].n == n
+    assert report.comparison.images == n
+    assert (report.selection is None) == (n == 1)
+    assert report.summaries["published_dice"][:1] == pytest.approx((1,))  # has a convention of its own
+
+
+@pytest.mark.parametrize("empty", ["one", "zero", "skip"])
+def test_a_mask_that_was_missed_always_counts(empty, folders, masks):
+    folders.save_truth("a", masks["ISIC_0000000"])
+    folders.save("a", np.zeros((40, 60)))
+    report = evaluate(folders.predictions, truth_from_folder(folders.truth), rules=Rules(empty))
+    assert report.summaries["dice"].mean == 0
+    assert report.summaries["hd95"].mean == pytest.approx(np.hypot(40, 60))
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [(Rules("two"), "empty two: must be skip, one, zero"), (Rules(tolerance=-1), "tolerance -1: must not be negative")],
+)
+def test_rules_that_make_no_sense_are_refused(rules, said, folders):
+    with pytest.raises(InputError, match=said):
+        evaluate(folders.predictions, {"a": folders.truth / "a.png"}, rules=rules)

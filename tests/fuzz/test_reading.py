@@ -4,7 +4,6 @@ MEDSEGDIFF_FUZZ=100 runs a hundred times as many cases.
 """
 
 import io
-import json
 import os
 import random
 import resource
@@ -19,7 +18,7 @@ from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import CSV_NAMES, find_cases
+from medsegdiff.data.layouts.isic import CSV_NAMES, find
 from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
@@ -157,7 +156,7 @@ def test_odd_tables(tmp_path, seed):
         ("images.csv", "id,members,empty,agreement\na,5,0,0.5\nb,5,1,\n"),
     ):
         (tmp_path / name).write_bytes(damaged(text.encode(), rng))
-    attempt(find_cases, tmp_path, "train")
+    attempt(find, tmp_path, "train")
     attempt(read_ensembles, tmp_path)
 
 
@@ -166,16 +165,15 @@ def test_a_damaged_cache_is_never_used(tmp_path, seed):
     rng = random.Random(seed)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     Image.fromarray(DISC).save(tmp_path / "mask.png")
-    cases = [Case("a", tmp_path / "a.png", tmp_path / "mask.png")]
+    cases = [Case("a", (tmp_path / "a.png",), tmp_path / "mask.png")]
     first = prepare(cases, 16, tmp_path / "cache", progress=False)
     expected = first.image(0), first.mask(0), first.original_sizes
-    entry = tmp_path / "cache/datasets" / first.fingerprint
-    for path in rng.sample((entry / "images.npy", entry / "masks.npy", entry / "meta.json"), rng.choice((1, 2))):
-        content = path.read_bytes()
-        path.unlink()
-        path.write_bytes(damaged(content, rng))
+    (path,) = (tmp_path / "cache/cases").glob("*/*.safetensors")
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damaged(content, rng))
     again = prepare(cases, 16, tmp_path / "cache", progress=False)
     np.testing.assert_array_equal(again.image(0), expected[0])
     np.testing.assert_array_equal(again.mask(0), expected[1])
     assert again.original_sizes == expected[2]
-    assert json.loads((entry / "meta.json").read_text())["ids"] == ["a"]
+    assert path.read_bytes() == content

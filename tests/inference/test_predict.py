@@ -44,7 +44,7 @@ def cases(tmp_path_factory):
     rng = np.random.default_rng(0)
     for name, (height, width) in SIZES.items():
         Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(folder / f"{name}.png")
-    return [Case(name, folder / f"{name}.png") for name in SIZES]
+    return [Case(name, (folder / f"{name}.png",)) for name in SIZES]
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_what_is_done_is_done_again_only_where_something_differs(run, cases, tmp
     assert run(Fake()) == ["b"]
     assert run(Fake(), extras=Extras(maps=True)) == list(SIZES)
     Image.new("RGB", (50, 40)).save(tmp_path / "other.png")
-    assert run(Fake(), [Case("a.1", tmp_path / "other.png"), *cases[1:]], Extras(maps=True)) == ["a.1"]
+    assert run(Fake(), [Case("a.1", (tmp_path / "other.png",)), *cases[1:]], Extras(maps=True)) == ["a.1"]
 
 
 def test_images_of_the_same_settings_gather_in_one_folder(run, cases, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case, from_files
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import truth_from_folder
 from medsegdiff.io.masks import read_mask
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory):
 def pair(folder):
     """The only image of a folder with its mask."""
     (image,), (mask,) = list_pictures(folder / "images"), list_pictures(folder / "masks")
-    return Case(image.stem, image, mask)
+    return Case(image.stem, (image,), mask)
 
 
 def prepared(cases, tmp_path, size=64):
@@ -56,7 +56,7 @@ def test_a_perfect_mask_scores_1_however_it_is_stored(inputs, kind):
 
 
 def test_thin_lines_are_the_same_as_0_1_and_as_0_255(inputs, tmp_path):
-    one, full = (prepared([pair(inputs / f"train/lines-{high}")], tmp_path).masks[0] for high in (1, 255))
+    one, full = (prepared([pair(inputs / f"train/lines-{high}")], tmp_path).mask(0)[0] for high in (1, 255))
     np.testing.assert_array_equal(one, full)
     assert full.any(axis=0).sum() >= 8
 
@@ -84,7 +84,7 @@ def test_a_mask_of_another_size_is_refused_in_training_alone(inputs, tmp_path):
     case = pair(inputs / "train/one-pixel-off")
     with pytest.raises(InputError, match="the mask is 100 x 59 pixels"):
         prepared([case], tmp_path)
-    assert prepared([Case(case.id, case.image)], tmp_path).original_sizes == [UPRIGHT]
+    assert prepared([Case(case.id, case.channels)], tmp_path).original_sizes == [UPRIGHT]
 
 
 def test_a_name_that_is_not_utf8_is_refused_before_any_work(inputs):
@@ -117,6 +117,6 @@ def test_superpixels_are_not_segmented(inputs):
 
 
 def test_a_table_from_windows_works(inputs, tmp_path):
-    cases = find_cases(inputs / "csv/windows", "train")
+    cases = isic.find(inputs / "csv/windows", "train")
     assert [case.id for case in cases] == ["a"]
-    assert prepared(cases, tmp_path).masks.any()
+    assert prepared(cases, tmp_path).mask(0).any()

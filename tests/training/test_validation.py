@@ -4,6 +4,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.masks.decision import decide
 from medsegdiff.training.trainer import Trainer
 from medsegdiff.training.validation import Abandoned, Outcome, Progress, Validator, _grid, _panel, dice, write_picture
 from tests.training.variants import with_training, with_validation
@@ -28,10 +29,21 @@ def test_progress_counts_validations_since_the_best():
 def test_dice_is_that_of_the_decided_mask_and_the_mean_over_classes():
     truth = np.zeros((1, 4, 4), np.float32)
     truth[0, :2] = 1
-    assert dice(truth * 0.51, truth) == 1.0
-    assert dice(np.full((1, 4, 4), 0.6, np.float32), truth) == pytest.approx(2 * 8 / (16 + 8))
+
+    def of(probability, truth):
+        return dice([(decide(probability), truth > 0.5)])
+
+    assert of(truth * 0.51, truth) == 1.0
+    assert of(np.full((1, 4, 4), 0.6, np.float32), truth) == pytest.approx(2 * 8 / (16 + 8))
     two = np.stack([truth[0], 1 - truth[0]])
-    assert dice(np.stack([two[0], 0 * two[1]]), two) == 0.5
+    assert of(np.stack([two[0], 0 * two[1]]), two) == 0.5
+
+
+def test_dice_is_that_of_all_slices_of_a_patient_and_counts_no_class_that_none_has():
+    full, none = np.ones((4, 4)), np.zeros((4, 4))
+    slices = [(full.astype(np.uint8), np.stack([full, none]) > 0), (none.astype(np.uint8), np.stack([full, none]) > 0)]
+    assert dice(slices) == pytest.approx(2 * 16 / (16 + 32))
+    assert dice([(none, np.stack([none, none]) > 0)]) == 1.0
 
 
 @pytest.fixture

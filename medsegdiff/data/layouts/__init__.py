@@ -1,1 +1,75 @@
-"""How datasets lie in folders: from a folder to cases."""
+"""How folders of datasets are laid out: from a folder to its cases, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, cast
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import Case
+from medsegdiff.data.fingerprint import Measure
+from medsegdiff.data.layouts import brats, folder, isic, nnunet, volume
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.pictures import list_folder
+
+
+class Layout(Protocol):
+    """A module of this folder."""
+
+    def matches(self, root: Path) -> bool:
+        """Whether a folder looks like this layout; it may be missing."""
+        ...
+
+    def find(self, root: Path, split: str, need_masks: bool = True) -> list[Case]:
+        """The cases of a split of its own, "train" or "test"; of "test" none where the layout has no such split.
+
+        Raises:
+            InputError: there is no such dataset, or with `need_masks` an image lacks its mask.
+        """
+        ...
+
+    def spec(self, root: Path, measure: Measure) -> DataSpec:
+        """What the files' values mean: what the folder itself says of it, and what measuring the files finds.
+
+        Raises:
+            InputError: a description in it cannot be read.
+        """
+        ...
+
+
+LAYOUTS = MappingProxyType(
+    {
+        # In the order in which a folder is asked: what is more particular first.
+        name: cast(Layout, module)
+        for name, module in (
+            ("isic", isic),
+            ("nnunet", nnunet),
+            ("brats", brats),
+            ("volume", volume),
+            ("folder", folder),
+        )
+    }
+)
+
+
+def choose(root: Path, name: str = "auto") -> str:
+    """The name of the layout that a folder has; said where it was found out.
+
+    Raises:
+        InputError: there is no such folder, or "auto" finds no layout that fits.
+    """
+    if name != "auto":
+        return name
+    if not list_folder(root):
+        raise InputError(f"{root}: the folder is empty; give the dataset's folder")
+    for found, layout in LAYOUTS.items():
+        if layout.matches(root):
+            if found != "isic":
+                print(f"note: {root} is read as a dataset of the layout {found}", file=sys.stderr)
+            return found
+    raise InputError(
+        f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
+        f"give --data-name ({', '.join(LAYOUTS)})"
+    )

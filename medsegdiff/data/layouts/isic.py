@@ -12,6 +12,8 @@ from typing import Optional
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import read_text
 from medsegdiff.data.cases import Case, distinct
+from medsegdiff.data.fingerprint import Measure
+from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.pictures import is_picture, list_folder, list_pictures
 
 CSV_NAMES = {
@@ -41,13 +43,23 @@ _CHALLENGES = {
 }
 
 
-def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[Case]:
+def matches(root: Path) -> bool:
+    """Whether a split's CSV or challenge folders are in one of the places where they are looked for."""
+    return any(_present(folder, split) for split in CSV_NAMES for folder, _ in _places(root, split))
+
+
+def spec(root: Path, measure: Measure) -> DataSpec:
+    """8-bit RGB images, and masks of two classes."""
+    return DataSpec()
+
+
+def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
     """List the cases of one split, "train" or "test", in the CSV's order or by name.
 
-    `data_dir` is a folder with the published project's CSV or with challenge folders (ISIC 2016, 2017,
+    `root` is a folder with the published project's CSV or with challenge folders (ISIC 2016, 2017,
     2018), or one that has such a folder as `Train/` or `Test/`, `ISIC/Train/` or `data/ISIC/Train/`.
     A folder that itself holds only the other split is taken at its word: whoever points at it means it.
-    Without `require_masks` an image whose mask is missing has `mask=None`. Ids are the images' file
+    Without `need_masks` an image whose mask is missing has `mask=None`. Ids are the images' file
     stems, see `distinct`.
 
     Raises:
@@ -56,33 +68,37 @@ def find_cases(data_dir: Path, split: str, require_masks: bool = True) -> list[C
     """
     if split not in CSV_NAMES:
         raise InputError(f'split must be "train" or "test", not "{split}"')
-    data_dir = Path(data_dir)
-    if not list_folder(data_dir):
-        raise InputError(f"{data_dir}: the folder is empty; point to the folder of the ISIC dataset")
-    below = SPLIT_FOLDERS[split]
-    other = "test" if split == "train" else "train"
-    places = [
-        (data_dir, split),
-        *((data_dir / parent / below, split) for parent in ("", "ISIC", "data/ISIC")),
-        (data_dir, other),
-    ]
-    for folder, wanted in places:
-        cases = _cases_in(folder, wanted, require_masks)
+    if not list_folder(root):
+        raise InputError(f"{root}: the folder is empty; point to the folder of the ISIC dataset")
+    for folder, wanted in _places(root, split):
+        cases = _cases_in(folder, wanted, need_masks)
         if cases is not None:
             if wanted != split:
                 print(f"note: {folder} is a {wanted} set; it is used as the {split} set", file=sys.stderr)
             return cases
     raise InputError(
-        f"{data_dir}: no ISIC {split} data here: neither {CSV_NAMES[split]} nor a challenge folder such as "
-        f"{_CHALLENGES[split][2016][0][0]}, nor a folder {below}/ with one of them; check the path"
+        f"{root}: no ISIC {split} data here: neither {CSV_NAMES[split]} nor a challenge folder such as "
+        f"{_CHALLENGES[split][2016][0][0]}, nor a folder {SPLIT_FOLDERS[split]}/ with one of them; check the path"
     )
 
 
-def _cases_in(folder: Path, split: str, require_masks: bool) -> Optional[list[Case]]:
+def _places(root: Path, split: str) -> list[tuple[Path, str]]:
+    """Where the cases of a split are looked for, one after another, and as which split's."""
+    other = "test" if split == "train" else "train"
+    below = [(root / parent / SPLIT_FOLDERS[split], split) for parent in ("", "ISIC", "data/ISIC")]
+    return [(root, split), *below, (root, other)]
+
+
+def _present(folder: Path, split: str) -> bool:
+    names = [CSV_NAMES[split], *(images for pairs in _CHALLENGES[split].values() for images, _ in pairs)]
+    return any((folder / name).exists() for name in names)
+
+
+def _cases_in(folder: Path, split: str, need_masks: bool) -> Optional[list[Case]]:
     """The split's cases right in `folder`; None if it has none of the layouts."""
     table = folder / CSV_NAMES[split]
     if table.exists():
-        return distinct(_from_csv(table, require_masks))
+        return distinct(_from_csv(table, need_masks))
     present = []
     for pairs in _CHALLENGES[split].values():
         here = [pair for pair in pairs if (folder / pair[0]).is_dir()]
@@ -93,10 +109,10 @@ def _cases_in(folder: Path, split: str, require_masks: bool) -> Optional[list[Ca
     if not present:
         return None
     images, masks = present[0]
-    return distinct(_from_folders(folder / images, folder / masks, require_masks))
+    return distinct(_from_folders(folder / images, folder / masks, need_masks))
 
 
-def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
+def _from_csv(table: Path, need_masks: bool) -> Iterable[tuple[str, Case]]:
     """Cases of the published project's CSV, each with the words that say where it stands."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(table), newline=""), strict=True)
@@ -110,7 +126,7 @@ def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
         raise InputError(f"{table}: no row below the header; restore the file")
     for line, row in rows:
         where = f"{table}: row {line}"
-        if not row["img"] or (require_masks and not row["seg"]):
+        if not row["img"] or (need_masks and not row["seg"]):
             column = "seg" if row["img"] else "img"
             raise InputError(f'{where}: column "{column}" is empty; name the file or remove the row')
         image = _beside(table, row["img"])
@@ -118,15 +134,15 @@ def _from_csv(table: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
             raise InputError(f"{where}: no file {image}; restore it or remove the row")
         mask = _beside(table, row["seg"]) if row["seg"] else None
         if mask is not None and not mask.is_file():
-            if require_masks:
+            if need_masks:
                 raise InputError(f"{where}: no file {mask}; restore it or remove the row")
             mask = None
-        yield where, Case(image.stem, image, mask)
+        yield where, Case(image.stem, (image,), mask)
 
 
-def _from_folders(images: Path, masks: Path, require_masks: bool) -> Iterable[tuple[str, Case]]:
+def _from_folders(images: Path, masks: Path, need_masks: bool) -> Iterable[tuple[str, Case]]:
     """Cases of a challenge's pair of folders, each with the words that say where it stands."""
-    if require_masks and not masks.is_dir():
+    if need_masks and not masks.is_dir():
         raise InputError(f"{masks}: no such folder, but {images.name} needs its masks; unpack them beside it")
     by_id = {}
     for path in list_folder(masks) if masks.is_dir() else []:
@@ -140,12 +156,12 @@ def _from_folders(images: Path, masks: Path, require_masks: bool) -> Iterable[tu
         raise InputError(f"{images}: no .jpg or .png image in this folder; unpack the archive again")
     for path in files:
         mask = by_id.get(path.stem)
-        if mask is None and require_masks:
+        if mask is None and need_masks:
             wanted = masks / f"{path.stem}_segmentation.png"
             raise InputError(f"{path}: no mask {wanted}; restore it or remove the image")
-        yield str(path), Case(path.stem, path, mask)
+        yield str(path), Case(path.stem, (path,), mask)
     lonely = sorted(set(by_id) - {path.stem for path in files})
-    if lonely and require_masks:
+    if lonely and need_masks:
         raise InputError(f"{by_id[lonely[0]]}: a mask without its image {images / lonely[0]}.jpg; restore or remove it")
 
 

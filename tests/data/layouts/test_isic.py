@@ -7,7 +7,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
-from medsegdiff.data.layouts.isic import find_cases
+from medsegdiff.data.layouts import isic
 
 IDS = ["ISIC_0000000", "ISIC_0000001"]
 NAMES_2016 = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth")
@@ -15,7 +15,7 @@ NAMES_2016 = ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training
 
 def refusal(*arguments, **options):
     with pytest.raises(InputError) as caught:
-        find_cases(*arguments, **options)
+        isic.find(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -24,29 +24,29 @@ def refusal(*arguments, **options):
 def test_csv_below_a_parent(tmp_path, make_csv, parent):
     make_csv(tmp_path / parent / "Train", "Training", 2)
     make_csv(tmp_path / parent / "Test", "Test", 1)
-    train = find_cases(tmp_path, "train")
+    train = isic.find(tmp_path, "train")
     assert [case.id for case in train] == IDS
     assert train[1] == Case(
         IDS[1],
-        tmp_path / parent / "Train" / NAMES_2016[0] / f"{IDS[1]}.jpg",
+        (tmp_path / parent / "Train" / NAMES_2016[0] / f"{IDS[1]}.jpg",),
         tmp_path / parent / "Train" / NAMES_2016[1] / f"{IDS[1]}_Segmentation.png",
     )
-    assert [case.id for case in find_cases(tmp_path, "test")] == IDS[:1]
+    assert [case.id for case in isic.find(tmp_path, "test")] == IDS[:1]
 
 
 def test_csv_in_the_folder_itself(tmp_path, make_csv):
     make_csv(tmp_path, "Training", 2)
-    assert len(find_cases(tmp_path, "test")) == 2  # only the other split: taken at the user's word
+    assert len(isic.find(tmp_path, "test")) == 2  # only the other split: taken at the user's word
     make_csv(tmp_path, "Test", 1)
-    assert len(find_cases(tmp_path, "test")) == 1
-    assert len(find_cases(tmp_path, "train")) == 2
+    assert len(isic.find(tmp_path, "test")) == 1
+    assert len(isic.find(tmp_path, "train")) == 2
 
 
 def test_csv_order_and_choice_are_kept(tmp_path, make_csv):
     table = make_csv(tmp_path, "Training", 3)
     header, first, _, last = table.read_text().splitlines()
     table.write_text("\ufeff" + "\r\n".join([header, last, first]))
-    assert [case.id for case in find_cases(tmp_path, "train")] == ["ISIC_0000002", "ISIC_0000000"]
+    assert [case.id for case in isic.find(tmp_path, "train")] == ["ISIC_0000002", "ISIC_0000000"]
 
 
 def test_a_parent_does_not_lend_its_other_split(tmp_path, make_csv):
@@ -76,7 +76,7 @@ def test_challenge_folders(tmp_path, make_challenge, split, images, masks, endin
     (tmp_path / masks / "ATTRIBUTION.txt").write_text("CC0")
     Image.new("L", (4, 4)).save(tmp_path / images / f"{IDS[0]}_superpixels.png")
     for asked in (split, {"train": "test", "test": "train"}[split]):
-        cases = find_cases(tmp_path, asked)
+        cases = isic.find(tmp_path, asked)
         assert [case.id for case in cases] == IDS
         assert cases[0].mask == tmp_path / masks / f"{IDS[0]}{ending}.png"
 
@@ -84,7 +84,7 @@ def test_challenge_folders(tmp_path, make_challenge, split, images, masks, endin
 def test_test_set_goes_before_validation_set(tmp_path, make_challenge):
     make_challenge(tmp_path, "ISIC-2017_Validation_Data", "ISIC-2017_Validation_Part1_GroundTruth", 1)
     make_challenge(tmp_path, "ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth", 2)
-    assert len(find_cases(tmp_path, "test")) == 2
+    assert len(isic.find(tmp_path, "test")) == 2
 
 
 def test_two_years_in_one_folder(tmp_path, make_challenge):
@@ -109,10 +109,10 @@ def test_csv_names_a_missing_file(tmp_path, make_csv):
     mask = tmp_path / NAMES_2016[1] / f"{IDS[1]}_Segmentation.png"
     mask.unlink()
     assert f"{table}: row 3: no file {mask}" in refusal(tmp_path, "train")
-    assert [case.mask is None for case in find_cases(tmp_path, "train", require_masks=False)] == [False, True]
+    assert [case.mask is None for case in isic.find(tmp_path, "train", need_masks=False)] == [False, True]
     image = tmp_path / NAMES_2016[0] / f"{IDS[0]}.jpg"
     image.unlink()
-    assert f"{table}: row 2: no file {image}" in refusal(tmp_path, "train", require_masks=False)
+    assert f"{table}: row 2: no file {image}" in refusal(tmp_path, "train", need_masks=False)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_image_without_mask(tmp_path, make_challenge):
     (tmp_path / NAMES_2016[1] / f"{IDS[0]}_Segmentation.png").unlink()
     image = tmp_path / NAMES_2016[0] / f"{IDS[0]}.jpg"
     assert f"{image}: no mask" in refusal(tmp_path, "train")
-    assert [case.mask is None for case in find_cases(tmp_path, "train", require_masks=False)] == [True, False]
+    assert [case.mask is None for case in isic.find(tmp_path, "train", need_masks=False)] == [True, False]
     shutil.rmtree(tmp_path / NAMES_2016[1])
     assert f"{tmp_path / NAMES_2016[1]}: no such folder" in refusal(tmp_path, "train")
-    assert [case.mask for case in find_cases(tmp_path, "train", require_masks=False)] == [None, None]
+    assert [case.mask for case in isic.find(tmp_path, "train", need_masks=False)] == [None, None]
 
 
 def test_mask_without_image(tmp_path, make_challenge):
@@ -167,7 +167,7 @@ def test_mask_without_image(tmp_path, make_challenge):
     (tmp_path / NAMES_2016[0] / f"{IDS[1]}.jpg").unlink()
     mask = tmp_path / NAMES_2016[1] / f"{IDS[1]}_Segmentation.png"
     assert f"{mask}: a mask without its image" in refusal(tmp_path, "train")
-    assert len(find_cases(tmp_path, "train", require_masks=False)) == 1
+    assert len(isic.find(tmp_path, "train", need_masks=False)) == 1
 
 
 def test_folder_without_images(tmp_path, make_challenge):
@@ -178,10 +178,10 @@ def test_folder_without_images(tmp_path, make_challenge):
 
 def test_a_table_from_windows(tmp_path, make_csv):
     table = make_csv(tmp_path, "Training")
-    expected = find_cases(tmp_path, "train")
+    expected = isic.find(tmp_path, "train")
     text = table.read_text().replace("/", "\\").replace("\n", "\r\n")
     table.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert find_cases(tmp_path, "train") == expected
+    assert isic.find(tmp_path, "train") == expected
 
 
 def test_the_same_name_in_two_folders_of_a_table_is_two_cases(tmp_path, make_csv):
@@ -193,6 +193,6 @@ def test_the_same_name_in_two_folders_of_a_table_is_two_cases(tmp_path, make_csv
             Image.new("L", (4, 4)).save(tmp_path / kind / patient / "001.png")
         rows.append(f"0,imgs/{patient}/001.png,masks/{patient}/001.png")
     table.write_text("\n".join([",img,seg", *rows]))
-    cases = find_cases(tmp_path, "train")
+    cases = isic.find(tmp_path, "train")
     assert [case.id for case in cases] == ["p1_001", "p2_001"]
     assert cases[1].mask == tmp_path / "masks/p2/001.png"

@@ -1,0 +1,235 @@
+"""Whether a dataset can be trained on: every file is opened, and what is wrong with it, or unlikely, is said."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional, TypeVar
+
+import numpy as np
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import track
+from medsegdiff.data.cases import Case, list_images
+from medsegdiff.data.fingerprint import Fingerprint, measure
+from medsegdiff.data.layouts import LAYOUTS, choose
+from medsegdiff.data.source import whole_numbers
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import read_image
+from medsegdiff.io.volumes import Geometry, is_volume, read_volume
+
+KINDS = {
+    "unreadable": "cannot be read",
+    "unmatched": "an image without its mask, or a mask without its image",
+    "size": "mask and image, or the channels of an image, differ in size",
+    "geometry": "they lie at different places in the patient",
+    "values": "an image of one value alone, or with values that are no finite numbers",
+    "labels": "a mask with values that are no labels",
+    "empty": "a mask without foreground",
+    "full": "a mask without background",
+    "inverted": "a mask that is more than half foreground, its corners too",
+    "soft": "a mask with grey pixels: antialiased, resized, or a JPEG",
+    "duplicate": "the same image twice",
+    "leakage": "an image or a patient for training and for testing",
+}
+"""What a finding may be about."""
+_SAME_GRID = 0.5  # voxels
+_INVERTED = 0.5  # share of foreground from which on a mask with foreground in all corners is unlikely
+_JPEG = (".jpg", ".jpeg")
+T = TypeVar("T")
+
+
+class Finding(NamedTuple):
+    """Something that is wrong, or unlikely."""
+
+    kind: str
+    file: Path
+    what: str
+
+
+@dataclasses.dataclass
+class Checked:
+    """A dataset that was checked."""
+
+    layout: str
+    cases: dict[str, list[Case]]
+    """By split, "train" and "test"."""
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    spec: Optional[DataSpec] = None
+    """How its files are read, where that could be found out."""
+    fingerprint: Optional[Fingerprint] = None
+    """Of the files that can be read."""
+
+    def add(self, kind: str, file: Path, what: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind, file, what))
+
+    def attempt(self, kind: str, file: Path, read: Callable[[], T]) -> Optional[T]:
+        """What `read` returns; where it refuses, a finding and None."""
+        try:
+            return read()
+        except InputError as error:
+            self.add(kind, file, str(error).removeprefix(f"{file}: "))
+            return None
+
+
+class _Image(NamedTuple):
+    shape: tuple[int, ...]
+    geometry: Optional[Geometry]
+    digest: bytes
+
+
+def check(
+    root: Path,
+    name: str = "auto",
+    labels: Optional[dict[int, int]] = None,
+    num_classes: int = 2,
+    progress: bool = True,
+) -> Checked:
+    """Check every file of a dataset.
+
+    Args:
+        root: the dataset's folder
+        name: of its layout, see `layouts.choose`
+        labels: the class of each value of the masks; None: what the dataset says
+        num_classes: of pictures without labels: classes, background included, above 2 the masks' values
+        progress: whether to show a bar
+
+    Raises:
+        InputError: there is no such folder, or its layout is not known.
+    """
+    name = choose(root, name)
+    found = Checked(name, {})
+    for split in ("train", "test"):
+        with contextlib.redirect_stderr(io.StringIO()):  # says that one split stands for both, which is undone here
+            cases = found.attempt("unmatched", root, lambda split=split: LAYOUTS[name].find(root, split, False)) or []
+        known = {case.image for earlier in found.cases.values() for case in earlier}
+        found.cases[split] = [case for case in cases if case.image not in known]
+    everyone = [case for cases in found.cases.values() for case in cases]
+    _unmatched(found, everyone)
+    binary = not labels and num_classes == 2 and name != "nnunet"  # which says what its values are
+    images: dict[Path, _Image] = {}
+    values: dict[Path, list[int]] = {}
+    good = []
+    for case in track(everyone, len(everyone), "checking", "case", shown=progress):
+        image = _image(found, case)
+        mask = case.mask and _mask(found, case.mask, image, binary and not is_volume(case.image))
+        if image:
+            images[case.image] = image
+        if case.mask and mask is not None:
+            values[case.mask] = mask
+        if image and (mask is not None or not case.mask):
+            good.append(case)
+    _twice(found, images)
+    found.fingerprint = measure(good, progress) if good else None
+    fingerprint = found.fingerprint
+    if fingerprint:
+        spec = found.attempt("unreadable", root, lambda: LAYOUTS[name].spec(root, lambda: fingerprint))
+        if spec:
+            found.spec = dataclasses.replace(spec, labels=labels) if labels else spec
+            _unknown(found, found.spec.labels, values, num_classes)
+    found.findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
+    return found
+
+
+def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
+    for case in cases:
+        if case.mask is None:
+            found.add("unmatched", case.image, "has no mask")
+    used = {path for case in cases for path in case.files}
+    for folder in sorted({case.mask.parent for case in cases if case.mask}):
+        for path in list_images(folder):
+            if path not in used:
+                found.add("unmatched", path, "a mask without its image")
+
+
+def _image(found: Checked, case: Case) -> Optional[_Image]:
+    """Check a case's images; None where one cannot be read."""
+    read = [found.attempt("unreadable", path, lambda path=path: _read(path)) for path in case.channels]
+    layers = [layer for layer in read if layer is not None]
+    if len(layers) < len(read):
+        return None
+    hasher = hashlib.blake2b(digest_size=16)
+    shape, first = layers[0][0].shape, layers[0][1]
+    for path, (values, geometry) in zip(case.channels, layers):
+        if first is None or geometry is None:
+            if values.shape[:2] != shape[:2]:
+                found.add("size", path, f"is of another size than {case.image.name}")
+        elif first.differs(geometry, _SAME_GRID):
+            found.add(
+                "geometry", path, f"is another grid than {case.image.name}: {first.differs(geometry, _SAME_GRID)}"
+            )
+        wrong = values.size - np.count_nonzero(np.isfinite(values))
+        if wrong:
+            found.add("values", path, f"{wrong} of its {values.size} values are no finite numbers")
+        elif values.min() == values.max():
+            found.add("values", path, f"holds the value {values.min()} alone")
+        hasher.update(repr((values.shape, values.dtype.str)).encode())
+        hasher.update(np.ascontiguousarray(values).tobytes())
+    return _Image(shape, first, hasher.digest())
+
+
+def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
+    return read_volume(path) if is_volume(path) else (read_image(path), None)
+
+
+def _mask(found: Checked, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
+    """Check a mask against its image; its values but 0, of a `binary` picture none; None if it cannot be read."""
+    geometry = None
+    if is_volume(path):
+        read = found.attempt("unreadable", path, lambda: _read_labels(path))
+        values, geometry = read or (None, None)
+    else:
+        values = found.attempt("unreadable", path, lambda: read_mask(path) if binary else read_labels(path))
+    if values is None:
+        return None
+    if image and image.geometry and geometry:
+        differs = image.geometry.differs(geometry, _SAME_GRID)
+        if differs:
+            found.add("size" if image.geometry.shape != geometry.shape else "geometry", path, differs)
+    elif image and values.shape != image.shape[: values.ndim]:
+        by = ("{1} x {0}".format(*shape) for shape in (values.shape, image.shape))
+        found.add("size", path, "is {} pixels, its image {}".format(*by))
+    soft = np.mean((values > 0) & (values < 1)) if binary else 0
+    if soft or (binary and path.suffix.lower() in _JPEG):
+        found.add("soft", path, f"{soft:.1%} of its pixels are grey" if soft else "a JPEG, which blurs edges")
+    foreground = values > (0.5 if binary else 0)
+    share, corners = foreground.mean(), foreground[np.ix_(*[[0, -1]] * foreground.ndim)]
+    if share in (0, 1):
+        found.add("full" if share else "empty", path, f"has {'no background' if share else 'no foreground'}")
+    elif corners.all() and share > _INVERTED:
+        found.add("inverted", path, f"{share:.1%} of it, and all its corners, are foreground: is it inverted?")
+    return [] if binary else [int(value) for value in np.unique(values) if value]
+
+
+def _read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
+    values, geometry = read_volume(path)
+    return whole_numbers(values, path), geometry
+
+
+def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:
+    for path, own in values.items():
+        unknown = [value for value in own if (value not in labels if labels else value >= num_classes)]
+        if unknown:
+            known = ", ".join(map(str, labels)) if labels else f"1 to {num_classes - 1}"
+            found.add("labels", path, f"holds the values {', '.join(map(str, unknown[:5]))}; known are {known}")
+
+
+def _twice(found: Checked, images: Mapping[Path, _Image]) -> None:
+    """Images of the same pixels, and patients that are in both splits."""
+    seen: dict[bytes, tuple[str, Path]] = {}
+    for split, cases in found.cases.items():
+        for case in cases:
+            image = images.get(case.image)
+            first = seen.setdefault(image.digest, (split, case.image)) if image else (split, case.image)
+            if first[1] != case.image:
+                kind, other = ("duplicate", "") if first[0] == split else ("leakage", f", which is for {first[0]}ing")
+                found.add(kind, case.image, f"the same image as {first[1]}{other}")
+    patients = {split: {case.patient: case for case in cases if case.patient} for split, cases in found.cases.items()}
+    for patient in sorted(patients["train"].keys() & patients["test"].keys()):
+        found.add("leakage", patients["test"][patient].image, f"patient {patient} is in the training set, too")

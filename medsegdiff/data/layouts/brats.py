@@ -1,0 +1,75 @@
+"""BraTS: a folder for each case with its four sequences and, to train, its segmentation, as of 2018 to 2021 or 2023."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import Case, distinct
+from medsegdiff.data.fingerprint import Measure
+from medsegdiff.data.layouts.pairs import SPLITS
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.volumes import is_volume, stem
+
+# T1, T1 with contrast, T2, FLAIR, by how their files' names end.
+_SEQUENCES = (("t1", "t1n"), ("t1ce", "t1c", "t1gd"), ("t2", "t2w"), ("flair", "t2f"))
+_MASK = ("seg",)
+_LABELS = {1: 1, 2: 2, 4: 3}  # necrosis, oedema, enhancing; 3 for the last since 2023
+REGIONS = {"whole": "1:1,2:1,3:1,4:1", "core": "1:1,2:0,3:1,4:1", "enhancing": "1:0,2:0,3:1,4:1"}
+"""Labels of the regions that the challenge scores, by name."""
+
+
+def matches(root: Path) -> bool:
+    """Whether a folder below has a case's sequences."""
+    return any(_files(folder) for folder in _folders(root))
+
+
+def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
+    """The cases of all folders, at whatever depth, as "train"; or of `test/` as "test", if they have masks.
+
+    Raises:
+        InputError: there is none, a case lacks a sequence, or with `need_masks` its segmentation.
+    """
+    if split == "test":
+        below = [folder for folder in _subfolders(root) if folder.name.lower() in SPLITS["test"]]
+        found = [case for folder in below for case in find(folder, "train", False)]
+        return found if all(case.mask for case in found) else []
+    located = []
+    for folder in _folders(root):
+        files = _files(folder)
+        if not files:
+            continue
+        channels = [next((files[end] for end in ends if end in files), None) for ends in _SEQUENCES]
+        lacking = [ends[0] for ends, file in zip(_SEQUENCES, channels) if file is None]
+        mask = files.get(_MASK[0])
+        if lacking or (need_masks and mask is None):
+            raise InputError(f"{folder}: no file {folder.name}_{(*lacking, 'seg')[0]}.nii.gz; restore it")
+        # Since 2021 a name such as BraTS-GLI-00001-000 ends in the examination's number.
+        patient = folder.name.rpartition("-")[0] if folder.name.count("-") == 3 else ""
+        located.append((str(folder), Case(folder.name, tuple(filter(None, channels)), mask, patient)))
+    if not located:
+        raise InputError(f"{root}: no folder with files such as ID_t1.nii.gz and ID_seg.nii.gz; check the path")
+    return distinct(located)
+
+
+def spec(root: Path, measure: Measure) -> DataSpec:
+    """Four channels and all labels as classes."""
+    found = measure()
+    return found.spec(labels={1: 1, 2: 2, 3: 3} if 3 in found.values else dict(_LABELS))
+
+
+def _folders(root: Path) -> list[Path]:
+    return [folder for child in _subfolders(root) for folder in [child, *_folders(child)]]
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return [path for path in list_folder(root) if path.is_dir()] if root.is_dir() else []
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """A case's volumes by how their names end."""
+    known = {end for ends in (*_SEQUENCES, _MASK) for end in ends}
+    named = {stem(path).replace("-", "_").rpartition("_")[2].lower(): path for path in list_folder(folder)}
+    found = {end: path for end, path in named.items() if end in known and is_volume(path)}
+    return found if len(found) > 1 else {}

@@ -1,0 +1,112 @@
+"""Folders of images beside folders of masks, matched by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import Case, by_channel, distinct, list_images
+from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.volumes import stem
+
+IMAGES = ("images", "image", "imgs", "img", "inputs", "input", "data")
+MASKS = (
+    *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
+    *("groundtruth", "groundtruths", "annotations", "annotation", "targets", "target"),
+)
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing")}
+_SUFFIX = re.compile(r"[_\-. ](?:mask|segmentation|seg|label|labels|gt|groundtruth|annotation)$", re.IGNORECASE)
+
+
+class Pair(NamedTuple):
+    """A folder of images and that of their masks, which may be the same."""
+
+    images: Path
+    masks: Optional[Path]
+
+
+def pair_of(root: Path, split: str) -> Optional[Pair]:
+    """The folders of a split: `train/images`, or `images/train`, or those of no split right in `root` for "train".
+
+    Without a folder of images, images and masks lie together, told apart by the masks' suffix.
+    """
+    here, below = _pair(root), _child(root, SPLITS[split])
+    if below is not None:
+        return _pair(below) or Pair(below, below)
+    inner = here and _child(here.images, SPLITS[split])
+    if here and inner:
+        return Pair(inner, here.masks and _child(here.masks, SPLITS[split]))
+    other = "train" if split == "test" else "test"
+    divided = _child(root, SPLITS[other]) or (here and _child(here.images, SPLITS[other]))
+    return None if divided or split == "test" else here or Pair(root, root)
+
+
+def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> list[Case]:
+    """The cases of a pair of folders, with those below them; the images of a folder below are one patient's.
+
+    A mask has its image's name, in any format, with or without a suffix such as `_mask` or `_segmentation`. Files
+    `ID_0000`, `ID_0001`, ... whose masks are named `ID` are the channels of one image.
+
+    Raises:
+        InputError: there is no image, or two of a name; two masks of a name; with `need_masks` an image has no mask,
+            or a mask no image.
+    """
+    together = pair.images == pair.masks
+    files = [path for path in list_images(pair.images, below=True) if accepts(path)]
+    files = [path for path in files if not (together and _SUFFIX.search(stem(path)))]
+    if not files:
+        raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or --data-name")
+    masks = _masks(pair.masks, together, accepts) if pair.masks else {}
+    images = _by_base(files)
+    if not any(base.relative_to(pair.images).as_posix() in masks or base.name in masks for base in images):
+        images = by_channel(files) or images
+    located = []
+    for base, channels in images.items():
+        below = base.relative_to(pair.images)
+        mask = masks.pop(below.as_posix(), None) or masks.pop(base.name, None)
+        if mask is None and need_masks:
+            where = f"{pair.masks or pair.images.parent / 'masks'}/{below}"
+            raise InputError(f"{channels[0]}: no mask {where}.* or {where}_mask.*; restore it or remove the image")
+        patient = "" if below.parent == Path() else below.parent.as_posix()
+        located.append((str(channels[0]), Case(base.name, channels, mask, patient)))
+    if masks and need_masks:
+        raise InputError(f"{min(masks.values())}: a mask without its image; restore the image or remove the mask")
+    return distinct(located)
+
+
+def _by_base(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
+    found: dict[Path, tuple[Path, ...]] = {}
+    for file in files:
+        base = file.with_name(stem(file))
+        if base in found:
+            raise InputError(f"{file}: an image of the same name as {found[base][0].name}; rename or remove one")
+        found[base] = (file,)
+    return found
+
+
+def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool]) -> dict[str, Path]:
+    """Masks by their names without suffixes, after those of the folders below `folder`."""
+    found: dict[str, Path] = {}
+    for path in list_images(folder, below=True):
+        name = stem(path)
+        if not accepts(path) or (together and not _SUFFIX.search(name)):
+            continue
+        key = path.relative_to(folder).with_name(_SUFFIX.sub("", name)).as_posix()
+        if key in found:
+            raise InputError(f"{path}: a second mask for {key} beside {found[key].name}; remove one")
+        found[key] = path
+    return found
+
+
+def _pair(root: Path) -> Optional[Pair]:
+    images = _child(root, IMAGES)
+    return Pair(images, _child(root, MASKS)) if images else None
+
+
+def _child(root: Path, names: Sequence[str]) -> Optional[Path]:
+    """The first folder of `root` that is called one of `names`, in any case."""
+    folders = {path.name.lower(): path for path in list_folder(root) if path.is_dir()} if root.is_dir() else {}
+    return next((folders[name] for name in names if name in folders), None)

@@ -1,0 +1,33 @@
+"""NIfTI volumes in `images/` and `labels/`, or a task of the Medical Segmentation Decathlon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medsegdiff.data.cases import Case
+from medsegdiff.data.fingerprint import Measure
+from medsegdiff.data.layouts import description
+from medsegdiff.data.layouts.pairs import Pair, cases_of, pair_of
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.volumes import is_volume
+
+
+def matches(root: Path) -> bool:
+    """Whether there are volumes where this layout looks for them."""
+    pair = _pair(root, "train") or _pair(root, "test")
+    return pair is not None and any(is_volume(path) for path in pair.images.rglob("*"))
+
+
+def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
+    """The cases of a split; see `pairs.pair_of` and `pairs.cases_of`. Of a Decathlon task `imagesTr` are "train"."""
+    pair = _pair(root, split)
+    return cases_of(pair, is_volume, need_masks) if pair else []
+
+
+def spec(root: Path, measure: Measure) -> DataSpec:
+    """What the files are, found out from them; of a Decathlon task with the labels of its `dataset.json`."""
+    return description.spec(root, measure)
+
+
+def _pair(root: Path, split: str) -> Pair | None:
+    return description.pair_of(root, split) or pair_of(root, split)

@@ -1,0 +1,116 @@
+"""The files of a case, read: a picture is a volume of one slice, without a place in the patient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
+from medsegdiff.data.cases import Case, check_pair
+from medsegdiff.data.scaling import EIGHT_BITS
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.masks import read_labels, read_mask
+from medsegdiff.io.pictures import read_grey, read_image
+from medsegdiff.io.volumes import Geometry, is_volume, read_volume, to_slices
+
+_SAME_GRID = 0.5  # voxels: what is farther off is another grid
+
+
+class Source(NamedTuple):
+    """The images of a case, as its files have them."""
+
+    values: np.ndarray
+    """(D, H, W, C): slices as a viewer shows them; D = 1 of a picture."""
+    geometry: Optional[Geometry] = None
+    """Of a volume."""
+
+
+def read_source(case: Case, spec: DataSpec) -> Source:
+    """Read a case's images.
+
+    Raises:
+        InputError: a file cannot be read, the files differ in size or place, or have not `spec.channels` channels.
+    """
+    if not is_volume(case.image):
+        return Source(_picture(case, spec)[None])
+    first = read_volume(case.image)
+    layers = []
+    for path in case.channels:
+        values, geometry = first if path == case.image else read_volume(path)
+        differs = first.geometry.differs(geometry, _SAME_GRID)
+        if differs:
+            raise InputError(f"{path}: is another grid than {case.image}: {differs}; resample it to that one")
+        layers.append(values if values.ndim == 4 else values[..., None])
+    _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
+    stacked = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=-1)
+    return Source(to_slices(stacked, first.geometry, spec.axis), first.geometry)
+
+
+def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -> np.ndarray:
+    """Read a case's mask as class indices, uint8 (D, H, W), for the images `source`.
+
+    Raises:
+        InputError: it cannot be read, differs from the images in size or place, or holds a class too many.
+        ValueError: the case has none.
+    """
+    path = case.mask
+    if path is None:
+        raise ValueError(f"{case.id} has no mask")
+    if source.geometry is not None:
+        values, geometry = read_volume(path)
+        differs = source.geometry.differs(geometry, _SAME_GRID)
+        if differs or values.ndim > 3:
+            raise InputError(
+                f"{path}: is another grid than its image {case.image}: {differs or 'it has channels'}; "
+                "give the mask of this image"
+            )
+        values = to_slices(whole_numbers(values, path), geometry, spec.axis)
+    else:
+        values = read_labels(path) if spec.labels or num_classes > 2 else read_mask(path) > 0.5
+        check_pair(case, source.values[0], values)
+        values = values[None]
+    if spec.labels:
+        unknown = spec.unknown(values)
+        if unknown:
+            note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are no labels: background")
+        return spec.classes(values)
+    highest = int(values.max())
+    if highest >= num_classes:
+        raise InputError(
+            f"{path}: holds class {highest}, but with --num-classes {num_classes} they are 0 to "
+            f"{num_classes - 1}; give --num-classes {highest + 1}, or correct the mask"
+        )
+    return values.astype(np.uint8)
+
+
+def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:
+    """Labels that a file may hold as fractions.
+
+    Raises:
+        InputError: they are no whole numbers.
+    """
+    if values.dtype.kind != "f":
+        return values
+    rounded = np.rint(values)
+    if not np.isfinite(values).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
+        raise InputError(f"{path}: holds values that are no whole numbers; a mask holds labels: export it again")
+    return rounded.astype(np.int32)
+
+
+def _picture(case: Case, spec: DataSpec) -> np.ndarray:
+    """(H, W, C)."""
+    if len(case.channels) == 1 and spec.channels == 3:
+        return read_image(case.image)
+    layers = [read_grey(path, spec.scaling == EIGHT_BITS) for path in case.channels]
+    for path, layer in zip(case.channels, layers):
+        if layer.shape != layers[0].shape:
+            raise InputError(f"{path}: is of another size than {case.image}; channels have one size")
+    _check_channels(case, len(layers), spec)
+    return np.stack(layers, axis=-1)
+
+
+def _check_channels(case: Case, found: int, spec: DataSpec) -> None:
+    if found != spec.channels:
+        raise InputError(f"{case.image}: has {found} channels, where the others have {spec.channels}; correct it")

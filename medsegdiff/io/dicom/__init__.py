@@ -1,0 +1,1 @@
+"""DICOM images as volumes, and segmentations of them."""

@@ -1,0 +1,178 @@
+"""Volumes and where they lie in the patient; NIfTI files of them.
+
+Values are (X, Y, Z) or, of several channels in one file, (X, Y, Z, C), in the order in which the file has them. Slices
+are (D, H, W), as a viewer shows them, whatever that order is: the patient's left at the right of axial and coronal
+ones, the front at the left of sagittal ones, the head up.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import reading
+
+SUFFIXES = (".nii.gz", ".nii")
+Axis = Literal["axial", "coronal", "sagittal"]
+AXES: tuple[str, ...] = get_args(Axis)
+# Where slices, rows and columns go to: superior, posterior, left, inferior.
+_DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+_MOST_VOXELS = 1 << 31
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A grid of voxels in the patient."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    """(4, 4) float64: from a voxel's indices to millimetres towards the patient's right, front and head (RAS)."""
+    header: Any = None
+    """What the file says besides, in its reader's own form; it is written back."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """The voxel's sides along X, Y and Z in millimetres."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        return x, y, z
+
+    @property
+    def orientation(self) -> str:
+        """Where X, Y and Z go to, such as "RAS" or "LPS"; the nearest direction of oblique ones."""
+        from nibabel.orientations import aff2axcodes
+
+        return "".join(map(str, aff2axcodes(self.affine)))
+
+    def differs(self, other: Geometry, voxels: float = 0.01) -> str:
+        """How `other` is another grid, in words; empty if it is the same, its corners to so many voxels' sides."""
+        if self.shape != other.shape:
+            return f"{_by(other.shape)} voxels, not {_by(self.shape)}"
+        corners = np.array([(*np.multiply(at, self.shape), 1) for at in np.ndindex(2, 2, 2)])
+        distance = np.abs(corners @ (self.affine - other.affine).T)[:, :3].max()
+        return f"its corners lie up to {distance:.3g} mm off" if distance > voxels * min(self.spacing) else ""
+
+
+class Volume(NamedTuple):
+    """What a file holds."""
+
+    values: np.ndarray
+    """(X, Y, Z) or (X, Y, Z, C): of the file's own type, or float32 or float64 where the file scales them."""
+    geometry: Geometry
+
+
+def is_volume(path: Path) -> bool:
+    """Whether it is named as a NIfTI file."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """A file's name without its suffix, `.nii.gz` being one."""
+    name = path.name
+    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), path.stem)
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a NIfTI file, values as its slope and intercept scale them.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, no NIfTI file, of complex numbers or colours, or has not three
+            axes of space.
+    """
+    import nibabel
+
+    with reading(path):
+        pass
+    try:
+        image = nibabel.load(path)
+        if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
+            raise InputError(f"{path}: not a NIfTI file; convert it to .nii.gz")
+        shape = tuple(image.shape)
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) == 5 and shape[3] == 1:
+            shape = (*shape[:3], shape[4])
+        shape = shape + (1,) * (3 - len(shape))
+        if len(shape) > 4 or not 0 < np.prod(shape, dtype=float) <= _MOST_VOXELS:
+            raise InputError(f"{path}: is of {_by(image.shape)} voxels; three axes and channels are read")
+        values = np.asanyarray(image.dataobj).reshape(shape)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged or no NIfTI file ({line}); fetch or export it again") from None
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{path}: voxels of type {values.dtype}, where numbers are read; export its channels apart")
+    affine = np.array(image.affine, np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise InputError(f"{path}: its affine says nothing of where voxels lie; export it again")
+    return Volume(values, Geometry(shape[:3], affine, image.header))
+
+
+def slices_of(path: Path, axis: str = "axial") -> int:
+    """How many slices a file has across an axis, as far as its header tells; 1 of what is no volume.
+
+    Raises:
+        InputError: as `read_volume`.
+    """
+    import nibabel
+
+    if not is_volume(path):
+        return 1
+    try:
+        image = nibabel.load(path)
+        geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
+        return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
+    except Exception:  # which reading says in our words
+        return len(to_slices(*read_volume(path), axis))
+
+
+def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
+    """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units and description as the input's header has them.
+
+    Raises:
+        ValueError: the shape is not the geometry's.
+    """
+    import nibabel
+
+    if values.shape[:3] != geometry.shape:
+        raise ValueError(f"values of shape {values.shape} for a grid of {geometry.shape}")
+    old = geometry.header if isinstance(geometry.header, nibabel.Nifti1Header) else None
+    kind = nibabel.Nifti2Image if isinstance(old, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image = kind(values, None if old is not None else geometry.affine, old, dtype=values.dtype)
+    header = image.header
+    if old is None:
+        header.set_xyzt_units("mm")
+    header.set_slope_inter(None, None)
+    header["cal_min"] = header["cal_max"] = 0  # a viewer's window for the input's values
+    header.extensions.clear()
+    nibabel.save(image, path)
+
+
+def to_slices(values: np.ndarray, geometry: Geometry, axis: str = "axial") -> np.ndarray:
+    """The slices across an axis: (X, Y, Z, ...) to (D, H, W, ...), see above. A view where possible."""
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(values, _orientation(geometry, axis))
+
+
+def from_slices(slices: np.ndarray, geometry: Geometry, axis: str = "axial") -> np.ndarray:
+    """What `to_slices` made of slices: (D, H, W, ...) to (X, Y, Z, ...)."""
+    order = _orientation(geometry, axis)
+    flipped = np.flip(slices, [int(to) for to, sign in order if sign < 0])
+    return np.moveaxis(flipped, [int(to) for to, _ in order], range(3))
+
+
+def _orientation(geometry: Geometry, axis: str) -> np.ndarray:
+    """For each of X, Y and Z the axis of the slices that it becomes, and whether it is turned round (-1)."""
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    return ornt_transform(io_orientation(geometry.affine), axcodes2ornt(_DIRECTIONS[axis]))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
