@@ -227,7 +227,7 @@ def test_neither_the_user_s_files_nor_another_seed_s_masks_are_mixed_with(segmen
         segmenter.segment(photo(), id="x").save(tmp_path)
     segmenter.segment(photo(), id="a").save(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(medsegdiff.InputError, match="holds masks sampled with --seed 0, not 1"):
+    with pytest.raises(medsegdiff.InputError, match="holds masks sampled with seed 0, not 1"):
         segmenter.segment(photo(), id="b", seed=1).save(tmp_path)
     assert contents(tmp_path) == before
     segmenter.segment(photo(1), id="a").save(tmp_path)
@@ -271,7 +271,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         ("isic-small", {"colour": 1}, "colour"),
         ("isic-small", {"image_size": "large"}, "image.size"),
         (RunConfig(), {"batch_siz": 1}, "batch_siz"),
-        (RunConfig(), {"out_dir": ""}, '--out-dir "": is empty'),
+        (RunConfig(), {"out_dir": ""}, 'out_dir "": is empty'),
         ("isic-small", {}, "data-dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
     ],

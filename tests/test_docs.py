@@ -12,6 +12,7 @@ import pytest
 from medsegdiff.app import published
 from medsegdiff.app.cli import COMMANDS, OF_ALL, main
 from medsegdiff.app.data import ACTIONS
+from medsegdiff.base.errors import InputError, flag
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -133,6 +134,7 @@ def test_messages_in_the_troubleshooting_tables_are_ours():
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     sources = " ".join(path.read_text() for path in sorted(ROOT.glob("medsegdiff/**/*.py")))
     sources = re.sub(r"\{[^{}]*\}", "{}", re.sub(r'"\s*f?"', "", sources))  # strings that continue; what is put in
+    sources = InputError(sources).spelled(flag)
     messages = [
         message for cells in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for message in cells.split("`")[1::2]
     ]

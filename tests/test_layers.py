@@ -1,6 +1,7 @@
 """Which part of the package may import which: those above it in this table, and no others."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,32 @@ def test_layers_that_need_no_jittor_and_the_command_line_load_without_it_and_tor
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+COMMANDS = ("medsegdiff ", "run sample with ", "pip install ")
+
+
+def flags_in_messages(source):
+    """Options of commands in the texts of `source`, but for whole commands."""
+    tree = ast.parse(source)
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documentation]
+    sentences = [text for text in texts if isinstance(text, str) and " " in text.strip()]
+    return [text for text in sentences if FLAG.search(text) and not any(command in text for command in COMMANDS)]
+
+
+FLAG = re.compile(r"(^|[\s(])--[a-z][a-z-]+(?![a-z=-])")
+WITHOUT_FLAGS = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in set(MAY_IMPORT) - {"app"}]
+
+
+@pytest.mark.parametrize("path", WITHOUT_FLAGS, ids=name_of)
+def test_messages_below_the_commands_name_fields(path):
+    """In backquotes, see `base.errors.InputError`: Python has no flags."""
+    assert flags_in_messages(path.read_text(encoding="utf-8")) == []
+
+
+def test_flags_in_messages_are_noticed():
+    assert flags_in_messages('raise InputError(f"{x}: give another --out-dir")')
+    assert flags_in_messages("raise InputError('--steps 5: too many')")
+    assert not flags_in_messages('"run medsegdiff doctor --warm first"')
+    assert not flags_in_messages('def f():\n    """The option --steps."""')

@@ -16,7 +16,7 @@ from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
 from medsegdiff.base import machine, ranks, screen, stopping, streams
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "parity", "doctor")
@@ -74,7 +74,7 @@ def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple
 def _failure(error: Exception) -> tuple[int, str]:
     """The exit code that says what went wrong, and a line that does."""
     if isinstance(error, InputError):
-        return 2, f"error: {error}"
+        return 2, f"error: {error.spelled(flag)}"
     if isinstance(error, BrokenPipeError):
         return _unwritable(error, "")
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -108,7 +108,12 @@ def _run(words: list[str]) -> int:
         raise InputError(f"{words[0]}: no such command{near or '; there are ' + ', '.join(COMMANDS)}")
     if ranks.count() > 1 and words[0] not in SHARED:
         raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
-    return _load(words[0]).run(_parser(words[0]).parse_args(words[1:]))
+    command, parser = _load(words[0]), _parser(words[0])
+    options = parser.parse_args(words[1:])
+    try:
+        return command.run(options)
+    except InputError as error:
+        raise parser.explained(error) from error
 
 
 def _parser(name: str) -> Parser:

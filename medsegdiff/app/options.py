@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Optional
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
 
@@ -26,8 +26,10 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
         """Put what the file says into `options`."""
         path = find_config(value)
-        if not isinstance(read_yaml(path), dict):
+        content = read_yaml(path)
+        if not isinstance(content, dict):
             raise InputError(f"{value}: holds no options; write lines such as `image_size: 256`")
+        parser.from_file.update(dict.fromkeys(map(str, content), value))
         super().__call__(parser, options, str(path), option)
 
 
@@ -69,6 +71,12 @@ class Parser(ArgumentParser):
         options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
         super().__init__(*args, **options)
         self.register("action", "config", ConfigFile)
+        self.from_file: dict[str, str] = {}
+        """The options that a file sets, and which file."""
+        self.given: set[str] = set()
+        """The options of the command line, or those that are Python's arguments."""
+        self.spell = flag
+        """How the options are written that no file sets."""
 
     def put_first(self, *options: str) -> None:
         """Show these options before all others in the help, and -h with its like last."""
@@ -97,11 +105,24 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Optional[Exception] = None) -> NoReturn:
         """Raise `message`, made one line, as an `InputError`."""
         line = in_our_words(" ".join(str(message).split()), self._option_string_actions)
-        raise InputError(f"{line} (see {self._command} --help)")
+        raise self.explained(InputError(f"{line} (see {self._command} --help)"))
+
+    def explained(self, error: InputError) -> InputError:
+        """The error with each option as the user wrote it: a flag, a key of the file that sets it, or an argument."""
+
+        def file(field: str) -> str:
+            return "" if flag(field) in self.given else self.from_file.get(field, "")
+
+        line = error.spelled(lambda field: field if file(field) else self.spell(field))
+        first = re.match(r"`(\w+)`", str(error.args[0]))
+        return InputError(f"{file(first[1])}: {line}" if first and file(first[1]) else line)
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
         """As the base class does, after writing `--image_size` as `--image-size`."""
-        return super().parse_args(args if args is None else with_dashes(args), *rest, **options)
+        if args is not None:
+            args = with_dashes(args)
+            self.given = {word.partition("=")[0] for word in args if word.startswith("--")}
+        return super().parse_args(args, *rest, **options)
 
 
 def in_our_words(line: str, known: Iterable[str]) -> str:
@@ -114,17 +135,17 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
     unknown = re.search(r"Option '([^']+)' is not accepted", line)
     if unknown:
         name, names = unknown.group(1), [option[2:].replace("-", "_") for option in known]
-        return f"--config: no such option as {name}{did_you_mean(name, names)}"
+        return f"`{name}`: no such option{did_you_mean(name, names)}"
     line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
     chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
     if chosen:
         return f"{chosen.group(1)}: must be one of {_listed(chosen.group(2))}"
-    line = re.sub(r'^Parser key "([^"]+)":', lambda found: f"--{found.group(1).replace('_', '-')}:", line)
-    choice = re.fullmatch(r"(--\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line)
+    line = re.sub(r'^Parser key "([^"]+)":', r"`\1`:", line)
+    choice = re.fullmatch(r"(\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line)
     if choice:
         option, choices, value = choice.groups()
         return f"{option} {value}: must be one of {_listed(choices)}"
-    several = re.fullmatch(r"(--\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line)
+    several = re.fullmatch(r"(\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line)
     if several:
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
@@ -150,7 +171,7 @@ def output_folder(name: str) -> Path:
         InputError: it is empty, which would be the working directory.
     """
     if not name:
-        raise InputError('--out-dir "": is empty; give a folder, or . for the working directory')
+        raise InputError('`out_dir` "": is empty; give a folder, or . for the working directory')
     return Path(name)
 
 

@@ -148,7 +148,7 @@ def sample(
     has = config.flat()
     differing = next((name for name, wanted in (expected or {}).items() if has[name] != wanted), None)
     if differing:
-        differs = f"--{differing.replace('_', '-')} {has[differing]}, not {expected[differing]}"
+        differs = f"`{differing}` {has[differing]}, not {expected[differing]}"
         raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
+from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import names
@@ -52,12 +53,18 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
         InputError: there is no such file, or an option is unknown or makes no sense.
     """
     parser = Parser(prog="medsegdiff train")
+    parser.spell = str
     configure(parser)
     if isinstance(config, RunConfig):
         found = parser.parse_object({**config.flat(), **options})
     else:
-        found = parser.parse_object(dict(options), parser.parse_args(["--config", str(config)]))
-    read = RunConfig.from_flat(vars(found))
+        base = parser.parse_args(["--config", str(config)])
+        parser.given = set(map(flag, options))
+        found = parser.parse_object(dict(options), base)
+    try:
+        read = RunConfig.from_flat(vars(found))
+    except InputError as error:
+        raise parser.explained(error) from None
     output_folder(read.training.out_dir)
     return read
 

@@ -30,7 +30,7 @@ def check_fields(section: Any) -> None:
         InputError: a value is of another type, or out of bounds.
     """
     for f in dataclasses.fields(section):
-        value, option = getattr(section, f.name), f"--{f.name.replace('_', '-')}"
+        value, option = getattr(section, f.name), f"`{f.name}`"
         kind, words = _KINDS.get(f.type, (object, ""))
         if not isinstance(value, kind) or (isinstance(value, bool) and f.type in ("int", "Optional[int]", "float")):
             raise InputError(f"{option} {str(value)[:40]}: must be {words}")

@@ -1,9 +1,27 @@
 """The one exception that reaches the user as a single line."""
 
+from __future__ import annotations
+
+import re
+from typing import Callable
+
 
 class InputError(Exception):
     """Something the user gave, or the machine lacks, makes the work impossible.
 
-    The message is one line: which file or option, what is wrong with it, and what to do.
-    Commands print it on standard error and end with exit code 2.
+    The message is one line: which file or option, what is wrong with it, and what to do. It names an option by its
+    field, in backquotes: "`image_size` 100: must be ...". From Python that is the argument; commands, which print the
+    line on standard error and end with exit code 2, spell it as a flag, or as the key of a file of options.
     """
+
+    def __str__(self) -> str:
+        return self.spelled(str)
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """The message with each option's field as `spell` writes it."""
+        return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), str(self.args[0]) if self.args else "")
+
+
+def flag(field: str) -> str:
+    """The option of a command for a field."""
+    return f"--{field.replace('_', '-')}"

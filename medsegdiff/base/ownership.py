@@ -79,7 +79,7 @@ class Ledger:
             if self._link_above(name) or (os.path.lexists(path) and not self.owns(name)):
                 raise InputError(
                     f"{path}: not written by {self.by}, or changed since, and would be lost; "
-                    "give another --out-dir, or move it elsewhere"
+                    "give another `out_dir`, or move it elsewhere"
                 )
 
     @contextmanager

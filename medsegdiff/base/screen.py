@@ -116,8 +116,9 @@ class Bar:
 
     @property
     def _left(self) -> float:
-        """Seconds, if it goes on as fast."""
-        return (self.total - self.n) * self._taken / max(self.n - self._first, 1)
+        """Seconds, if it goes on as fast; 0 where nobody knows."""
+        done = self.n - self._first
+        return (self.total - self.n) * self._taken / done if done > 0 else 0.0
 
 
 def track(items: Iterable[T], total: int, what: str, unit: str, after: float = 3.0, shown: bool = True) -> Iterator[T]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-REMEDY = "lower --lr, or give --clip-grad 1, and continue from the last checkpoint with the same command"
+REMEDY = "lower `lr`, or give `clip_grad` 1, and continue from the last checkpoint with the same command"
 
 
 def broken(arrays: Mapping[str, np.ndarray]) -> str:

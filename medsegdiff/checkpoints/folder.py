@@ -1,12 +1,8 @@
-"""Checkpoints: whole folders `step-000123/` of finite numbers, checked when written and when read.
-
-`state.json` holds the checksums of the other files and, in its last line, one of itself.
-"""
+"""Checkpoints: whole folders `step-000123/` of finite numbers, checked when written and when read."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -23,16 +19,12 @@ from safetensors.numpy import load_file, save_file
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
-from medsegdiff.base.reading import read_text, reading
 from medsegdiff.checkpoints.finite import REMEDY, broken
+from medsegdiff.checkpoints.state import FOLDER, FORMAT, STATE, digest, read_state, sealed
 from medsegdiff.config.run import RunConfig
 
 BEST = "best"  # the folder, within a run's, that keeps the best checkpoint
-STATE = "state.json"
-_FOLDER = re.compile(r"step-(\d+)")
 _HIDDEN = re.compile(r"\.(step-\d+)\.[0-9a-f]+\.(tmp|old)")
-_FORMAT = 2  # 1 had no checksum of the state itself
-_SEAL = ',\n "checksum": "'
 
 
 @dataclass
@@ -47,14 +39,6 @@ class Checkpoint:
     """What else training needs: the timestep sampler, the logs' pending means, the validation's best."""
     dataset: str = ""
     """Fingerprint of the training data."""
-
-
-def _digest(path: Path) -> str:
-    hasher = hashlib.blake2b(digest_size=16)
-    with reading(path) as file:
-        for block in iter(lambda: file.read(1 << 22), b""):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
@@ -76,25 +60,19 @@ def save(out: Path, checkpoint: Checkpoint, keep: int = 0) -> Path:
         for group, arrays in checkpoint.arrays.items():
             _save_arrays(beside / f"{group}.safetensors", arrays)
         state = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "step": checkpoint.step,
             "config": checkpoint.config.flat(),
             "training": checkpoint.training,
             "dataset": checkpoint.dataset,
             "code_version": __version__,
-            "checksums": {file.name: _digest(file) for file in sorted(beside.glob("*.safetensors"))},
+            "checksums": {file.name: digest(file) for file in sorted(beside.glob("*.safetensors"))},
         }
-        (beside / STATE).write_text(_sealed(json.dumps(state, indent=1)), encoding="utf-8")
+        (beside / STATE).write_text(sealed(json.dumps(state, indent=1)), encoding="utf-8")
     found = list_checkpoints(out)
     for old in found[: max(0, found.index(path) + 1 - keep)] if keep else []:
         remove(old)
     return path
-
-
-def _sealed(text: str) -> str:
-    """The JSON object `text` with a checksum of it as its last member."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return f'{text[:-2]}{_SEAL}{digest}"\n}}'
 
 
 def check_own(path: Path) -> None:
@@ -163,33 +141,8 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def list_checkpoints(out: Path) -> list[Path]:
     """The checkpoint folders of `out`, oldest first."""
-    found = [(int(m.group(1)), path) for path in out.glob("step-*") if (m := _FOLDER.fullmatch(path.name))]
+    found = [(int(m.group(1)), path) for path in out.glob("step-*") if (m := FOLDER.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """`state.json` of the checkpoint folder `path`.
-
-    Raises:
-        InputError: it is missing or damaged, or it is that of another step's folder.
-    """
-    file = path / STATE
-    if not file.exists():
-        raise InputError(f"{path}: not a checkpoint: it has no {STATE}; give a folder step-NNNNNN")
-    try:
-        text = read_text(file)
-        state = json.loads(text)
-        kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
-        state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
-    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{file}: damaged; use another checkpoint") from None
-    # Either word says that there is a checksum: damage to one of them cannot hide it.
-    if ("format" in state or "checksum" in state) and text != _sealed(text.rpartition(_SEAL)[0] + "\n}"):
-        raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
-    named = _FOLDER.fullmatch(path.name)
-    if named and int(named.group(1)) != state["step"]:
-        raise InputError(f"{file}: belongs to step {state['step']}, not to this folder; use another checkpoint")
-    return state
 
 
 def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
@@ -213,7 +166,7 @@ def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarr
     if not file.exists():
         raise InputError(f"{file}: missing; use another checkpoint")
     try:
-        if _digest(file) != checksums.get(file.name):
+        if digest(file) != checksums.get(file.name):
             raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
         return _finite(load_file(file), file)
     except OSError as error:

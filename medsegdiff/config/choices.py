@@ -20,4 +20,4 @@ def check_choices(config: object) -> None:
         value = getattr(config, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
             known = ", ".join(filter(None, get_args(kind)))
-            raise InputError(f"--{name.replace('_', '-')} {value}: must be one of {known}")
+            raise InputError(f"`{name}` {value}: must be one of {known}")

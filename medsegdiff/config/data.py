@@ -23,14 +23,14 @@ class DataConfig:
         data_name: the folder's layout; auto: found out
         data_dir: the dataset's folder
         labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or of BraTS
-            whole, core or enhancing; all others are background; empty: as the dataset says, or --num-classes counts
+            whole, core or enhancing; all others are background; empty: as the dataset says, or num_classes counts
         scaling: how intensities become 0 to 1: 8-bit, z-score or percentile (of each volume and channel), or a window,
             as -160..240; empty: chosen by what the files are like
         axis: across which volumes are cut into slices
         skip_blank: leave out slices that hold one value alone
         colour: whether three channels are red, green and blue
         split: JSON file of the names of cases or patients in "train", "validation" and "test"
-        folds: of how many parts, chosen by patient, one is the test set; 0: it is the dataset's own, or --test-fraction
+        folds: of how many parts, chosen by patient, one is the test set; 0: it is the dataset's own, or test_fraction
         fold: which one, counted from 0
         test_fraction: share of the patients in the test set, where the dataset has none of its own
         mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or by the nearest pixel, as
@@ -65,15 +65,15 @@ class DataConfig:
         check_fields(self)
         check_choices(self)
         if self.folds == 1 or self.fold >= max(self.folds, 1):
-            raise InputError(f"--fold {self.fold}, --folds {self.folds}: give 2 folds or more, and one below them")
+            raise InputError(f"`fold` {self.fold}, `folds` {self.folds}: give 2 folds or more, and one below them")
         if not 0 < self.test_fraction < 1:
-            raise InputError(f"--test-fraction {self.test_fraction}: must be between 0 and 1")
+            raise InputError(f"`test_fraction` {self.test_fraction}: must be between 0 and 1")
         for name in ("augment_strength", "augment_hair", "augment_stickers"):
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            option, value = f"`{name}`", getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"{option} {value}: must be from 0 to 1")
             if value and not self.augment:
-                raise InputError(f"{option} {value}: has a meaning with --augment only; give that too")
+                raise InputError(f"{option} {value}: has a meaning with `augment` only; give that too")
 
     @property
     def variants(self) -> dict[str, float]:

@@ -66,26 +66,26 @@ class NetworkConfig:
         check_fields(self)
         if self.image_size % 32:
             near = round(self.image_size / 32) * 32
-            raise InputError(f"--image-size {self.image_size}: must be divisible by 32; the nearest is {near}")
+            raise InputError(f"`image_size` {self.image_size}: must be divisible by 32; the nearest is {near}")
         if self.num_channels % 32:
             near = round(self.num_channels / 32) * 32
-            raise InputError(f"--num-channels {self.num_channels}: must be divisible by 32; the nearest is {near}")
+            raise InputError(f"`num_channels` {self.num_channels}: must be divisible by 32; the nearest is {near}")
         check_choices(self)
         for width in self.level_widths:
-            check_bounds(f"--num-channels {self.num_channels}, the widest level's", width, 1, _WIDEST)
+            check_bounds(f"`num_channels` {self.num_channels}, the widest level's", width, 1, _WIDEST)
         if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: must be at least 0 and less than 1")
+            raise InputError(f"`dropout` {self.dropout}: must be at least 0 and less than 1")
         if self.image_size % 2 ** (len(self.level_widths) - 1):
             raise InputError(
-                f"--channel-mult {self.channel_mult}: {len(self.level_widths)} levels do not divide "
-                f"--image-size {self.image_size} into whole pixels; use fewer levels"
+                f"`channel_mult` {self.channel_mult}: {len(self.level_widths)} levels do not divide "
+                f"`image_size` {self.image_size} into whole pixels; use fewer levels"
             )
         for width in {width for width, factor in self._attended()} | {self.level_widths[-1]}:
             for heads in (self.heads(width), self.heads(width, upsample=True)):
                 if heads < 1 or width % heads:
                     raise InputError(
                         f"attention over {width} channels does not divide into its heads; "
-                        "change --num-heads or --num-head-channels"
+                        "change `num_heads` or `num_head_channels`"
                     )
 
     @property
@@ -111,7 +111,7 @@ class NetworkConfig:
     @property
     def level_widths(self) -> tuple[int, ...]:
         """Channels of each level, from full resolution down."""
-        mult = _parse_integers("channel-mult", self.channel_mult)
+        mult = _parse_integers("channel_mult", self.channel_mult)
         if not mult:
             nearest = min(_CHANNEL_MULT, key=lambda size: (abs(size - self.image_size), size))
             mult = _CHANNEL_MULT[nearest]
@@ -120,14 +120,14 @@ class NetworkConfig:
     @property
     def attention_factors(self) -> frozenset[int]:
         """Downsampling factors of the levels that attend."""
-        sizes = _parse_integers("attention-resolutions", self.attention_resolutions)
+        sizes = _parse_integers("attention_resolutions", self.attention_resolutions)
         return frozenset(self.image_size // size for size in sizes)
 
     @property
     def unmet_attention(self) -> list[int]:
         """Listed attention resolutions that no level of this network has."""
         factors = {2**level for level in range(len(self.level_widths))}
-        sizes = _parse_integers("attention-resolutions", self.attention_resolutions)
+        sizes = _parse_integers("attention_resolutions", self.attention_resolutions)
         return [size for size in sizes if self.image_size // size not in factors]
 
     def heads(self, width: int, upsample: bool = False) -> int:
@@ -148,12 +148,12 @@ def _parse_integers(option: str, text: str) -> tuple[int, ...]:
         numbers = (0,)
     if len(numbers) > _MOST_LEVELS or any(not 1 <= number <= _WIDEST for number in numbers):
         raise InputError(
-            f'--{option} "{text[:40]}": must be positive integers with commas between, as "16,8", '
+            f'`{option}` "{text[:40]}": must be positive integers with commas between, as "16,8", '
             f"at most {_MOST_LEVELS} of them and {_WIDEST} the highest"
         )
     return numbers
 
 
 def published_version(version: Optional[str]) -> str:
-    """Our name of a published `--version`: "new" stays, "1" and "v1" are "v1"."""
+    """Our name of a published `version`: "new" stays, "1" and "v1" are "v1"."""
     return {"new": "new", "1": "v1", "v1": "v1"}.get(str(version), str(version))

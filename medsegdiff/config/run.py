@@ -29,7 +29,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.validation.val_interval and self.validation.val_steps > self.diffusion.diffusion_steps:
             raise InputError(
-                f"--val-steps {self.validation.val_steps}: there are only --diffusion-steps "
+                f"`val_steps` {self.validation.val_steps}: there are only `diffusion_steps` "
                 f"{self.diffusion.diffusion_steps}; use at most those"
             )
 
@@ -56,7 +56,7 @@ class RunConfig:
             wanted["num_classes"] = spec.num_classes
         for name, value in wanted.items():
             if getattr(network, name) not in (getattr(plain, name), value):
-                option = f"--{name.replace('_', '-')}"
+                option = f"`{name}`"
                 raise InputError(f"{option} {getattr(network, name)}: the dataset has {value}; leave the option out")
         chosen: dict[str, Any] = {
             "data_name": data_name,
@@ -66,7 +66,7 @@ class RunConfig:
         }
         data = dataclasses.replace(self.data, **chosen)
         if not spec.colour and (data.augment_hair or data.augment_stickers):
-            raise InputError("--augment-hair, --augment-stickers: are drawn in colour, which the images are not; use 0")
+            raise InputError("`augment_hair`, `augment_stickers`: are drawn in colour, which the images are not; use 0")
         return dataclasses.replace(self, network=dataclasses.replace(network, **wanted), data=data)
 
     @classmethod
@@ -88,9 +88,9 @@ def pick(section: type, options: Mapping[str, Any]) -> Any:
 
 
 def difference(ours: Any, theirs: Any) -> Optional[str]:
-    """The first option in which two sections differ, as "--option A, not B"; None if they agree."""
+    """The first option in which two sections differ, as "`option` A, not B"; None if they agree."""
     for f in dataclasses.fields(ours):
         a, b = getattr(ours, f.name), getattr(theirs, f.name)
         if a != b:
-            return f"--{f.name.replace('_', '-')} {b}, not {a}"
+            return f"`{f.name}` {b}, not {a}"
     return None

@@ -70,17 +70,17 @@ class SamplingConfig:
         least, _ = self.member_range
         if self.tta and least < len(FLIPS):
             raise InputError(
-                f"--tta: needs a member for each of the {len(FLIPS)} flips of an image, but --members is "
+                f"`tta`: needs a member for each of the {len(FLIPS)} flips of an image, but `members` is "
                 f"{self.members}; give at least {len(FLIPS)}, or ranges from there"
             )
         if not self.until > 0:
-            raise InputError(f"--until {self.until}: must be above 0")
+            raise InputError(f"`until` {self.until}: must be above 0")
         if self.continuous and self.timestep_respacing:
             raise InputError(
-                f"--timestep-respacing: has no meaning for {self.sampler}, which steps evenly in time; use --steps"
+                f"`timestep_respacing`: has no meaning for {self.sampler}, which steps evenly in time; use `steps`"
             )
         if self.sampler != "ddim" and self.eta:
-            raise InputError(f"--eta {self.eta}: has a meaning for --sampler ddim only")
+            raise InputError(f"`eta` {self.eta}: has a meaning for `sampler` ddim only")
 
     @property
     def continuous(self) -> bool:
@@ -101,9 +101,9 @@ class SamplingConfig:
             ends = 0, 0
         if not 1 <= ends[0] <= ends[1] or (dots and ends[0] < 2):
             raise InputError(
-                f'--members {self.members}: must be a number from 1, or a range from at least 2, as "3..25"'
+                f'`members` {self.members}: must be a number from 1, or a range from at least 2, as "3..25"'
             )
-        check_bounds("--members", ends[1], 1, _MOST_MEMBERS)
+        check_bounds("`members`", ends[1], 1, _MOST_MEMBERS)
         return ends
 
     def resolved(self, diffusion: DiffusionConfig) -> SamplingConfig:
@@ -120,7 +120,7 @@ class SamplingConfig:
         else:
             steps = self.steps or trained
         if steps > trained and not self.continuous:
-            raise InputError(f"--steps {steps}: the model was trained with {trained} steps; use at most those")
+            raise InputError(f"`steps` {steps}: the model was trained with {trained} steps; use at most those")
         return dataclasses.replace(self, steps=steps)
 
     def spacing(self, diffusion: DiffusionConfig) -> str:

@@ -75,16 +75,16 @@ class TrainingConfig:
         check_fields(self)
         check_choices(self)
         if self.microbatch == 0:
-            raise InputError("--microbatch 0: must be at least 1, or -1 for the whole batch")
+            raise InputError("`microbatch` 0: must be at least 1, or -1 for the whole batch")
         if not 0 <= self.fp16_scale_growth <= 1:
-            raise InputError(f"--fp16-scale-growth {self.fp16_scale_growth}: must be from 0 to 1")
+            raise InputError(f"`fp16_scale_growth` {self.fp16_scale_growth}: must be from 0 to 1")
         if self.lr_schedule == "constant" and self.lr_anneal_steps:
             raise InputError(
-                f"--lr-anneal-steps {self.lr_anneal_steps}: contradicts --lr-schedule constant; leave out one of them"
+                f"`lr_anneal_steps` {self.lr_anneal_steps}: contradicts `lr_schedule` constant; leave out one of them"
             )
         if self.warmup_steps and self.annealed and self.warmup_steps >= self.annealed:
             raise InputError(
-                f"--warmup-steps {self.warmup_steps}: must be less than the {self.annealed} steps after which the "
+                f"`warmup_steps` {self.warmup_steps}: must be less than the {self.annealed} steps after which the "
                 "learning rate is 0"
             )
         _ = self.ema_rates
@@ -99,7 +99,7 @@ class TrainingConfig:
             except ValueError:
                 valid = False
             if not valid:
-                raise InputError(f'--ema-rate "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
+                raise InputError(f'`ema_rate` "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
         return rates
 
     @property
@@ -131,6 +131,6 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.val_fraction < 1:
-            raise InputError(f"--val-fraction {self.val_fraction}: must be between 0 and 1")
+            raise InputError(f"`val_fraction` {self.val_fraction}: must be between 0 and 1")
         if self.patience and not self.val_interval:
-            raise InputError(f"--patience {self.patience}: counts validations; give --val-interval too")
+            raise InputError(f"`patience` {self.patience}: counts validations; give `val_interval` too")

@@ -56,7 +56,7 @@ class Prepared:
             self.slices += [(place, number) for number in chosen]
             self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
         if not self.slices:
-            raise InputError("all slices are blank; look at the files, or leave out --skip-blank")
+            raise InputError("all slices are blank; look at the files, or leave out `skip_blank`")
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -187,8 +187,8 @@ def prepare(
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
-    check_bounds("--image-size", size, 1, _LARGEST)
-    check_bounds("--num-classes", num_classes, 2, 256)
+    check_bounds("`image_size`", size, 1, _LARGEST)
+    check_bounds("`num_classes`", num_classes, 2, 256)
     if mask_resize not in RESIZE:
         raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
     spec = spec or DataSpec()
@@ -243,7 +243,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
     if needed + _SPARE > free:
         raise InputError(
             f"{folder}: {needed / 2**30:.1f} GiB are needed for {len(lacking)} cases, and {free / 2**30:.1f} GiB are "
-            "free; choose another folder, or a smaller --image-size"
+            "free; choose another folder, or a smaller `image_size`"
         )
     if progress and needed > _SPARE:
         screen.note(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}")

@@ -32,7 +32,7 @@ def warnings(shares: np.ndarray, corners: np.ndarray) -> list[str]:
     if not total.any():
         return ["all masks are empty: nothing can be learnt from them; check that these are the masks"]
     lines = [
-        f"class {label} occurs in no mask, and counts in no mean; check --num-classes and --labels"
+        f"class {label} occurs in no mask, and counts in no mean; check the number of classes, and the labels"
         for label in np.flatnonzero(~shares.any(axis=0)) + 1
     ]
     if total.mean() > _MOST or corners.mean() > _CORNERS:

@@ -39,7 +39,7 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
     if min(train, test) < 1 or size < 32:
         raise InputError(f"need at least 1 train and 1 test image of 32 pixels, not {train}, {test}, {size}")
     if num_classes not in (2, 3):
-        raise InputError(f"--num-classes {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
+        raise InputError(f"`num_classes` {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
     out = Path(out).resolve()
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
     if num_classes > 2:
@@ -68,7 +68,7 @@ def _write(
         folder, files = out / SPLIT_FOLDERS[split], _file_names(split, count)
         for parent in dict.fromkeys((folder / name).parent for pair in files for name in pair):
             if not parent.resolve().is_relative_to(out.resolve()):
-                raise InputError(f"{parent}: leads out of {out}; give another --out-dir")
+                raise InputError(f"{parent}: leads out of {out}; give another `out_dir`")
             make_folder(parent)
         for row, names in enumerate(files):
             absent = [name for name in names if not os.path.lexists(folder / name)]

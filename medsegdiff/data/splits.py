@@ -128,7 +128,7 @@ def count_held_out(groups: int, fraction: float) -> int:
     count = max(1, round(fraction * groups))
     if count >= groups:
         raise InputError(
-            f"--val-fraction {fraction}: of {groups} images {count} would be held out, which leaves none to train "
+            f"`val_fraction` {fraction}: of {groups} images {count} would be held out, which leaves none to train "
             "on; give a smaller fraction, or more images"
         )
     return count

@@ -100,12 +100,12 @@ def make_schedule(name: str, steps: int) -> Schedule:
         InputError: unknown name, too few steps, or a linear schedule with betas of 1 or more.
     """
     if steps < 1:
-        raise InputError(f"--diffusion-steps {steps}: must be at least 1")
+        raise InputError(f"`diffusion_steps` {steps}: must be at least 1")
     if name == "linear":
         if steps <= 20:
             raise InputError(
-                f"--diffusion-steps {steps}: the linear schedule needs more than 20 steps (with {steps} it adds "
-                "all noise at once, beta >= 1); use more steps, or --noise-schedule cosine"
+                f"`diffusion_steps` {steps}: the linear schedule needs more than 20 steps (with {steps} it adds "
+                "all noise at once, beta >= 1); use more steps, or `noise_schedule` cosine"
             )
         betas = np.linspace(1e-4 * 1000 / steps, 0.02 * 1000 / steps, steps)
     elif name == "cosine":
@@ -113,7 +113,7 @@ def make_schedule(name: str, steps: int) -> Schedule:
         signal = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in grid]
         betas = np.array([min(1 - after / before, 0.999) for before, after in zip(signal, signal[1:])])
     else:
-        raise InputError(f"--noise-schedule {name}: must be linear or cosine")
+        raise InputError(f"`noise_schedule` {name}: must be linear or cosine")
     return Schedule(betas, np.arange(steps), steps)
 
 
@@ -126,7 +126,7 @@ def respace(steps: int, spec: str) -> np.ndarray:
     Raises:
         InputError: `spec` cannot be read, or asks for more steps than there are.
     """
-    option = f'--timestep-respacing "{spec}"'
+    option = f'`timestep_respacing` "{spec}"'
     try:
         if spec.startswith("ddim"):
             return _strided(steps, int(spec[len("ddim") :]), option)

@@ -87,5 +87,5 @@ def make_timesteps(name: str, steps: int) -> UniformTimesteps:
     """
     kinds = {"uniform": UniformTimesteps, "loss-second-moment": LossSecondMomentTimesteps}
     if name not in kinds:
-        raise InputError(f"--schedule-sampler {name}: must be {' or '.join(kinds)}")
+        raise InputError(f"`schedule_sampler` {name}: must be {' or '.join(kinds)}")
     return kinds[name](steps)

@@ -6,12 +6,11 @@ Nothing here imports Jittor, which may be just what cannot start.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -21,6 +20,7 @@ from medsegdiff.config import choices
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
+from medsegdiff.runtime.requirements import REQUIREMENTS, Requirement
 
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
 
@@ -70,45 +70,9 @@ def _examine(name: str, look: Callable[[], Finding]) -> Finding:
         return Finding(name, f"cannot be examined ({line})", remedy, required=True)
 
 
-def _python() -> Finding:
-    version = platform.python_version()
-    if not (3, 9) <= sys.version_info[:2] <= (3, 12):
-        remedy = "Jittor runs on 3.9 to 3.12; make an environment with one of these"
-        return Finding("Python", f"unfit: {version}", remedy, required=True)
-    return Finding("Python", f"{version}, {sys.executable}")
-
-
-def _numpy() -> Finding:
-    version = toolchain.package_version("numpy")
-    if version is None:
-        return Finding("NumPy", "missing", "install: pip install 'numpy<2'", required=True)
-    if int(version.split(".")[0]) >= 2:
-        remedy = "Jittor returns wrong numbers with it; install an older one: pip install 'numpy<2'"
-        return Finding("NumPy", f"unfit: {version}", remedy, required=True)
-    return Finding("NumPy", version)
-
-
-def _jittor() -> Finding:
-    version = toolchain.package_version("jittor")
-    if version is None:
-        return Finding("Jittor", "missing", "install: pip install 'jittor>=1.3.11,<1.4'", required=True)
-    return Finding("Jittor", version)
-
-
-def _compiler() -> Finding:
-    path = toolchain.compiler()
-    version = toolchain.command_version(path) if path else None
-    if version is None:
-        wrong = f"does not run: {path}" if path else "missing"
-        return Finding("g++", wrong, "install: apt install g++ (or set cc_path to a C++ compiler)", required=True)
-    return Finding("g++", f"{version}, {path}")
-
-
-def _python_header() -> Finding:
-    header = toolchain.find_python_header()
-    if header is None:
-        return Finding("Python.h", "missing", "install: apt install python3-dev", required=True)
-    return Finding("Python.h", str(header))
+def _required(requirement: Requirement) -> Finding:
+    found = requirement.look()
+    return Finding(requirement.name, found.detail, "" if found.fits else requirement.remedy, required=True)
 
 
 def _cpu() -> Finding:
@@ -125,19 +89,6 @@ def _threads() -> Finding:
     limit = os.environ.get("OMP_NUM_THREADS")
     limited = f"; OMP_NUM_THREADS={limit}" if limit else ""
     return Finding("Threads", f"{machine.usable_cores()} of {os.cpu_count()} cores usable{limited}")
-
-
-def _onednn() -> Finding:
-    wheels = [toolchain.package_version(name) for name in toolchain.ONEDNN_WHEELS]
-    from_pip = toolchain.find_onednn()
-    used = toolchain.find_jittor_onednn()
-    if used.exists():
-        origin = f"{wheels[0]} from pip" if from_pip else "Jittor's own copy"
-        return Finding("oneDNN", f"{origin}; Jittor uses {used}")
-    if from_pip:
-        return Finding("oneDNN", f"{wheels[0]} from pip; the first start copies it to {used}")
-    remedy = "install: pip install " + " ".join(f"{name}==2022.2.1" for name in toolchain.ONEDNN_WHEELS)
-    return Finding("oneDNN", "missing", remedy, required=True)
 
 
 def _gpu() -> Finding:
@@ -229,14 +180,9 @@ def _readable(count: int) -> str:
 
 
 _LOOKS: dict[str, Callable[[], Finding]] = {
-    "Python": _python,
-    "NumPy": _numpy,
-    "Jittor": _jittor,
-    "g++": _compiler,
-    "Python.h": _python_header,
+    **{requirement.name: partial(_required, requirement) for requirement in REQUIREMENTS},
     "CPU": _cpu,
     "Threads": _threads,
-    "oneDNN": _onednn,
     "GPU": _gpu,
     "CUDA": _cuda,
     "cuDNN": _cudnn,

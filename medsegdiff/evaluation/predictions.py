@@ -64,7 +64,7 @@ class Prediction:
         there = [path for path in paths if path.is_file()]
         if there and len(there) < len(paths):
             absent = next(path for path in paths if path not in there)
-            raise InputError(f"{absent}: no such file, beside {there[0].name}; sample again, or check --num-classes")
+            raise InputError(f"{absent}: no such file, beside {there[0].name}; sample again, or check `num_classes`")
         return there
 
 

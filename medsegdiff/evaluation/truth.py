@@ -69,7 +69,7 @@ def read_classes(path: Path, num_classes: int) -> np.ndarray:
     highest = int(labels.max())
     if highest >= num_classes:
         raise InputError(
-            f"{path}: holds class {highest}, but with --num-classes {num_classes} they are 0 to {num_classes - 1}; "
+            f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to {num_classes - 1}; "
             "correct the file or the option"
         )
     return labels

@@ -69,7 +69,7 @@ def predict(
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
-            raise InputError(f"--trace {name}: no such image; the first is {dataset.ids[0]}")
+            raise InputError(f"`trace` {name}: no such image; the first is {dataset.ids[0]}")
     wanted = results.settings(segmenter.sampling, weights)
     make_folder(out)
     begun = time.time()

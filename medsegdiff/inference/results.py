@@ -56,7 +56,7 @@ def check(ledger: Ledger, wanted: dict[str, Any], ids: Collection[str], overwrit
     if others and not overwrite:
         raise InputError(
             f"{ledger.folder}: holds masks sampled with {_difference(next(iter(others.values())), wanted)}; "
-            "give another --out-dir, or --overwrite to replace them"
+            "give another `out_dir`, or replace them by sampling with `overwrite`"
         )
 
 
@@ -101,5 +101,5 @@ def _difference(group: Group, wanted: dict[str, Any]) -> str:
     name = next(name for name in {**wanted, **theirs} if wanted.get(name) != theirs.get(name))
     if name == "weights":
         return "other weights"
-    option = "version" if name == "medsegdiff" else f"--{name.replace('_', '-')}"
+    option = "version" if name == "medsegdiff" else f"`{name}`"
     return f"{option} {theirs.get(name)}, not {wanted.get(name)}"

@@ -158,7 +158,7 @@ class BatchSegmenter:
         broken = [~np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in output if value is not None]
         rows = np.flatnonzero(np.any(broken, axis=0))
         if len(rows):
-            remedy = "use another checkpoint" + ("" if self.sampling.precision == "fp32" else ", or --precision fp32")
+            remedy = "use another checkpoint" + ("" if self.sampling.precision == "fp32" else ", or `precision` fp32")
             image = f"{names[rows[0]]}: " if names[rows[0]] else ""
             raise InputError(f"{image}what the network predicts is not finite, which makes no mask; {remedy}")
 
@@ -200,7 +200,7 @@ class BatchSegmenter:
         if self.sampling.control != "shuffle-noise":
             return {name: name for name in ids}
         if len(ids) < 2:
-            raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
+            raise InputError("`control` shuffle-noise: gives an image another's noise; segment at least two")
         names = sorted(ids)
         return dict(zip(names, names[1:] + names[:1]))
 

@@ -14,7 +14,7 @@ from medsegdiff.io.pictures import Picture, decode
 
 _HIGHEST_LABEL = 255
 _SEGMENTATION = re.compile(r"_segmentation$", re.IGNORECASE)
-_SPARE = "export it black and white, as PNG, or give --num-classes where it holds class indices"
+_SPARE = "export it black and white, as PNG, or give `num_classes` where it holds class indices"
 _FEW_LEVELS = 8
 # JPEG moves levels: up to the first it is all black, from the second on it has white; grey is what differs so little,
 # but for a few pixels.
@@ -141,7 +141,7 @@ def _grey(colour: np.ndarray, picture: Picture, path: Path) -> np.ndarray:
     if not picture.lossy and packed.min() == 0 and (packed[packed > 0] == packed.max()).all():
         return np.where(packed > 0, 255, 0).astype(np.uint8)
     if picture.image.mode == "P":
-        raise InputError(f"{path}: holds several classes; give --num-classes, or {_SPARE.partition(', or')[0]}")
+        raise InputError(f"{path}: holds several classes; give `num_classes`, or {_SPARE.partition(', or')[0]}")
     raise InputError(f"{path}: in colour, other than black and one more; {_SPARE}")
 
 
@@ -157,7 +157,7 @@ def _of_full(values: np.ndarray, high: float, path: Path) -> np.ndarray:
     if 2 * high <= full:
         raise InputError(
             f"{path}: its highest grey level is {high}; write masks with 0 and 255, or 0 and 1, "
-            "or give --num-classes where they hold class indices"
+            "or give `num_classes` where they hold class indices"
         )
     share = values.astype(np.float32) / np.float32(full)
     between = np.mean((share > _BETWEEN[0]) & (share < _BETWEEN[1]))

@@ -62,7 +62,7 @@ def check(precision: str) -> None:
     """
     reason = unavailable(precision)
     if reason:
-        raise InputError(f"--precision {precision}: {reason}")
+        raise InputError(f"`precision` {precision}: {reason}")
 
 
 def unavailable(precision: str) -> str:

@@ -93,9 +93,9 @@ def make_protocol(name: str = "ours", size: Optional[int] = None) -> Protocol:
         InputError: there is no such protocol or size.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"--protocol {name}: must be one of {', '.join(PROTOCOLS)}")
+        raise InputError(f"`protocol` {name}: must be one of {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
     if size is None:
         return protocol
-    check_bounds("--protocol-size", size, 1, _LARGEST)
+    check_bounds("`protocol_size`", size, 1, _LARGEST)
     return replace(protocol, size=size)

@@ -15,7 +15,7 @@ import warnings
 from typing import ClassVar
 
 from medsegdiff.base import screen, stopping
-from medsegdiff.runtime import compilation, toolchain
+from medsegdiff.runtime import compilation, requirements, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 _GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
@@ -62,6 +62,7 @@ def give_back_memory() -> None:
 
 
 def _import_jittor():  # noqa: ANN202 (an untyped module)
+    requirements.check()
     toolchain.prepare()
     short = toolchain.is_compiled()
     if not short:

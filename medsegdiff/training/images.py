@@ -58,9 +58,9 @@ def find_images(config: RunConfig) -> Images:
     """
     data = config.data
     if not data.data_dir:
-        raise InputError("--data-dir: missing; give the dataset's folder")
+        raise InputError("`data_dir`: missing; give the dataset's folder")
     if config.network.class_cond:
-        raise InputError("--class-cond True: the datasets that are read have no class labels; use False")
+        raise InputError("`class_cond` True: the datasets that are read have no class labels; use False")
     root = Path(data.data_dir)
     name = choose(root, data.data_name)
     layout = LAYOUTS[name]

@@ -19,7 +19,7 @@ from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.folder import Checkpoint
 from medsegdiff.config.run import RunConfig, difference
-from medsegdiff.data.loader import Batches, Dataset
+from medsegdiff.data.loader import Dataset
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.toolchain import announce_kernels
@@ -27,9 +27,10 @@ from medsegdiff.training.interruption import Interrupted, held_back, stop_reques
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
 from medsegdiff.training.picture import ProgressPicture
+from medsegdiff.training.processes import all_go_on, follow, own_batches
 from medsegdiff.training.provenance import provenance
 from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, PROGRESS, RUN, SAMPLES, own
-from medsegdiff.training.shares import check_shares, rows_of
+from medsegdiff.training.shares import check_shares
 from medsegdiff.training.trainer import StepResult, Trainer
 from medsegdiff.training.validation import Abandoned, Progress, Validator, write_picture
 
@@ -65,7 +66,7 @@ def train(
     check_shares(config)
     precision.check(config.training.precision)
     if ranks.rank():
-        return _follow(config, dataset)
+        return follow(config, dataset)
     out = Path(config.training.out_dir)
     ledger = own(out)
     make_folder(out)
@@ -74,38 +75,6 @@ def train(
         with run.journalled(), stop_requests() as requests:
             run.steps(requests)
         return out / f"step-{run.trainer.step:06d}"
-
-
-def _follow(config: RunConfig, dataset: Dataset) -> Path:
-    """Compute this process's share of the steps, as long as process 0 goes on."""
-    trainer, batches = Trainer(config), _own_batches(config, dataset)
-    trainer.follow_the_leader()
-    with stop_requests() as requests:
-        while _all_go_on(trainer, requests):
-            with undisturbed():
-                trainer.train_step(batches[trainer.step])
-        exchange.tell(None)  # while the leader still saves, a signal must not end this process, and with it the job
-    return Path(config.training.out_dir) / f"step-{trainer.step:06d}"
-
-
-def _own_batches(config: RunConfig, dataset: Dataset) -> Batches:
-    training, data = config.training, config.data
-    rows = rows_of(ranks.rank(), training.batch_size, training.microbatch)
-    augmentation = {"augmented": data.augment, **data.variants}
-    return Batches(dataset, training.batch_size, training.seed, rows=rows.tolist(), **augmentation)
-
-
-def _all_go_on(trainer: Trainer, requests: list[int], willing: bool = True, saved: bool = False) -> bool:
-    """Whether all processes take another step: process 0 decides, which hears of `requests` to any of them.
-
-    Where it has `saved` this step, all go on from there, as in a resumed run, whatever rounding did to them.
-    """
-    heard = exchange.gather(np.array([requests[0] if requests else 0]))
-    requests.extend(int(number) for number in heard.ravel() if number)
-    going_on, saved = exchange.tell([willing and not requests, saved])
-    if going_on and saved:
-        trainer.follow_the_leader()
-    return going_on
 
 
 class _Run:
@@ -130,7 +99,7 @@ class _Run:
         self.logbook = Logbook(out, training.tensorboard, self.validator is not None, training.dice_weight > 0)
         self.picture = ProgressPicture(self.logbook)
         self.journal = Journal(out)
-        self.batches = _own_batches(config, dataset)
+        self.batches = own_batches(config, dataset)
         self.saved = -1
         checkpoints.tidy(out)
         checkpoints.tidy(out / checkpoints.BEST)
@@ -154,7 +123,7 @@ class _Run:
         if found is None:
             if complaints:
                 raise InputError(
-                    f"{self.out}: none of its checkpoints can be used; give another --out-dir, or move them away"
+                    f"{self.out}: none of its checkpoints can be used; give another `out_dir`, or move them away"
                 )
             self.logbook.resume(0, {})
             return False
@@ -175,13 +144,13 @@ class _Run:
             differs = difference(getattr(self.config, section), getattr(found.config, section))
             if differs:
                 raise InputError(
-                    f"{self.out}: was trained with {differs}; give the same options to continue, or another --out-dir"
+                    f"{self.out}: was trained with {differs}; give the same options to continue, or another `out_dir`"
                 )
         if found.dataset != self.dataset.fingerprint:
             held_out = difference(self.config.validation, found.config.validation)
             hint = f" (and the same share held out: {held_out})" if held_out else ""
             raise InputError(
-                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another --out-dir"
+                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another `out_dir`"
             )
         ours, theirs = self.config.flat(), found.config.flat()
         for name in ours:
@@ -240,7 +209,7 @@ class _Run:
                 if trainer.step:
                     self._between(requests)
                 willing = trainer.step < training.steps and not self.impatient
-                if not _all_go_on(trainer, requests, willing, saved=self.saved == trainer.step):
+                if not all_go_on(trainer, requests, willing, saved=self.saved == trainer.step):
                     break
                 with undisturbed():
                     result = trainer.train_step(self.batches[trainer.step])
@@ -253,7 +222,7 @@ class _Run:
                     bar.words["val_dice"] = f"{self.dice:.4f}"
                 bar.update()
         if not requests and not self.learnt:
-            remedy = "look at them" if training.precision == "fp32" else "look at them, or use --precision fp32"
+            remedy = "look at them" if training.precision == "fp32" else "look at them, or use `precision` fp32"
             raise InputError(
                 f"step {trainer.step}: nothing is learnt, and nothing saved: the loss or its gradient was not a finite "
                 f"number in any step, at last with the images {', '.join(self._images())}; {remedy}"
@@ -283,7 +252,7 @@ class _Run:
         if trainer.skipped_in_a_row >= MOST_SKIPS:
             raise InputError(
                 f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
-                f"in a row, at last with the images {', '.join(ids)}; look at them, lower --lr, or give --clip-grad 1"
+                f"in a row, at last with the images {', '.join(ids)}; look at them, lower `lr`, or give `clip_grad` 1"
             )
 
     def _between(self, requests: list[int]) -> None:

@@ -22,22 +22,22 @@ def check_shares(config: RunConfig) -> None:
             once, by all processes together, is one value a channel in the deepest map.
     """
     training, count = config.training, ranks.count()
-    for option, value in (("batch-size", training.batch_size), ("microbatch", training.microbatch)):
+    for option, value in (("batch_size", training.batch_size), ("microbatch", training.microbatch)):
         if value > 0 and value % count:
-            raise InputError(f"--{option} {value}: must be a multiple of the {count} processes that share it")
+            raise InputError(f"`{option}` {value}: must be a multiple of the {count} processes that share it")
     batch, size = training.batch_size, config.network.image_size
     micro = min(training.microbatch, batch) if training.microbatch > 0 else batch
     smallest = batch % micro or micro
     if smallest * config.network.deepest_size**2 > 1:
         return
     if micro == batch:
-        cause, remedy = "--batch-size 1", "use at least 2"
+        cause, remedy = "`batch_size` 1", "use at least 2"
     elif micro == 1:
-        cause, remedy = "--microbatch 1", "use at least 2"
+        cause, remedy = "`microbatch` 1", "use at least 2"
     else:
-        cause, remedy = f"--batch-size {batch}, --microbatch {micro}: the last part is one image", "use a multiple"
+        cause, remedy = f"`batch_size` {batch}, `microbatch` {micro}: the last part is one image", "use a multiple"
     raise InputError(
-        f"{cause}: batch norm cannot train on one image of {size} x {size} pixels alone; {remedy}, or --image-size 64"
+        f"{cause}: batch norm cannot train on one image of {size} x {size} pixels alone; {remedy}, or `image_size` 64"
     )
 
 

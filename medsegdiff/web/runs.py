@@ -140,7 +140,7 @@ def _miss(run: Run) -> None:
     if not run.training:
         run.missing.append("the training: neither named nor beside the weights; name its folder, too")
     elif not run.curves.get("val_dice"):
-        run.missing.append("validation: the training had none, or none yet (train with --val-interval)")
+        run.missing.append("validation: the training had none, or none yet (train with a validation interval)")
     if not run.predictions:
         run.missing.append("predictions: none named; run medsegdiff sample and evaluate, and name their folder, too")
     elif not run.summary:

@@ -178,6 +178,23 @@ def test_interruption(capsys):
     assert capsys.readouterr().err == "stopped\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-size", "100"], "--image-size 100: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE"], "FILE: image_size 100: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE", "--image_size", "90"], "--image-size 90: must be divisible by 32; the nearest is 96"),
+        (["--config", "FILE", "--image_size", "64", "--eta", "1"], "--eta: no such option"),
+    ],
+)
+def test_options_are_named_as_they_were_given(tmp_path, capsys, words, said):
+    file = tmp_path / "options.yaml"
+    file.write_text("image_size: 100\n")
+    words = [str(file) if word == "FILE" else word for word in words]
+    assert main(["train", "--data-dir", str(tmp_path), *words]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said.replace('FILE', str(file))}")
+
+
 def test_the_unexpected_is_one_line_too(capsys):
     assert report(raising(ValueError("two\nlines"))) == 2
     assert capsys.readouterr().err == "error: unexpected ValueError: two lines (--debug shows where)\n"

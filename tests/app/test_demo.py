@@ -93,13 +93,13 @@ def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
 
 def test_a_foreign_run_is_not_removed(done, tmp_path):
     out = shutil.copytree(done, tmp_path / "demo")
-    with pytest.raises(InputError, match=r"run: holds another run, trained with --image-size 64, not 96"):
+    with pytest.raises(InputError, match=r"run: holds another run, trained with image_size 64, not 96"):
         demo(out, Plan(**{**vars(TINY), "image_size": 96}))
     assert list_checkpoints(out / "run")
 
 
 def test_a_run_of_other_steps_is_not_removed(done):
-    with pytest.raises(InputError, match=r"run: holds another run, trained with --steps 3, not 2"):
+    with pytest.raises(InputError, match=r"run: holds another run, trained with steps 3, not 2"):
         demo(done, Plan(**{**vars(TINY), "steps": 2}))
     assert list_checkpoints(done / "run")
 
@@ -114,7 +114,7 @@ def test_a_file_of_the_user_s_is_not_overwritten(tmp_path, name):
 
 
 def test_other_data_are_not_replaced(done, tmp_path):
-    with pytest.raises(InputError, match="run: holds another run, trained with --seed 0, not 1"):
+    with pytest.raises(InputError, match="run: holds another run, trained with seed 0, not 1"):
         demo(done, TINY, seed=1)
     assert list_checkpoints(done / "run")
     shutil.copytree(done / "data", tmp_path / "data")
@@ -133,6 +133,6 @@ def test_the_options_reach_the_plan(monkeypatch):
 
 
 def test_steps_are_checked(tmp_path):
-    with pytest.raises(InputError, match="--steps 0"):
+    with pytest.raises(InputError, match="steps 0"):
         demo(tmp_path / "demo", Plan(steps=0))
     assert not (tmp_path / "demo").exists()

@@ -133,8 +133,24 @@ def test_complaints_say_what_is_wrong_and_what_is_near(words, said):
 def test_an_unknown_name_in_a_file_has_the_nearest_too(tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("image_siez: 64")
-    with pytest.raises(InputError, match="--config: no such option as image_siez; did you mean image_size"):
+    with pytest.raises(InputError, match=r"options\.yaml: image_siez: no such option; did you mean image_size\?"):
         parse("--config", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image-size", "large"], "--image-size: must be of type int"),
+        (["--config", "FILE"], "FILE: image_size: must be of type int"),
+        (["--config", "FILE", "--image-size", "larger"], "--image-size: must be of type int"),
+    ],
+)
+def test_a_bad_value_is_named_where_it_was_given(tmp_path, words, said):
+    file = tmp_path / "options.yaml"
+    file.write_text("image_size: large")
+    with pytest.raises(InputError) as caught:
+        parse(*(str(file) if word == "FILE" else word for word in words))
+    assert str(caught.value).startswith(said.replace("FILE", str(file)))
 
 
 def help_of(section, *first):

@@ -155,7 +155,7 @@ def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
 
     from medsegdiff.base.errors import InputError
 
-    with pytest.raises(InputError, match=r"was trained with --num-heads 1, not 2"):
+    with pytest.raises(InputError, match=r"was trained with num_heads 1, not 2"):
         run(num_heads=2)
     assert run(num_heads=1) == 0
 

@@ -21,21 +21,21 @@ class Section:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"count": 0}, "--count 0: must be at least 1"),
-        ({"count": 10**8}, "--count 100000000: must be at most 10"),
-        ({"count": 10**5000}, r"--count beyond 10\^15: must be at most 10"),
-        ({"count": 1.5}, "--count 1.5: must be a whole number"),
-        ({"count": True}, "--count True: must be a whole number"),
-        ({"count": "7"}, "--count 7: must be a whole number"),
-        ({"count": None}, "--count None: must be a whole number"),
-        ({"share": -1}, "--share -1: must not be negative"),
-        ({"share": float("nan")}, "--share nan: must be finite"),
-        ({"share": float("inf")}, "--share inf: must be finite"),
-        ({"share": [1]}, r"--share \[1\]: must be a number"),
-        ({"name": 16}, "--name 16: must be text; in YAML put it in quotes"),
-        ({"wanted": "yes"}, "--wanted yes: must be true or false"),
-        ({"maybe": 6}, "--maybe 6: must be at most 5"),
-        ({"maybe": "5"}, "--maybe 5: must be a whole number"),
+        ({"count": 0}, "count 0: must be at least 1"),
+        ({"count": 10**8}, "count 100000000: must be at most 10"),
+        ({"count": 10**5000}, r"count beyond 10\^15: must be at most 10"),
+        ({"count": 1.5}, "count 1.5: must be a whole number"),
+        ({"count": True}, "count True: must be a whole number"),
+        ({"count": "7"}, "count 7: must be a whole number"),
+        ({"count": None}, "count None: must be a whole number"),
+        ({"share": -1}, "share -1: must not be negative"),
+        ({"share": float("nan")}, "share nan: must be finite"),
+        ({"share": float("inf")}, "share inf: must be finite"),
+        ({"share": [1]}, r"share \[1\]: must be a number"),
+        ({"name": 16}, "name 16: must be text; in YAML put it in quotes"),
+        ({"wanted": "yes"}, "wanted yes: must be true or false"),
+        ({"maybe": 6}, "maybe 6: must be at most 5"),
+        ({"maybe": "5"}, "maybe 5: must be a whole number"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_bounds_is_named(values, words):
@@ -46,4 +46,4 @@ def test_a_value_of_another_type_or_out_of_bounds_is_named(values, words):
 def test_values_within_their_bounds_pass():
     for values in ({}, {"count": 10, "share": 1, "maybe": 5}, {"count": 1, "share": 0.0, "name": "a"}):
         check_fields(Section(**values))
-    check_bounds("--size", 4, 4, 4)
+    check_bounds("size", 4, 4, 4)

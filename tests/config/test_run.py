@@ -25,48 +25,48 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
 @pytest.mark.parametrize(
     ("section", "options", "word"),
     [
-        (TrainingConfig, {"steps": 0}, "--steps 0"),
-        (SamplingConfig, {"sampler": "euler"}, "--sampler euler: must be one of ddpm"),
-        (SamplingConfig, {"fusion": "median"}, "--fusion median: must be one of mean"),
-        (SamplingConfig, {"control": "noise"}, "--control noise: must be one of shuffle-noise, no-noise"),
-        (SamplingConfig, {"threshold": 1.5}, "--threshold 1.5"),
-        (SamplingConfig, {"until": 0.0}, "--until 0.0"),
-        (SamplingConfig, {"steps": -1}, "--steps -1"),
-        (SamplingConfig, {"sampler": "sde-dpm++", "timestep_respacing": "5"}, "--timestep-respacing"),
-        (TrainingConfig, {"lr": -1.0}, "--lr -1.0"),
-        (TrainingConfig, {"lr": float("nan")}, "--lr nan"),
-        (TrainingConfig, {"ema_rate": "0.9,x"}, "--ema-rate"),
-        (TrainingConfig, {"ema_rate": "1.0"}, "--ema-rate"),
-        (TrainingConfig, {"clip_grad": -1.0}, "--clip-grad -1.0"),
-        (TrainingConfig, {"warmup_steps": -1}, "--warmup-steps -1"),
-        (TrainingConfig, {"lr_schedule": "step"}, "--lr-schedule step: must be one of constant, linear, cosine"),
-        (TrainingConfig, {"lr_schedule": "constant", "lr_anneal_steps": 5}, "contradicts --lr-schedule constant"),
-        (TrainingConfig, {"lr_anneal_steps": 5, "warmup_steps": 5}, "--warmup-steps 5: must be less than the 5"),
-        (TrainingConfig, {"decay": "weights"}, "--decay weights"),
-        (ValidationConfig, {"val_interval": -1}, "--val-interval -1"),
-        (ValidationConfig, {"val_fraction": 1.0}, "--val-fraction 1.0"),
-        (ValidationConfig, {"val_steps": 1}, "--val-steps 1: must be at least 2"),
-        (ValidationConfig, {"patience": 3}, "--patience 3: counts validations; give --val-interval too"),
-        (DataConfig, {"data_name": "lidc"}, "--data-name lidc"),
-        (DataConfig, {"mask_resize": "cubic"}, "--mask-resize cubic"),
-        (DataConfig, {"augment": True, "augment_strength": 1.5}, "--augment-strength 1.5: must be from 0 to 1"),
-        (DataConfig, {"augment": True, "augment_hair": -0.1}, "--augment-hair -0.1: must be from 0 to 1"),
-        (DataConfig, {"augment_strength": 0.5}, "--augment-strength 0.5: has a meaning with --augment only"),
-        (TrainingConfig, {"dice_weight": -1.0}, "--dice-weight -1.0"),
-        (SamplingConfig, {"sampler": "euler"}, "--sampler euler"),
-        (SamplingConfig, {"members": 0}, "--members 0"),
-        (SamplingConfig, {"members": 3, "tta": True}, "--tta: needs a member for each of the 4 flips"),
-        (SamplingConfig, {"members": "3..25", "tta": True}, "--members is 3..25; give at least 4"),
-        (SamplingConfig, {"eta": 2.0}, "--eta 2.0"),
-        (DiffusionConfig, {"diffusion_steps": 10}, "--diffusion-steps 10"),
-        (DiffusionConfig, {"mask_scale": 0.0}, "--mask-scale 0.0: must be at least 0.01"),
-        (DiffusionConfig, {"diffusion_steps": 10**9}, "--diffusion-steps 1000000000: must be at most 100000"),
-        (SamplingConfig, {"members": "2..100000000"}, "--members 100000000: must be at most 9999"),
-        (SamplingConfig, {"steps": 10**9}, "--steps 1000000000: must be at most 100000"),
-        (TrainingConfig, {"batch_size": 10**9}, "--batch-size 1000000000: must be at most 65536"),
-        (TrainingConfig, {"microbatch": 0}, "--microbatch 0: must be at least 1"),
-        (TrainingConfig, {"steps": [1]}, r"--steps \[1\]: must be a whole number"),
-        (DiffusionConfig, {"mask_scale": float("nan")}, "--mask-scale nan"),
+        (TrainingConfig, {"steps": 0}, "steps 0"),
+        (SamplingConfig, {"sampler": "euler"}, "sampler euler: must be one of ddpm"),
+        (SamplingConfig, {"fusion": "median"}, "fusion median: must be one of mean"),
+        (SamplingConfig, {"control": "noise"}, "control noise: must be one of shuffle-noise, no-noise"),
+        (SamplingConfig, {"threshold": 1.5}, "threshold 1.5"),
+        (SamplingConfig, {"until": 0.0}, "until 0.0"),
+        (SamplingConfig, {"steps": -1}, "steps -1"),
+        (SamplingConfig, {"sampler": "sde-dpm++", "timestep_respacing": "5"}, "timestep_respacing"),
+        (TrainingConfig, {"lr": -1.0}, "lr -1.0"),
+        (TrainingConfig, {"lr": float("nan")}, "lr nan"),
+        (TrainingConfig, {"ema_rate": "0.9,x"}, "ema_rate"),
+        (TrainingConfig, {"ema_rate": "1.0"}, "ema_rate"),
+        (TrainingConfig, {"clip_grad": -1.0}, "clip_grad -1.0"),
+        (TrainingConfig, {"warmup_steps": -1}, "warmup_steps -1"),
+        (TrainingConfig, {"lr_schedule": "step"}, "lr_schedule step: must be one of constant, linear, cosine"),
+        (TrainingConfig, {"lr_schedule": "constant", "lr_anneal_steps": 5}, "contradicts lr_schedule constant"),
+        (TrainingConfig, {"lr_anneal_steps": 5, "warmup_steps": 5}, "warmup_steps 5: must be less than the 5"),
+        (TrainingConfig, {"decay": "weights"}, "decay weights"),
+        (ValidationConfig, {"val_interval": -1}, "val_interval -1"),
+        (ValidationConfig, {"val_fraction": 1.0}, "val_fraction 1.0"),
+        (ValidationConfig, {"val_steps": 1}, "val_steps 1: must be at least 2"),
+        (ValidationConfig, {"patience": 3}, "patience 3: counts validations; give val_interval too"),
+        (DataConfig, {"data_name": "lidc"}, "data_name lidc"),
+        (DataConfig, {"mask_resize": "cubic"}, "mask_resize cubic"),
+        (DataConfig, {"augment": True, "augment_strength": 1.5}, "augment_strength 1.5: must be from 0 to 1"),
+        (DataConfig, {"augment": True, "augment_hair": -0.1}, "augment_hair -0.1: must be from 0 to 1"),
+        (DataConfig, {"augment_strength": 0.5}, "augment_strength 0.5: has a meaning with augment only"),
+        (TrainingConfig, {"dice_weight": -1.0}, "dice_weight -1.0"),
+        (SamplingConfig, {"sampler": "euler"}, "sampler euler"),
+        (SamplingConfig, {"members": 0}, "members 0"),
+        (SamplingConfig, {"members": 3, "tta": True}, "tta: needs a member for each of the 4 flips"),
+        (SamplingConfig, {"members": "3..25", "tta": True}, "members is 3..25; give at least 4"),
+        (SamplingConfig, {"eta": 2.0}, "eta 2.0"),
+        (DiffusionConfig, {"diffusion_steps": 10}, "diffusion_steps 10"),
+        (DiffusionConfig, {"mask_scale": 0.0}, "mask_scale 0.0: must be at least 0.01"),
+        (DiffusionConfig, {"diffusion_steps": 10**9}, "diffusion_steps 1000000000: must be at most 100000"),
+        (SamplingConfig, {"members": "2..100000000"}, "members 100000000: must be at most 9999"),
+        (SamplingConfig, {"steps": 10**9}, "steps 1000000000: must be at most 100000"),
+        (TrainingConfig, {"batch_size": 10**9}, "batch_size 1000000000: must be at most 65536"),
+        (TrainingConfig, {"microbatch": 0}, "microbatch 0: must be at least 1"),
+        (TrainingConfig, {"steps": [1]}, r"steps \[1\]: must be a whole number"),
+        (DiffusionConfig, {"mask_scale": float("nan")}, "mask_scale nan"),
     ],
 )
 def test_a_bad_option_is_named(section, options, word):
@@ -77,19 +77,19 @@ def test_a_bad_option_is_named(section, options, word):
 def test_the_difference_of_two_configurations_names_the_option_and_both_values():
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
-    assert text == "--image-size 128, not 64"
+    assert text == "`image_size` 128, not 64"
 
 
 def test_validation_takes_no_more_steps_than_there_are():
     diffusion = DiffusionConfig(diffusion_steps=30)
     RunConfig(diffusion=diffusion, validation=ValidationConfig(val_steps=31))  # unused
-    with pytest.raises(InputError, match=r"--val-steps 31.*--diffusion-steps 30"):
+    with pytest.raises(InputError, match=r"val_steps 31.*diffusion_steps 30"):
         RunConfig(diffusion=diffusion, validation=ValidationConfig(val_interval=1, val_steps=31))
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_grad"])
 def test_an_infinite_number_is_refused(name):
-    with pytest.raises(InputError, match=rf"^--{name.replace('_', '-')} inf: must be finite$"):
+    with pytest.raises(InputError, match=rf"^{name} inf: must be finite$"):
         TrainingConfig(**{name: float("inf")})
     with pytest.raises(InputError, match="-1: must not be negative"):
         TrainingConfig(**{name: -1})

@@ -25,7 +25,7 @@ def test_the_steps_that_are_done_are_resolved_and_spaced(options, steps, spacing
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"steps": 31}, r"--steps 31.*30 steps"), ({"timestep_respacing": "31"}, "31 steps cannot")]
+    ("options", "named"), [({"steps": 31}, r"steps 31.*30 steps"), ({"timestep_respacing": "31"}, "31 steps cannot")]
 )
 def test_steps_that_there_are_not_are_refused(options, named):
     with pytest.raises(InputError, match=named):
@@ -46,5 +46,5 @@ def test_members_are_a_number_or_a_range(members, ends):
 
 @pytest.mark.parametrize("members", [0, "0", "-1", "a", "3..", "..3", "5..3", "1..3", "3...5", ""])
 def test_other_members_are_refused(members):
-    with pytest.raises(InputError, match="--members"):
+    with pytest.raises(InputError, match="members"):
         SamplingConfig(members=members)

@@ -187,7 +187,7 @@ def test_a_class_too_many_is_named_and_leaves_nothing(label_cases, tmp_path):
         quiet(label_cases, 16, tmp_path / "cache", num_classes=3)
     message = str(caught.value)
     assert message.startswith(f"{label_cases[1].mask}: holds class 7")
-    assert "--num-classes 3" in message
+    assert "num_classes 3" in message
     assert "give --num-classes 8" in message
     assert quiet(label_cases, 16, tmp_path / "cache", num_classes=8).mask(1).shape == (7, 16, 16)
 
@@ -442,12 +442,12 @@ def test_senseless_arguments(make_cases, tmp_path):
     with pytest.raises(InputError, match="no images"):
         quiet([], 16, tmp_path / "cache")
     for size in (0, 10**9):
-        with pytest.raises(InputError, match=f"--image-size {size}: must be at"):
+        with pytest.raises(InputError, match=f"image_size {size}: must be at"):
             quiet(cases, size, tmp_path / "cache")
     with pytest.raises(InputError, match="cubic"):
         quiet(cases, 16, tmp_path / "cache", mask_resize="cubic")
     for count in (1, 257):
-        with pytest.raises(InputError, match=f"--num-classes {count}"):
+        with pytest.raises(InputError, match=f"num_classes {count}"):
             quiet(cases, 16, tmp_path / "cache", num_classes=count)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):

@@ -21,7 +21,7 @@ def test_what_is_unlikely_is_warned_of():
     assert "all masks are empty" in warnings(0 * discs, FEW)[0]
     absent = np.concatenate([discs, 0 * discs], axis=1)
     assert warnings(absent, FEW) == [
-        "class 2 occurs in no mask, and counts in no mean; check --num-classes and --labels"
+        "class 2 occurs in no mask, and counts in no mean; check the number of classes, and the labels"
     ]
 
 

@@ -44,7 +44,7 @@ def test_masks_of_three_classes_are_palette_images_of_indices(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_other_numbers_of_classes_are_refused(tmp_path, count):
-    with pytest.raises(InputError, match=f"--num-classes {count}: .* 2 classes, or 3"):
+    with pytest.raises(InputError, match=f"num_classes {count}: .* 2 classes, or 3"):
         write_isic(tmp_path / "out", 1, 1, 48, num_classes=count)
     assert list(tmp_path.iterdir()) == []
 

@@ -72,5 +72,5 @@ def test_at_least_one_image_is_held_out(images, fraction, count):
 
 @pytest.mark.parametrize(("images", "fraction"), [(1, 0.1), (3, 0.9)])
 def test_something_must_be_left_to_train_on(images, fraction):
-    with pytest.raises(InputError, match=f"--val-fraction {fraction}: of {images} images"):
+    with pytest.raises(InputError, match=f"val_fraction {fraction}: of {images} images"):
         count_held_out(images, fraction)

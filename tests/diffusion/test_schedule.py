@@ -77,12 +77,12 @@ def test_ddim_takes_the_first_whole_stride():
 def test_a_respacing_that_does_not_fit_is_refused_by_name(steps, spec, message):
     with pytest.raises(InputError, match=message) as caught:
         make_schedule("cosine", steps).respaced(spec)
-    assert f'--timestep-respacing "{spec}"' in str(caught.value)
+    assert f'timestep_respacing "{spec}"' in str(caught.value)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 20])
 def test_linear_needs_more_than_20_steps(steps):
-    with pytest.raises(InputError, match=f"--diffusion-steps {steps}: the linear schedule needs more than 20"):
+    with pytest.raises(InputError, match=f"diffusion_steps {steps}: the linear schedule needs more than 20"):
         make_schedule("linear", steps)
     assert (make_schedule("cosine", steps).betas < 1).all()
 
@@ -92,9 +92,9 @@ def test_21_linear_steps_have_betas_below_1():
 
 
 def test_unknown_names_and_lengths_are_refused():
-    with pytest.raises(InputError, match="--noise-schedule sqrt: must be linear or cosine"):
+    with pytest.raises(InputError, match="noise_schedule sqrt: must be linear or cosine"):
         make_schedule("sqrt", 100)
-    with pytest.raises(InputError, match="--diffusion-steps 0: must be at least 1"):
+    with pytest.raises(InputError, match="diffusion_steps 0: must be at least 1"):
         make_schedule("cosine", 0)
 
 

@@ -121,5 +121,5 @@ def test_state_is_a_copy():
 def test_names():
     assert type(make_timesteps("uniform", 5)) is UniformTimesteps
     assert type(make_timesteps("loss-second-moment", 5)) is LossSecondMomentTimesteps
-    with pytest.raises(InputError, match="--schedule-sampler other: must be uniform or loss-second-moment"):
+    with pytest.raises(InputError, match="schedule_sampler other: must be uniform or loss-second-moment"):
         make_timesteps("other", 5)

@@ -39,7 +39,7 @@ def test_two_classes_are_grey_levels(tmp_path, grey, soft):
 
 def test_class_indices_taken_for_grey_levels_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.png: its highest grey level is 2; .*--num-classes"):
+    with pytest.raises(InputError, match=r"x\.png: its highest grey level is 2; .*num_classes"):
         read_truth(tmp_path / "x.png")
 
 
@@ -59,5 +59,5 @@ def test_more_classes_are_indices(tmp_path, labels, palette):
 def test_an_index_beyond_the_last_class_is_refused(tmp_path, labels):
     Image.fromarray(labels + np.uint8(1)).save(tmp_path / "x.png")
     assert read_classes(tmp_path / "x.png", 4).max() == 3
-    with pytest.raises(InputError, match=r"x\.png: holds class 3, but with --num-classes 3 they are 0 to 2"):
+    with pytest.raises(InputError, match=r"x\.png: holds class 3, but with num_classes 3 they are 0 to 2"):
         read_truth(tmp_path / "x.png", 3)

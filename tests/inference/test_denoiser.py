@@ -59,5 +59,5 @@ def test_what_is_not_finite_is_refused_whichever_array_it_is_in(part):
 
     with pytest.raises(InputError, match=r"^b: what the network predicts is not finite.*another checkpoint$"):
         run(Broken(), ["a", "b"], members=1)
-    with pytest.raises(InputError, match=r"--precision fp32$"):
+    with pytest.raises(InputError, match=r"precision fp32$"):
         run(Broken(), ["a", "b"], members=1, precision="bf16")

@@ -156,7 +156,7 @@ def test_a_ground_truth_that_cannot_be_read_is_not_drawn_and_told(run, cases, tm
 
 
 def test_an_image_to_trace_that_is_not_there_is_named(write):
-    with pytest.raises(InputError, match=r"--trace nothing: no such image; the first is a\.1"):
+    with pytest.raises(InputError, match=r"trace nothing: no such image; the first is a\.1"):
         write("none", extras=Extras(traces=["nothing"]))
 
 
@@ -250,12 +250,12 @@ def test_images_of_the_same_settings_gather_in_one_folder(run, cases, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "weights", "said"),
-    [({}, "w", "other weights"), ({"seed": 3}, "", "--seed 0, not 3"), ({"eta": 0.5, "sampler": "ddim"}, "", "ddpm")],
+    [({}, "w", "other weights"), ({"seed": 3}, "", "seed 0, not 3"), ({"eta": 0.5, "sampler": "ddim"}, "", "ddpm")],
 )
 def test_masks_of_another_model_or_options_are_not_mixed(run, cases, tmp_path, options, weights, said):
     run(Fake(), cases[:2])
     before = everything(tmp_path / "out")
-    with pytest.raises(InputError, match=f"holds masks sampled with .*{said}.* --overwrite to replace them"):
+    with pytest.raises(InputError, match=f"holds masks sampled with .*{said}.* by sampling with overwrite"):
         run(Fake(**options), cases[2:], weights=weights)
     assert everything(tmp_path / "out") == before
     assert run(Fake(**options), cases[2:], weights=weights, overwrite=True) == ["c", "d"]

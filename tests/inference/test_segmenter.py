@@ -196,7 +196,7 @@ def test_image_and_masks_are_computed_in_the_precision_that_is_asked_for(network
     precisions_seen.clear()
     run(network, discs, config)
     assert set(precisions_seen) == {"fp32"}
-    with pytest.raises(InputError, match="--precision half: must be one of fp32, bf16, fp16"):
+    with pytest.raises(InputError, match="precision half: must be one of fp32, bf16, fp16"):
         SamplingConfig(precision="half")
 
 

@@ -66,7 +66,7 @@ def test_colours_are_what_a_person_sees(tmp_path):
     several = Image.fromarray(DISC.astype(np.uint8) + (X > 30))
     several.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     several.save(tmp_path / "several.png")
-    assert "holds several classes; give --num-classes" in refusal(read_mask, tmp_path / "several.png")
+    assert "holds several classes; give num_classes" in refusal(read_mask, tmp_path / "several.png")
 
 
 @pytest.mark.parametrize(("colour", "elsewhere"), [(255, 255), (0, 0), (255, 0)])
@@ -111,7 +111,7 @@ def test_grey_levels_are_shares_of_the_full_range(tmp_path, capsys):
 def test_class_indices_are_not_taken_for_grey_levels(tmp_path, values):
     message = refusal(read_mask, saved(tmp_path, np.uint8(values)))
     assert f"its highest grey level is {np.max(values)}; " in message
-    assert "--num-classes" in message
+    assert "num_classes" in message
 
 
 def test_masks_that_are_photos_are_refused(tmp_path, rgb):

@@ -205,7 +205,7 @@ def test_maps_are_resized_channel_by_channel(probability):
 def test_several_classes_do_not_pass_for_a_binary_mask(tmp_path):
     probability = np.float32([[[0.9, 0.1]], [[0.05, 0.8]]])
     path = write_prediction(tmp_path, "x", Maps(probability))
-    with pytest.raises(InputError, match=r"x\.png: holds several classes; give --num-classes"):
+    with pytest.raises(InputError, match=r"x\.png: holds several classes; give num_classes"):
         read_mask(path)
 
 

@@ -89,9 +89,9 @@ def test_the_convention_says_what_is_done():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("theirs",), "--protocol theirs: must be one of ours, original, jittor"),
-        (("ours", 0), "--protocol-size 0: must be at least 1"),
-        (("ours", 20_000), "--protocol-size 20000: must be at most 4096"),
+        (("theirs",), "protocol theirs: must be one of ours, original, jittor"),
+        (("ours", 0), "protocol_size 0: must be at least 1"),
+        (("ours", 20_000), "protocol_size 20000: must be at most 4096"),
     ],
 )
 def test_what_there_is_not_is_refused(given, said):

@@ -1,6 +1,7 @@
 import copy
 import csv
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -15,7 +16,7 @@ from medsegdiff.training import loop
 from medsegdiff.training.interruption import Interrupted
 from medsegdiff.training.loop import train
 from medsegdiff.training.loss_scale import LossScale
-from medsegdiff.training.trainer import Trainer
+from medsegdiff.training.trainer import StepResult, Trainer
 from tests.training.events import shown
 from tests.training.variants import with_network, with_training, with_validation
 
@@ -199,7 +200,7 @@ def test_many_skipped_steps_in_a_row_end_training_and_name_the_images(config, di
     out = Path(config.training.out_dir)
     train(with_training(config, steps=2), discs)
     good = final(out)
-    with pytest.raises(InputError, match=r"step 5: the loss or its gradient .* 3 steps in a row.*disc-.*--clip-grad"):
+    with pytest.raises(InputError, match=r"step 5: the loss or its gradient .* 3 steps in a row.*disc-.*clip_grad"):
         train(config, Spoilt(discs, set(range(6))))
     assert events(out)[-1]["event"] == "stop"
     assert "not a finite number" in events(out)[-1]["reason"]
@@ -216,7 +217,7 @@ def test_weights_that_break_stop_the_run_at_once_and_what_was_saved_before_is_le
     out = Path(config.training.out_dir)
     train(with_training(config, steps=2), discs, discs)
     good = contents(out)
-    with pytest.raises(InputError, match=r"^step 3: training has broken the weights: \S+ .*is not finite; lower --lr"):
+    with pytest.raises(InputError, match=r"^step 3: training has broken the weights: \S+ .*is not finite; lower lr"):
         train(with_training(config, lr=1e38), discs, discs)
     assert contents(out) == good
     assert events(out)[-1]["reason"].startswith("InputError: step 3: training has broken the weights")
@@ -300,13 +301,26 @@ def test_no_checkpoint_follows_a_step_that_was_skipped(config, discs, monkeypatc
 
 
 def test_one_image_at_a_time_is_refused_before_anything_is_written(config, discs):
-    with pytest.raises(InputError, match="--microbatch 1: batch norm cannot train on one image of 32 x 32 pixels"):
+    with pytest.raises(InputError, match="microbatch 1: batch norm cannot train on one image of 32 x 32 pixels"):
         train(with_training(config, microbatch=1), discs)
     assert not Path(config.training.out_dir).exists()
 
 
-def test_twenty_are_many():
-    assert loop.MOST_SKIPS == 20
+def test_training_gives_up_at_the_twentieth_failure_in_a_row(config, discs, monkeypatch):
+    failing = iter([True] * 19 + [False] + [True] * 40)
+
+    def step(self, batch):
+        self.step += 1
+        skipped = next(failing)
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self.optimiser.count += not skipped
+        total = math.nan if skipped else 1.0
+        losses = {"loss": np.float32([total]), "loss_diff": np.float32([total]), "loss_cal": np.float32([total])}
+        return StepResult(losses, np.zeros(1, int), total, {"grad_norm": total, "param_norm": 1.0}, skipped)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(InputError, match=r"^step 40: .* not a finite number in 20 steps in a row"):
+        train(with_training(config, steps=50), discs)
 
 
 @pytest.fixture
@@ -432,29 +446,6 @@ def test_the_log_is_closed_though_the_journal_cannot_be_written(config, discs, m
     assert len(closed) == 1
 
 
-def test_followers_heed_no_signal_before_the_leader_has_saved(config, discs, monkeypatch):
-    class Following:
-        step = 0
-
-        def __init__(self, config):
-            pass
-
-        def follow_the_leader(self):
-            pass
-
-    usual, handlers = signal.getsignal(signal.SIGTERM), []
-
-    def tell(_):
-        handlers.append(signal.getsignal(signal.SIGTERM))
-        return [False, False]
-
-    monkeypatch.setattr(loop.exchange, "tell", tell)
-    monkeypatch.setattr(loop, "Trainer", Following)
-    loop._follow(config, discs)
-    assert len(handlers) == 2  # whether to go on, and that all is saved
-    assert usual not in handlers
-
-
 def test_the_leader_tells_its_followers_when_all_is_saved(config, discs, monkeypatch):
     told, out = [], Path(config.training.out_dir)
 
@@ -486,13 +477,13 @@ def test_other_images_are_refused(config, discs):
     others.fingerprint = "others"
     with pytest.raises(InputError, match="other images or masks; give the same data, or"):
         train(config, others)
-    with pytest.raises(InputError, match=r"the same share held out: --val-interval 0, not 5"):
+    with pytest.raises(InputError, match=r"the same share held out: val_interval 0, not 5"):
         train(with_validation(config, val_interval=5), others, discs)
 
 
 def test_another_configuration_is_refused_and_named(config, discs):
     train(with_training(config, steps=1), discs)
-    with pytest.raises(InputError, match="--num-res-blocks 1, not 2"):
+    with pytest.raises(InputError, match="num_res_blocks 1, not 2"):
         train(with_network(config, num_res_blocks=2), discs)
 
 
@@ -582,12 +573,12 @@ def test_parity_and_others_may_bring_their_own_network(config):
 
 def test_a_precision_that_the_machine_lacks_is_refused_before_anything_is_written(config, discs, monkeypatch):
     monkeypatch.setattr(precision, "unavailable", lambda name: "not here; use fp32")
-    with pytest.raises(InputError, match=r"^--precision bf16: not here; use fp32$"):
+    with pytest.raises(InputError, match=r"^precision bf16: not here; use fp32$"):
         train(with_training(config, precision="bf16"), discs)
     assert not Path(config.training.out_dir).exists()
-    with pytest.raises(InputError, match="--precision half: must be one of fp32, bf16, fp16"):
+    with pytest.raises(InputError, match="precision half: must be one of fp32, bf16, fp16"):
         with_training(config, precision="half")
-    with pytest.raises(InputError, match="--fp16-scale-growth 2"):
+    with pytest.raises(InputError, match="fp16_scale_growth 2"):
         with_training(config, fp16_scale_growth=2)
 
 

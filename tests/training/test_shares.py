@@ -43,23 +43,23 @@ def test_values_come_back_in_the_order_of_the_batch(two, monkeypatch, microbatch
 
 def test_a_batch_that_cannot_be_shared_is_refused(two):
     check_shares(run(batch_size=6, microbatch=4))
-    with pytest.raises(InputError, match="--batch-size 3: must be a multiple of the 2 processes"):
+    with pytest.raises(InputError, match="batch_size 3: must be a multiple of the 2 processes"):
         check_shares(run(batch_size=3))
-    with pytest.raises(InputError, match="--microbatch 3: must be a multiple of the 2 processes"):
+    with pytest.raises(InputError, match="microbatch 3: must be a multiple of the 2 processes"):
         check_shares(run(batch_size=6, microbatch=3))
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"batch_size": 1}, "--batch-size 1: batch norm"),
-        ({"batch_size": 1, "microbatch": 4}, "--batch-size 1: batch norm"),
-        ({"batch_size": 8, "microbatch": 1}, "--microbatch 1: batch norm"),
-        ({"batch_size": 5, "microbatch": 2}, "--batch-size 5, --microbatch 2: the last part is one image: batch norm"),
+        ({"batch_size": 1}, "batch_size 1: batch norm"),
+        ({"batch_size": 1, "microbatch": 4}, "batch_size 1: batch norm"),
+        ({"batch_size": 8, "microbatch": 1}, "microbatch 1: batch norm"),
+        ({"batch_size": 5, "microbatch": 2}, "batch_size 5, microbatch 2: the last part is one image: batch norm"),
     ],
 )
 def test_one_image_at_a_time_is_refused_where_a_map_is_one_pixel(options, complaint):
-    with pytest.raises(InputError, match=rf"^{complaint} cannot train on one image of 32 x 32 pixels .* or --image-"):
+    with pytest.raises(InputError, match=rf"^{complaint} cannot train on one image of 32 x 32 pixels .* or image_"):
         check_shares(run(32, **options))
     check_shares(run(64, **options))
 
@@ -67,5 +67,5 @@ def test_one_image_at_a_time_is_refused_where_a_map_is_one_pixel(options, compla
 def test_images_of_all_processes_make_up_a_batch_norm(two):
     check_shares(run(32, batch_size=2))
     check_shares(run(32, batch_size=6, microbatch=4))
-    with pytest.raises(InputError, match="--batch-size 1: must be a multiple of the 2 processes"):
+    with pytest.raises(InputError, match="batch_size 1: must be a multiple of the 2 processes"):
         check_shares(run(32, batch_size=1))

@@ -175,7 +175,7 @@ def test_weights_that_are_not_finite_after_a_step_are_named(config, discs, monke
         return {"grad_norm": 1.0, "param_norm": float(global_norm(trainer.parameters).item())}
 
     monkeypatch.setattr(trainer, "descend", broken)
-    with pytest.raises(InputError, match=rf"^step 1: training has broken the weights: {name} is not .*lower --lr"):
+    with pytest.raises(InputError, match=rf"^step 1: training has broken the weights: {name} is not .*lower lr"):
         trainer.train_step(Batches(discs, 2, seed=0)[0])
 
 

@@ -71,5 +71,5 @@ def choose(root: Path, name: str = "auto") -> str:
             return found
     raise InputError(
         f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
-        f"give --data-name ({', '.join(LAYOUTS)})"
+        f"give `data_name` ({', '.join(LAYOUTS)})"
     )

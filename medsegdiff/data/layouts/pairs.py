@@ -58,7 +58,7 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     files = [path for path in list_images(pair.images, below=True) if accepts(path)]
     files = [path for path in files if not (together and _SUFFIX.search(stem(path)))]
     if not files:
-        raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or --data-name")
+        raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or `data_name`")
     masks = _masks(pair.masks, together, accepts) if pair.masks else {}
     images = _by_base(files)
     if not any(base.relative_to(pair.images).as_posix() in masks or base.name in masks for base in images):

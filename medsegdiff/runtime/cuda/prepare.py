@@ -41,7 +41,7 @@ def prepare(home: Path, jittor_version: str, arch: Optional[int], say: Say) -> P
     found = _toolkit()
     if arch is None and toolkit.driver_version() is None:
         raise InputError(
-            "no NVIDIA driver (libcuda) here to ask for the GPU's kind; name it, as --cuda-arch 90, or run on the GPU"
+            "no NVIDIA driver (libcuda) here to ask for the GPU's kind; name it, as `cuda_arch` 90, or run on the GPU"
         )
     copy = copies.folder(home, found, jittor_version)
     make_folder(copy.parent)

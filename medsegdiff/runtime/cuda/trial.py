@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.runtime import compilation, toolchain
+from medsegdiff.runtime import compilation, requirements, toolchain
 
 _LIBRARIES = ("cub", "cublas", "cudnn", "curand", "cufft", "cusparse")
 _LAYOUT = {"XFORMAT": "abcd", "WFORMAT": "oihw", "YFORMAT": "abcd"}
@@ -31,6 +31,7 @@ KERNELS: Mapping[str, Mapping[str, str]] = {
 def main(copy: Path) -> None:
     """Compile and try; prints a line for each part."""
     begun = time.perf_counter()
+    requirements.check()
     toolchain.prepare(copy)
     with compilation.arranged():
         _announce_compilations()

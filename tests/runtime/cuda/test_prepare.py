@@ -68,7 +68,7 @@ def test_it_is_made_anew_on_demand(machine, tmp_path):
 
 def test_the_kind_of_gpu_can_be_given(machine, tmp_path):
     machine.setattr(toolkit, "driver_version", lambda: None)
-    with pytest.raises(InputError, match="--cuda-arch 90"):
+    with pytest.raises(InputError, match="cuda_arch 90"):
         prepare.prepare(tmp_path / "home", VERSION, None, lambda line: None)
     said = []
     prepare.prepare(tmp_path / "home", VERSION, 90, said.append)

@@ -1,0 +1,35 @@
+import pytest
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.runtime import requirements, toolchain
+from tests.runtime.gaps import GAPS
+
+
+@pytest.fixture
+def unstarted(monkeypatch, tmp_path):
+    """As where Jittor never started: nothing of oneDNN was laid down yet."""
+    monkeypatch.setattr(toolchain, "jittor_home", lambda: tmp_path / "home")
+    return monkeypatch
+
+
+def test_this_machine_fits(unstarted, tmp_path):
+    requirements.check()
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_what_is_missing_is_named_with_the_remedy(unstarted, tmp_path, gap):
+    make, name, words = GAPS[gap]
+    (tmp_path / "gap").mkdir()
+    make(unstarted, tmp_path / "gap")
+    with pytest.raises(InputError) as caught:
+        requirements.check()
+    assert str(caught.value).startswith(f"{name}: ")
+    assert words in str(caught.value)
+
+
+def test_the_headers_are_found_where_they_are(unstarted, tmp_path):
+    (tmp_path / "gap").mkdir()
+    GAPS["no Python.h"][0](unstarted, tmp_path / "gap")
+    (tmp_path / "gap" / "Python.h").touch()
+    assert toolchain.find_python_header() == tmp_path / "gap" / "Python.h"
