@@ -81,11 +81,13 @@ def build(worker: Worker, bounds: Bounds) -> gr.Blocks:
         gr.Markdown(f"# medsegdiff\n{_HINT}")
         with gr.Row():
             with gr.Column():
-                image = gr.File(label="Image (PNG, JPEG, TIFF, BMP)", elem_id="image", height=120)
+                image = gr.File(label="Image (PNG, JPEG, TIFF, BMP)", elem_id="image", height=150)
                 example = gr.Dropdown(list(_EXAMPLES), value="", label="or an example")
-                truth = gr.File(label="Ground truth, for scores (if there is one)", elem_id="truth", height=120)
+                truth = gr.File(label="Ground truth, for scores (if there is one)", elem_id="truth", height=150)
                 members = gr.Slider(1, worker.limits.members, 5, step=1, label="Masks sampled")
-                steps = gr.Slider(0, worker.limits.steps, 0, step=1, label="Steps (0: what the network needs)")
+                steps = gr.Slider(
+                    0, worker.limits.steps, 0, step=1, label="Steps (0: what the network needs)", elem_id="steps"
+                )
                 sampler = gr.Dropdown(list(SAMPLERS), value=SAMPLERS[0], label="Sampler")
                 seed = gr.Number(0, precision=0, label="Seed")
                 with gr.Row():
