@@ -33,6 +33,8 @@ class Variant:
     """"fp32" or "bf16"."""
     channels_last: bool = False
     """The layout of PyTorch's tensors."""
+    version: str = "new"
+    """Of the network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
     import torch
 
     from benchmarks.torch_loss import TorchTrainingLoss
-    from benchmarks.torch_network import TorchMedSegDiff
+    from benchmarks.torch_v2 import twin
     from medsegdiff.config.network import NetworkConfig
     from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
 
@@ -140,7 +142,7 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
 
     def build(variant: Variant, work: Work) -> Run:
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-        network = TorchMedSegDiff(NetworkConfig(image_size=work.size, num_channels=work.width))
+        network = twin(NetworkConfig(image_size=work.size, num_channels=work.width, version=variant.version))
         network = network.to(memory_format=layout).train(work.task == "step")
         images, masks, noise, t = (torch.from_numpy(array) for array in work.arrays())
         images, masks, noise = (value.to(memory_format=layout) for value in (images, masks, noise))
@@ -158,7 +160,7 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
         parameters = list(network.parameters())
         averages = [value.detach().clone() for value in parameters]
         optimiser = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
-        loss = TorchTrainingLoss(Diffusion(DiffusionConfig()))
+        loss = TorchTrainingLoss(Diffusion(DiffusionConfig()), (5, 10.0) if variant.version == "v2" else None)
 
         def step() -> None:
             x_t = loss.noisy(masks, noise, t.numpy())
@@ -189,7 +191,7 @@ def _our_side() -> Callable[[Variant, Work], Run]:
     from medsegdiff.training.trainer import Trainer
 
     def build(variant: Variant, work: Work) -> Run:
-        config = NetworkConfig(image_size=work.size, num_channels=work.width)
+        config = NetworkConfig(image_size=work.size, num_channels=work.width, version=variant.version)
         images, masks, noise, t = work.arrays()
         if work.task == "forward":
             network = build_network(config).initialise()

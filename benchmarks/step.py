@@ -1,6 +1,7 @@
 """Seconds and memory of a forward pass and of a training step: PyTorch and this package, side by side.
 
-    python -m benchmarks.step [--tasks forward step] [--batches 1 4 8] [--sizes 64] [--widths 128] [--out FILE.json]
+    python -m benchmarks.step [--tasks forward step] [--batches 1 4 8] [--sizes 64] [--widths 128]
+        [--versions new v2] [--out FILE.json]
 
 All variants take turns on the same work, after two runs that do not count; a time is the median of the rounds, a
 ratio is one of medians. Each framework lives in a process of its own: while one works the other sleeps, so their
@@ -46,12 +47,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--versions", nargs="+", default=["new"], choices=["new", "v1", "v2"], help="of the network")
     parser.add_argument("--one-layout", action="store_true", help="PyTorch in its usual layout only")
     parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # both sides read it when they start
     variants = [
-        variant
+        dataclasses.replace(variant, name=f"{variant.name}, {version}", version=version)
+        if len(options.versions) > 1
+        else dataclasses.replace(variant, version=version)
+        for version in options.versions
         for variant in VARIANTS
         if variant.precision in options.precisions and not (options.one_layout and variant.channels_last)
     ]
@@ -103,12 +108,13 @@ def peak(variant: Variant, work: Work, threads: int) -> int:
 
 
 def table(result: dict[str, Any], variants: list[Variant]) -> str:
-    """Medians, their range, ratios to PyTorch's faster layout of the same precision, and peaks."""
+    """Medians, their range, ratios to PyTorch's faster layout of the same precision and version, and peaks."""
     work, seconds, peaks = result["work"], result["seconds"], result.get("peak", {})
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
 
-    def reference(figures: dict[str, float], precision: str) -> float:
-        return min(figures[v.name] for v in variants if v.framework == "torch" and v.precision == precision)
+    def reference(figures: dict[str, float], variant: Variant) -> float:
+        alike = dataclasses.replace(variant, name="", framework="torch", channels_last=False)
+        return min(figures[v.name] for v in variants if dataclasses.replace(v, name="", channels_last=False) == alike)
 
     lines = [
         f"{work['task']}, {work['size']} x {work['size']}, width {work['width']}, batch {work['batch']}",
@@ -118,11 +124,11 @@ def table(result: dict[str, Any], variants: list[Variant]) -> str:
     ]
     for variant in variants:
         times = seconds[variant.name]
-        ratio = medians[variant.name] / reference(medians, variant.precision)
+        ratio = medians[variant.name] / reference(medians, variant)
         cells = [f"{1e3 * medians[variant.name]:.0f}", f"{1e3 * min(times):.0f} to {1e3 * max(times):.0f}"]
         cells.append(f"{ratio:.2f}")
         if peaks:
-            share = peaks[variant.name] / reference(peaks, variant.precision)
+            share = peaks[variant.name] / reference(peaks, variant)
             cells += [f"{peaks[variant.name] / 2**20:.0f}", f"{share:.2f}"]
         else:
             cells += ["", ""]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.torch_network import Prediction
 from medsegdiff.diffusion.process import Diffusion
@@ -25,18 +26,21 @@ class TorchLosses(NamedTuple):
     diffusion: Tensor
     """`diff` + `vb`, or the bound times T."""
     cal: Tensor
-    """Mean squared error of the conditioning network's mask."""
+    """Mean squared error of the conditioning network's mask, or its soft Dice loss and cross-entropy."""
+    cal_weight: Any = CAL_WEIGHT
+    """What `cal` is multiplied by: a number, or (N,)."""
 
     def total(self) -> Tensor:
         """The scalar that training descends, for timesteps drawn uniformly."""
-        return (self.diffusion + CAL_WEIGHT * self.cal).mean()
+        return (self.diffusion + self.cal_weight * self.cal).mean()
 
 
 class TorchTrainingLoss:
     """The loss of MedSegDiff for one diffusion (learned-range variance: Nichol & Dhariwal 2021)."""
 
-    def __init__(self, diffusion: Diffusion) -> None:
-        self.diffusion = diffusion
+    def __init__(self, diffusion: Diffusion, anchor: Optional[tuple[int, float]] = None) -> None:
+        """With an `anchor`, alpha and beta of version v2's loss of the conditioning network's mask."""
+        self.diffusion, self.anchor = diffusion, anchor
 
     @staticmethod
     def _at(values: np.ndarray, t: np.ndarray, like: Tensor) -> Tensor:
@@ -53,6 +57,19 @@ class TorchTrainingLoss:
 
     def __call__(self, prediction: Prediction, mask: Tensor, noise: Tensor, x_t: Tensor, t: np.ndarray) -> TorchLosses:
         """The losses of a `prediction` for the clean `mask`; `t` (N,) indexes the schedule."""
+        losses = self._published(prediction, mask, noise, x_t, t)
+        if self.anchor is None:
+            return losses
+        alpha, beta = self.anchor
+        p, g = prediction.cal, mask
+        dice = 1 - (2 * (p * g).sum((2, 3)) + 1) / ((p**2).sum((2, 3)) + (g**2).sum((2, 3)) + 1)
+        entropy = functional.binary_cross_entropy(p, g, reduction="none")
+        counted = torch.from_numpy(t % alpha == 0).to(mask)
+        return losses._replace(cal=dice.mean(dim=1) + beta * _per_sample(entropy), cal_weight=counted)
+
+    def _published(
+        self, prediction: Prediction, mask: Tensor, noise: Tensor, x_t: Tensor, t: np.ndarray
+    ) -> TorchLosses:
         config = self.diffusion.config
         cal = _per_sample((mask - prediction.cal) ** 2)
         if config.use_kl:

@@ -52,7 +52,8 @@ def _bilinear(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def _resized(x: Tensor, size: int) -> Tensor:
+def resized(x: Tensor, size: int) -> Tensor:
+    """The conditioning network's bottleneck at the size of the denoiser's deepest maps."""
     if x.shape[2] > size:
         return F.avg_pool2d(x, x.shape[2] // size)
     return x if x.shape[2] == size else _bilinear(x, size // x.shape[2])
@@ -182,8 +183,7 @@ class Highway(nn.Module):
             for i, s, o in zip([deepest, *skips[1:]], skips, [*skips[1:], base])
         )
         self.seg_outputs = nn.ModuleList([nn.Conv2d(base, config.mask_channels, 1, bias=False)])
-        self.anchored = config.version == "new"
-        if not self.anchored:
+        if config.version == "v1":
             levels = config.level_widths
             injected = list(zip(levels[:-1], widths[: STAGES - 1]))
             self.conv_trans_blocks_a = nn.ModuleList(nn.Conv2d(g, width, 1) for g, width in injected)
@@ -196,11 +196,8 @@ class Highway(nn.Module):
         h = self.ffparser[stage](self.conv_trans_blocks_a[stage](feature))
         return x * self.conv_trans_blocks_b[stage](h) * h.mean(dim=(2, 3), keepdim=True)
 
-    def forward(self, image: Tensor, features: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
-        """(N, C, S, S) and, for "v1", the denoiser's maps -> `cal` (N, M, S, S) and what the denoiser is given.
-
-        That is the anchor (N, c, S, S) in version "new", the bottleneck (N, deepest width, S/32, S/32) in "v1".
-        """
+    def forward(self, image: Tensor, features: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(N, C, S, S) and, for "v1", the denoiser's maps -> `cal` (N, M, S, S), the bottleneck, the expanded maps."""
         x, skips = image, []
         for stage in range(STAGES):
             skips.append(self.conv_blocks_context[stage](x))
@@ -212,11 +209,7 @@ class Highway(nn.Module):
         for stage, skip in zip(self.conv_blocks_localization, reversed(skips)):
             x = stage(torch.cat([_bilinear(x, 2), skip], dim=1))
             expanded.append(x)
-        cal = self.seg_outputs[0](x).sigmoid()
-        if not self.anchored:
-            return cal, self.bottleneck_proj(bottleneck)
-        half, quarter = _bilinear(expanded[3].detach(), 2), _bilinear(expanded[2].detach(), 4)
-        return cal, torch.cat([half, half, quarter], dim=1)
+        return self.seg_outputs[0](x).sigmoid(), bottleneck, expanded
 
 
 class TorchMedSegDiff(nn.Module):
@@ -282,30 +275,40 @@ class TorchMedSegDiff(nn.Module):
         embedded = None if label is None else self.label_emb(label)
         if self.config.version == "v1":
             return Condition(stem, image=image, label=embedded)
-        cal, anchor = self.hwm(image)
-        return Condition(stem + anchor, cal=cal, label=embedded)
+        cal, _, expanded = self.hwm(image)
+        half, quarter = _bilinear(expanded[3].detach(), 2), _bilinear(expanded[2].detach(), 4)
+        return Condition(stem + torch.cat([half, half, quarter], dim=1), cal=cal, label=embedded)
 
     def denoise(self, mask_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """Predict the noise in masks (N, M, S, S) of timesteps (N,), given the images' `encode`."""
-        embedding = self.time_embed(timestep_embedding(t.to(mask_t.dtype), self.config.num_channels))
-        if condition.label is not None:
-            embedding = embedding + condition.label
+        time = self.time_embed(timestep_embedding(t.to(mask_t.dtype), self.config.num_channels))
+        embedding = time if condition.label is None else time + condition.label
         first = self.input_blocks[0][0]
-        h = condition.stem + F.conv2d(mask_t, first.weight[:, self.config.image_channels :], padding=1)
-        skips = [h]
-        for stage in list(self.input_blocks)[1:]:
-            h = stage(h, embedding)
+        h = condition.stem + F.conv2d(mask_t, first.weight[:, self.config.seen_channels :], padding=1)
+        skips = []
+        for index, stage in enumerate(self.input_blocks):
+            h = self._anchored(stage(h, embedding) if index else h, index, condition)
             skips.append(h)
-        cal = condition.cal
-        if condition.image is not None:
-            cal, bottleneck = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
-            h = h + _resized(bottleneck, h.shape[2])
+        h, cal = self._met(h, skips, time, embedding, condition)
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         out = self.out(h)
         target, variance = out.chunk(2, dim=1) if self.config.learn_sigma else (out, None)
         return Prediction(target, variance, cal)
+
+    def _anchored(self, h: Tensor, index: int, condition: Condition) -> Tensor:
+        """The output of input block `index` with what the image adds to it; in these versions the stem has it."""
+        return h
+
+    def _met(
+        self, h: Tensor, skips: list[Tensor], time: Tensor, embedding: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
+        """The deepest map once it has met the conditioning network's, and that one's mask."""
+        if condition.image is None:
+            return h, condition.cal
+        cal, bottleneck, _ = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
+        return h + resized(self.hwm.bottleneck_proj(bottleneck), h.shape[2]), cal
 
     def forward(self, image: Tensor, mask_t: Tensor, t: Tensor, label: Optional[Tensor] = None) -> Prediction:
         """`encode` and `denoise` in one."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.torch_loss import TorchTrainingLoss
-from benchmarks.torch_network import COUNTER, TorchMedSegDiff
+from benchmarks.torch_network import COUNTER
+from benchmarks.torch_v2 import twin
 from medsegdiff.base.files import replacing
 from medsegdiff.base.randomness import generator
 from medsegdiff.checkpoints.folder import Checkpoint
@@ -54,12 +55,13 @@ class TorchTrainer:
     def __init__(self, config: RunConfig) -> None:
         training = config.training
         self.config, self.step, self.streams = config, 0, DropoutStreams()
-        self.network = TorchMedSegDiff(config.network)
+        self.network = twin(config.network)
         self._load(weights.to_arrays(weights.state(build_network(config.network).initialise(training.seed))))
         _stream_dropout(self.network, self.streams)
         self.network.train()
         self.diffusion = Diffusion(config.diffusion)
-        self.loss = TorchTrainingLoss(self.diffusion)
+        anchor = (training.anchor_alpha, training.anchor_beta) if config.anchor_loss == "dice_ce" else None
+        self.loss = TorchTrainingLoss(self.diffusion, anchor)
         self.timesteps = make_timesteps("uniform", len(self.diffusion))
         self.optimiser = torch.optim.AdamW(self.network.parameters(), training.lr, weight_decay=training.weight_decay)
         self.average = {name: value.detach().clone() for name, value in self._state().items()}

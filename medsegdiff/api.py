@@ -17,13 +17,20 @@ from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
-from medsegdiff.data.square import square, to_input
+from medsegdiff.data.cases import Case
+from medsegdiff.data.entries import Form, to_input
+from medsegdiff.data.scaling import EIGHT_BITS
+from medsegdiff.data.source import read_source
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.inference.denoiser import Denoiser
-from medsegdiff.inference.results import settings
+from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
 from medsegdiff.io.arrays import from_array, from_pillow
+from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.pictures import read_image
+from medsegdiff.io.volumes import is_volume
 from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
@@ -34,26 +41,35 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 P = TypeVar("P", bound=Picture)
 
 
-def load(path: PathLike, *, weights: str = "ema", precision: Precision = "fp32") -> Segmenter:
+def load(
+    path: PathLike,
+    *,
+    weights: str = "ema",
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
+    trained_as: PathLike = "",
+) -> Segmenter:
     """Load a trained network.
 
     Args:
-        path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, or a `.safetensors` file
+        path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
+            or a `.pt` or `.pkl` file of a published network
         weights: "ema", the averaged weights, or "model", the raw ones
+        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
+            compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
     """
-    from medsegdiff.checkpoints.folder import load_weights
+    from medsegdiff.checkpoints.load import load_any
 
     if weights not in ("ema", "model"):
         raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
-    loaded = load_weights(Path(path), weights)
-
-    from medsegdiff.inference.jittor_denoiser import load_denoiser
-
-    return Segmenter(load_denoiser(loaded, precision), loaded.config, precision, digest(Path(loaded.source)))
+    loaded = load_any(Path(path), weights, trained_as).weights
+    denoiser = load_denoiser(loaded, choose(backend, precision), precision)
+    return Segmenter(denoiser, loaded.config, precision, digest(Path(loaded.source)))
 
 
 class Segmenter:
@@ -139,8 +155,13 @@ class Segmenter:
     ) -> list[Segmentation]:
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         names = [_name(image, id) for image, id in zip(images, ids)]
-        pictures, size = [_read(image) for image in images], self._denoiser.mask_shape[-1]
-        results = batches.segment(names, lambda i: to_input(square(pictures[i], size)), True, on_step)
+        pictures, spec = [_read(image) for image in images], self.config.spec
+        form = Form(self._denoiser.mask_shape[-1], 2, None, spec)
+
+        def prepared(place: int) -> np.ndarray:
+            return to_input(form.image(_channels(images[place], pictures[place], spec)[None])[0])
+
+        results = batches.segment(names, prepared, True, on_step)
         used = settings(batches.sampling, self._weights)
         found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
         return [found[index] for index in range(len(images))]
@@ -152,8 +173,21 @@ def _name(image: Picture, id: str) -> str:
     return id or (Path(image).stem if isinstance(image, (str, Path)) else "")
 
 
+def _channels(image: Picture, picture: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """What the network sees of an image, (H, W, C), before scaling; `picture` is what `_read` made of it."""
+    if isinstance(image, (str, Path)):
+        return read_source(Case("", (Path(image),)), spec).values[0]
+    if spec.channels == 3:
+        return picture
+    if spec.channels == 1 and spec.scaling == EIGHT_BITS:
+        return np.array(Image.fromarray(picture).convert("L"))[..., None]
+    raise InputError(f"image: the network was trained with {spec.channels} channels, {spec.scaling}; give files")
+
+
 def _read(image: Picture) -> np.ndarray:
     """uint8 (H, W, 3)."""
+    if isinstance(image, (str, Path)) and is_volume(Path(image)):
+        raise InputError(f"{image}: is a volume; segment it with `medsegdiff sample --images`")
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
@@ -196,6 +230,7 @@ def evaluate(
     protocol: str = "ours",
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
+    labels: str = "",
     empty: Empty = "one",
     tolerance: float = 1.0,
     seed: int = 0,
@@ -208,7 +243,8 @@ def evaluate(
         data_dir: or a dataset's folder, whose test masks are taken
         protocol: how probabilities are compared at thresholds: "ours", "original" or "jittor"
         protocol_size: side of the square, in pixels, where they are compared; None: the protocol's own
-        num_classes: classes, background included; above 2 masks hold class indices
+        num_classes: classes, background included; above 2 masks hold class indices; by default as in training
+        labels: values of the ground truth that are classes, as "1,2,4" or "1:1,2:1,4:2"; by default as in training
         empty: what counts where prediction and ground truth are both empty: "skip" nothing, "one" the best value,
             "zero" the worst
         tolerance: of the surface Dice, in millimetres of volumes, else in pixels
@@ -224,15 +260,18 @@ def evaluate(
     from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.truth import truth_from_folder
 
+    run = read_run(Path(predictions))
+    patients: dict[str, str] = {}
     if data_dir is not None and ground_truth is None:
-        from medsegdiff.data.layouts import isic
+        from medsegdiff.app.evaluate import truth_of_dataset
 
-        truth = {case.id: case.mask for case in isic.find(Path(data_dir), "test") if case.mask}
+        truth, patients = truth_of_dataset(Path(data_dir), kept=run.kept)
     elif data_dir is not None or ground_truth is None:
         raise InputError("ground_truth, data_dir: give one of them")
     elif isinstance(ground_truth, Mapping):
         truth = {id: Path(path) for id, path in ground_truth.items()}
     else:
         truth = truth_from_folder(Path(ground_truth))
-    rules = Rules(empty, tolerance)
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules)
+    num_classes = run.num_classes if num_classes == 2 else num_classes
+    rules, given = Rules(empty, tolerance), parse_labels(labels or run.labels)
+    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules, given, patients)

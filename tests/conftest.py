@@ -108,3 +108,11 @@ def spaces():
         model={"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1, -1])},
         other={"a.weight": np.full((2, 3), 7, np.float32), "a.bias": np.float32([0, 0])},
     )
+
+
+@pytest.fixture
+def make_series(tmp_path):
+    """A function that writes a DICOM series, see `tests.dicom_series`."""
+    from tests.dicom_series import maker
+
+    return maker(tmp_path)

@@ -8,6 +8,8 @@ from medsegdiff.diffusion.process import Output
 class Bright:
     """It predicts the clean mask: the image's brightness, swayed a little by the noisy mask, so that members differ."""
 
+    backend = "NumPy"
+
     def __init__(self, size=16, classes=1):
         self.mask_shape = (classes, size, size)
         self.encoded = []

@@ -272,7 +272,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         ("isic-small", {"image_size": "large"}, "image.size"),
         (RunConfig(), {"batch_siz": 1}, "batch_siz"),
         (RunConfig(), {"out_dir": ""}, 'out_dir "": is empty'),
-        ("isic-small", {}, "data-dir"),
+        ("isic-small", {}, "data_dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
     ],
 )

@@ -49,7 +49,7 @@ def run(options: Any) -> int:
             raise InputError(f"--sheet {sheet}: must end in .png")
         Ledger(sheet.parent, "data check").check([sheet.name])
     from medsegdiff.data.check import check
-    from medsegdiff.data.spec import parse_labels
+    from medsegdiff.io.labels import parse_labels
 
     found = check(Path(options.data_dir), options.data_name, parse_labels(options.labels), options.num_classes)
     tell("\n".join(_lines(found)), **_plain(found))

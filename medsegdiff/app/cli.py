@@ -15,11 +15,11 @@ from typing import Callable, Optional
 from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import machine, ranks, screen, stopping, streams
+from medsegdiff.base import ranks, screen, stopping, streams
 from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
 
-COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "parity", "doctor")
+COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "convert", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OF_ALL = ("--quiet", "--json", "--debug")
 """Options of every command."""
@@ -93,7 +93,6 @@ def _unwritable(error: OSError, what: str) -> tuple[int, str]:
 
 
 def _run(words: list[str]) -> int:
-    machine.check_system()
     asked = words[:1] in (["-h"], ["--help"], ["help"])
     if asked and len(words) > 1 and words[0] == "help":
         words, asked = [*words[1:], "--help"], False

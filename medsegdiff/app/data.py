@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
 from medsegdiff.app import check
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
-from medsegdiff.config.data import MaskResize
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.run import RunConfig
 
-SUMMARY = "generate images; fetch, check and prepare datasets"
+SUMMARY = "generate images; fetch, check, prepare datasets; clear the cache"
 
 
 class Action(NamedTuple):
@@ -85,45 +87,62 @@ def _download(options: Any) -> int:
 
 
 def _configure_prepare(parser: Parser) -> None:
-    parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
+    parser.add_argument("--part", type=Literal["train", "test"], default="train", help="which images")
     parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
-    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images")
-    parser.add_argument(
-        "--mask-resize",
-        type=MaskResize,
-        default="bilinear",
-        help="how masks are resized: bilinear (then > 0, as published) or by the nearest pixel",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        default=2,
-        help="classes, background included; above 2 the masks hold class indices and are resized by the nearest pixel",
-    )
-    parser.add_argument(
-        "--cache-dir", type=Optional[str], default=None, help="where the arrays go; by default the user's cache folder"
-    )
+    parser.add_argument("--num-classes", type=int, default=2, help="classes, background included")
+    skip = [f.name for f in dataclasses.fields(DataConfig) if f.name.startswith("augment")]
+    add_section(parser, DataConfig, "data", skip)
 
 
 def _prepare(options: Any) -> int:
-    if not options.data_dir:
-        raise InputError("--data-dir: missing; give the dataset's folder")
-    from medsegdiff.data.cache import default_cache, prepare
+    from medsegdiff.data.cache import ENTRIES, default_cache, prepare
     from medsegdiff.data.foreground import describe
-    from medsegdiff.data.layouts import isic
+    from medsegdiff.data.layouts import find_test
+    from medsegdiff.training.images import find_images
 
-    # Training needs every mask; of test images those without one are segmented all the same.
-    cases = isic.find(Path(options.data_dir), options.split, need_masks=options.split == "train")
+    images = find_images(RunConfig.from_flat(vars(options)))
+    config, cases = images.config, images.cases
+    if options.part == "test":
+        cases = find_test(Path(config.data.data_dir), config.data.data_name, images.split.test)
     cache = Path(options.cache_dir) if options.cache_dir else default_cache()
-    dataset = prepare(cases, options.image_size, cache, options.mask_resize, num_classes=options.num_classes)
-    kind = "images with masks" if dataset.masks is not None else "images without masks"
-    if dataset.masks is not None and dataset.num_classes > 2:
+    size, classes = config.network.image_size, config.network.num_classes
+    data = config.data
+    dataset = prepare(
+        cases, size, cache, data.mask_resize, num_classes=classes, spec=config.spec, skip_blank=data.skip_blank
+    )
+    kind = "images with masks" if dataset.has_masks else "images without masks"
+    if dataset.has_masks and dataset.num_classes > 2:
         kind += f" of {dataset.num_classes} classes"
-    print(f"{len(dataset)} {kind}, {options.image_size} x {options.image_size}")
-    if dataset.masks is not None:
-        print("\n".join(describe(dataset.masks, dataset.num_classes)))
+    print(f"{len(dataset)} {kind}, {size} x {size}")
+    if dataset.has_masks:
+        print("\n".join(describe(dataset.shares)))
     print(f"fingerprint {dataset.fingerprint}")
-    print(f"they lie in {cache / 'datasets' / dataset.fingerprint}")
+    facts = {"cases": len(dataset), "fingerprint": dataset.fingerprint, "folder": cache / ENTRIES}
+    tell(f"they lie in {cache / ENTRIES}", **facts)
+    return 0
+
+
+def _configure_cache(parser: Parser) -> None:
+    parser.add_argument("--list", type=bool, nargs="?", const=True, default=False, help="list what is kept")
+    parser.add_argument("--clear", type=bool, nargs="?", const=True, default=False, help="remove all of it")
+    parser.add_argument("--cache-dir", type=Optional[str], default=None, help="default: the user's cache folder")
+
+
+def _cache(options: Any) -> int:
+    if options.list == options.clear:
+        raise InputError("--list, --clear: give one of them")
+    from medsegdiff.data.cache import default_cache
+    from medsegdiff.data.stock import clear, listing
+
+    folder = Path(options.cache_dir) if options.cache_dir else default_cache()
+    if options.clear:
+        print(f"removed {clear(folder) / 2**20:,.1f} MiB from {folder}")
+        return 0
+    stock = listing(folder)
+    for line in stock.lines:
+        print(line)
+    said = f"{stock.entries} cases, {stock.size / 2**20:,.1f} MiB in {folder}"
+    tell(said, cases=stock.entries, bytes=stock.size, folder=folder)
     return 0
 
 
@@ -132,4 +151,5 @@ ACTIONS = {
     "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
     "check": Action("open every file of a dataset and say what is wrong or unlikely", check.configure, check.run),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
+    "cache": Action("list or clear what is kept of prepared datasets", _configure_cache, _cache),
 }

@@ -48,13 +48,13 @@ def configure(parser: Parser) -> None:
 
 
 def run(options: Any) -> int:
-    """Run the command; returns the exit code: 1 if something required is missing."""
+    """Run the command; returns the exit code: 1 if nothing can compute here."""
     if cuda.is_asked_for(options):
         return cuda.run(options)
     from rich.console import Console
     from rich.text import Text
 
-    from medsegdiff.doctor.diagnosis import diagnose
+    from medsegdiff.doctor.diagnosis import ONNX, diagnose
 
     purposes = _purposes(options.warm)
     networks = [_read(find_config(name)) for name in options.networks]
@@ -68,9 +68,11 @@ def run(options: Any) -> int:
     tell("", findings=[{"mark": found.mark, "name": found.name, "text": found.text} for found in findings])
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:
-        tell(f"not ready: {', '.join(lacking)} must be fixed first", ready=False)
-        return 1
-    tell("ready", ready=True)
+        without_jittor = any(finding.name == ONNX and finding.mark == "ok" for finding in findings)
+        said = "ready to segment, with ONNX Runtime; not to train" if without_jittor else "not ready"
+        tell(f"{said}: {', '.join(lacking)} must be fixed first", ready=False, ready_to_segment=without_jittor)
+        return 0 if without_jittor and options.warm is None else 1
+    tell("ready", ready=True, ready_to_segment=True)
     if options.warm is not None:
         _warm(purposes, networks)
     return 0

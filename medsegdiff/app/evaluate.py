@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
+from medsegdiff.config.data import DataName
 from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
 from medsegdiff.masks.surface import Empty
 
@@ -35,8 +37,18 @@ def configure(parser: Parser) -> None:
         default=None,
         help="side of the square where they are compared; default: the protocol's own, 256, of jittor 64",
     )
+    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
     parser.add_argument(
-        "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
+        "--labels",
+        type=str,
+        default="",
+        help="values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2; default: as in training",
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        default=2,
+        help="classes, background included; above 2 masks hold class indices; default: as in training, else 2",
     )
     parser.add_argument(
         "--empty",
@@ -61,16 +73,32 @@ def run(options: Any) -> int:
     if not 2 <= options.num_classes <= 256:
         raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
     from medsegdiff.evaluation.truth import truth_from_folder
+    from medsegdiff.inference.results import read_run
+    from medsegdiff.io.labels import parse_labels
 
+    run, patients = read_run(Path(options.pred_path)), {}
     if options.gt_path:
         truth = truth_from_folder(Path(options.gt_path))
     else:
-        from medsegdiff.data.layouts import isic
-
-        truth = {case.id: case.mask for case in isic.find(Path(options.data_dir), "test") if case.mask}
-    names = ("out_dir", "protocol_size", "seed", "num_classes", "protocol", "empty", "tolerance")
-    evaluate(options.pred_path, truth, **{name: getattr(options, name) for name in names})
+        truth, patients = truth_of_dataset(Path(options.data_dir), options.data_name, run.kept)
+    classes = {
+        "num_classes": run.num_classes if options.num_classes == 2 else options.num_classes,
+        "labels": parse_labels(options.labels or run.labels),
+    }
+    names = ("out_dir", "protocol_size", "seed", "protocol", "empty", "tolerance")
+    given = {name: getattr(options, name) for name in names}
+    evaluate(options.pred_path, truth, **given, **classes, patients=patients)
     return 0
+
+
+def truth_of_dataset(
+    root: Path, data_name: str = "auto", kept: Sequence[str] = ()
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """The masks of a dataset's test cases by id, see `layouts.find_test`, and the patients of those that have one."""
+    from medsegdiff.data.layouts import find_test
+
+    cases = [case for case in find_test(root, data_name, kept) if case.mask]
+    return {case.id: case.mask for case in cases}, {case.id: case.patient for case in cases if case.patient}
 
 
 def evaluate(
@@ -83,6 +111,8 @@ def evaluate(
     protocol: str = "ours",
     empty: Empty = "one",
     tolerance: float = 1.0,
+    labels: Optional[Mapping[int, int]] = None,
+    patients: Optional[Mapping[str, str]] = None,
 ) -> Any:
     """Score, write the files, print the tables; returns the report."""
     from rich.console import Console
@@ -93,8 +123,10 @@ def evaluate(
     from medsegdiff.evaluation.screen import tables
 
     out = Path(pred_path) if out_dir is None else output_folder(out_dir)
-    rules = Rules(empty, tolerance)
-    report = score(Path(pred_path), truth, out, protocol_size, _note(truth), seed, num_classes, protocol, rules)
+    rules, note = Rules(empty, tolerance), _note(truth)
+    report = score(
+        Path(pred_path), truth, out, protocol_size, note, seed, num_classes, protocol, rules, labels, patients
+    )
     console = Console(soft_wrap=True)
     with console.capture() as shown:  # rich itself ends the process where nobody reads
         console.print(tables(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 import typing
 from collections.abc import Iterable, Sequence
@@ -186,8 +187,8 @@ def with_dashes(argv: Sequence[str]) -> list[str]:
 
 def helps(section: type) -> dict[str, str]:
     """What the docstring of a dataclass says of each field."""
-    _, _, text = (section.__doc__ or "").partition("Args:")
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", text, re.MULTILINE)
+    _, _, text = inspect.cleandoc(section.__doc__ or "").partition("Args:")  # indented or, from Python 3.13 on, not
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
     return {name: " ".join(words.split()) for name, words in entries}
 
 

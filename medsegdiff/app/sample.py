@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -12,12 +12,13 @@ from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
+from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
+from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id, files_of
-from medsegdiff.kernels.precision import check
 
 SUMMARY = "segment images or a dataset: ensembles, probabilities, uncertainty"
 
@@ -29,10 +30,32 @@ def configure(parser: Parser) -> None:
         "--model-path",
         type=str,
         default="",
-        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, or a .safetensors file",
+        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or .pkl "
+        "file of a published network",
+    )
+    parser.add_argument(
+        "--trained-as",
+        type=str,
+        default="",
+        metavar="FILE",
+        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
+    )
+    parser.add_argument(
+        "--backend",
+        type=Backend,
+        default="auto",
+        metavar="{auto,jittor,onnx}",
+        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime",
     )
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
-    parser.add_argument("--images", type=str, nargs="*", default=[], help="or image files, or folders of image files")
+    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
+    parser.add_argument(
+        "--images",
+        type=str,
+        nargs="*",
+        default=[],
+        help="or image files, NIfTI volumes too, or folders of them",
+    )
     parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
     parser.add_argument(
         "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
@@ -83,13 +106,18 @@ def run(options: Any) -> int:
     values = vars(options)
     return sample(
         sampling=pick(SamplingConfig, values),
-        **{name: values[name] for name in ("model_path", "data_dir", "out_dir", "images", "weights", "limit")},
+        **{
+            name: values[name]
+            for name in ("model_path", "data_dir", "data_name", "out_dir", "images", "weights", "limit")
+        },
         save_members=options.save_members,
         overlays=options.overlay,
         maps=options.maps,
         traces=options.trace,
         cache_dir=options.cache_dir,
         overwrite=options.overwrite,
+        backend=options.backend,
+        trained_as=options.trained_as,
     )
 
 
@@ -101,19 +129,23 @@ def sample(
     images: Sequence[str] = (),
     weights: str = "ema",
     limit: int = 0,
+    data_name: str = "auto",
     save_members: bool = False,
     overlays: bool = True,
     maps: bool = False,
     traces: Sequence[str] = (),
     cache_dir: Optional[str] = None,
     overwrite: bool = False,
+    backend: Backend = "auto",
+    trained_as: str = "",
     expected: Optional[Mapping[str, Any]] = None,
 ) -> int:
     """Segment images with a trained model.
 
     Args:
         sampling: how to sample
-        model_path, data_dir, out_dir, images, weights, limit, cache_dir, overwrite: the options
+        model_path, data_dir, data_name, out_dir, images, weights, limit, cache_dir, overwrite, backend, trained_as: the
+            options
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
@@ -124,7 +156,15 @@ def sample(
     if limit < 0:
         raise InputError(f"--limit {limit}: must be at least 0 (all)")
     out = output_folder(out_dir)
-    cases = find_inputs(data_dir, images)[: limit or None]
+    _check_inputs(data_dir, images)
+    from medsegdiff.checkpoints.load import is_foreign, load_any
+
+    told = expected if expected and is_foreign(model_path) else {}
+    loaded = load_any(Path(model_path), weights, trained_as, told).weights
+    config = loaded.config
+    kept = loaded.data.get("split", {}).get("test", ())
+    several = config.network.image_channels > 1 and not config.data.colour
+    cases = find_inputs(data_dir, images, data_name, kept, several)[: limit or None]
     _keep_apart(out, cases, bool(data_dir), images)
     for case in cases:
         check_id(case.id)
@@ -137,19 +177,15 @@ def sample(
         print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.base.ownership import Ledger, digest
-    from medsegdiff.checkpoints.folder import load_weights
     from medsegdiff.data.cache import prepare
     from medsegdiff.inference import results
 
-    check(sampling.precision)
-
-    loaded = load_weights(Path(model_path), weights)
-    config = loaded.config
     has = config.flat()
     differing = next((name for name, wanted in (expected or {}).items() if has[name] != wanted), None)
     if differing:
         differs = f"`{differing}` {has[differing]}, not {expected[differing]}"
         raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
+    chosen = choose(backend, sampling.precision)
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
@@ -162,18 +198,19 @@ def sample(
         cache,
         config.data.mask_resize,
         num_classes=config.network.num_classes,
+        spec=config.spec,
+        skip_blank=config.data.skip_blank,
     )
 
     from medsegdiff.inference.files import Extras
-    from medsegdiff.inference.jittor_denoiser import load_denoiser
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
     extras = Extras(overlays, maps, save_members, traces)
-    segmenter = BatchSegmenter(load_denoiser(loaded, sampling.precision), config.diffusion, sampling)
+    segmenter = BatchSegmenter(load_denoiser(loaded, chosen, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
-    predict(segmenter, cases, dataset, out, source, extras, used, overwrite)
+    predict(segmenter, cases, dataset, out, source, extras, used, overwrite, kept)
     tell(f"segmented {len(cases)} images; the masks lie in {out_dir}", images=len(cases), out_dir=out_dir)
     return 0
 
@@ -186,7 +223,7 @@ def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Se
     Raises:
         InputError: an output is an input, by whatever name.
     """
-    inputs = [path for case in cases for path in (case.image, case.mask) if path]
+    inputs = [path for case in cases for path in case.files]
     folders = {path.parent for path in inputs} if from_dataset else {Path(name) for name in images}
     for folder in folders:
         if out.is_dir() and folder.is_dir() and out.samefile(folder):
@@ -200,16 +237,26 @@ def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Se
                 raise InputError(f"{out / name}: would be written, and is the image {path}; give another --out-dir")
 
 
-def find_inputs(data_dir: str, images: Sequence[str]) -> list[Case]:
-    """The images to segment: a dataset's test images, or files and folders."""
+def _check_inputs(data_dir: str, images: Sequence[str]) -> None:
     if bool(data_dir) == bool(images):
         raise InputError("--data-dir, --images: give one of them")
     if "" in images:
         raise InputError('--images "": is empty; give image files or folders, or . for the working directory')
-    if data_dir:
-        from medsegdiff.data.layouts import isic
 
-        return isic.find(Path(data_dir), "test", need_masks=False)
+
+def find_inputs(
+    data_dir: str,
+    images: Sequence[str] = (),
+    data_name: str = "auto",
+    kept: Collection[str] = (),
+    several_channels: bool = False,
+) -> list[Case]:
+    """The images to segment: a dataset's test images, see `layouts.find_test`, or files and folders."""
+    _check_inputs(data_dir, images)
+    if data_dir:
+        from medsegdiff.data.layouts import find_test
+
+        return find_test(Path(data_dir), data_name, kept)
     from medsegdiff.data.cases import from_files
 
-    return from_files([Path(path) for path in images])
+    return from_files([Path(path) for path in images], several_channels)

@@ -26,15 +26,18 @@ class Cpu(NamedTuple):
 
 
 def check_system() -> None:
-    """Refuse where the package has never run: oneDNN comes for Linux on x86-64 alone.
+    """Refuse where Jittor has never run with this package: its oneDNN comes for Linux on x86-64 alone.
 
     Raises:
         InputError: this is another system or processor.
     """
     system, processor = platform.system(), platform.machine()
     if (system, processor) != ("Linux", "x86_64"):
-        remedy = "use WSL 2" if system == "Windows" else "use a machine or container with it"
-        raise InputError(f"{system} on {processor}: medsegdiff runs on Linux on x86-64; {remedy}")
+        where = "WSL 2" if system == "Windows" else "a machine or container with it"
+        raise InputError(
+            f"{system} on {processor}: Jittor runs on Linux on x86-64; use {where}, or to segment ONNX Runtime "
+            "(pip install onnx onnxruntime)"
+        )
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -197,6 +198,8 @@ class Weights(NamedTuple):
     arrays: dict[str, np.ndarray]
     source: str
     """The file they were read from."""
+    data: Mapping[str, Any] = MappingProxyType({})
+    """What was saved of the dataset: its split and fingerprint."""
 
 
 def load_weights(path: Path, which: str = "ema") -> Weights:
@@ -223,7 +226,9 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
     first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
     group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
     checkpoint = load(path, [group])
-    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors")
+    return Weights(
+        checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", checkpoint.training.get("data", {})
+    )
 
 
 def _load_file(path: Path) -> Weights:
@@ -231,7 +236,7 @@ def _load_file(path: Path) -> Weights:
         raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
     if (path.parent / STATE).is_file():
         checkpoint = load(path.parent, [path.stem])
-        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path))
+        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), checkpoint.training.get("data", {}))
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

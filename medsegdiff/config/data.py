@@ -11,8 +11,8 @@ from medsegdiff.config.choices import check_choices
 from medsegdiff.io.volumes import Axis
 
 MaskResize = Literal["bilinear", "nearest"]
-VOLUMES = ("nnunet", "brats", "volume")
-DataName = Literal["auto", "isic", "nnunet", "brats", "volume", "folder"]
+VOLUMES = ("nnunet", "brats", "dicom", "volume")
+DataName = Literal["auto", "isic", "nnunet", "brats", "dicom", "volume", "folder"]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,19 @@ from medsegdiff.config.choices import check_choices
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
 _WIDEST, _MOST_LEVELS = 8192, 12
+_MOST_TOKENS = 1024
+_V2_OPTIONS = (
+    "image_input",
+    "anchor_levels",
+    "anchor_detach",
+    "ssformer",
+    "ssformer_blocks",
+    "ssformer_heads",
+    "spectrum",
+    "attention_norm",
+)
 
-
-Version = Literal["new", "v1"]
+Version = Literal["new", "v1", "v2"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,19 @@ class NetworkConfig:
         class_cond: condition on a class label
         num_label_classes: labels known to class conditioning
         dropout: dropout probability of the denoiser's residual blocks
-        version: new (anchor conditioning) or v1 (dynamic conditioning with the FF-Parser)
+        version: new (anchor conditioning), v1 (dynamic conditioning with the FF-Parser) or v2 (uncertain anchor and
+            spectrum-space transformer, after the paper of MedSegDiff-V2); the options below belong to v2
+        image_input: the denoiser sees the image beside the noisy mask (choice) or, false, the mask alone (the paper's
+            figure)
+        anchor_levels: resolutions at which the anchor enters (choice): 1, the full one, or 2, the half one too
+        anchor_detach: the anchor does not train the conditioning network (choice; version new is so)
+        ssformer: how the two networks' deepest maps meet: spectrum (cross-attention in the frequency domain, paper),
+            cross (plain softmax cross-attention) or none
+        ssformer_blocks: blocks of two cross-attentions (choice)
+        ssformer_heads: attention heads of each (choice)
+        spectrum: what acts on the affinity's spectrum: nbp (neural band-pass filter, paper) or sine (the paper's first
+            version)
+        attention_norm: whether softmax normalises the affinity of spectrum, or nothing does (choice)
     """
 
     image_size: int = bounded(256, 32, 2048)
@@ -61,6 +83,14 @@ class NetworkConfig:
     num_label_classes: int = bounded(2, 1, 100000)
     dropout: float = 0.0
     version: Version = "new"
+    image_input: bool = True
+    anchor_levels: int = bounded(1, 1, 2)
+    anchor_detach: bool = False
+    ssformer: Literal["spectrum", "cross", "none"] = "spectrum"
+    ssformer_blocks: int = bounded(4, 1, 64)
+    ssformer_heads: int = bounded(4, 1, 256)
+    spectrum: Literal["nbp", "sine"] = "nbp"
+    attention_norm: Literal["none", "softmax"] = "none"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -87,6 +117,32 @@ class NetworkConfig:
                         f"attention over {width} channels does not divide into its heads; "
                         "change `num_heads` or `num_head_channels`"
                     )
+        self._check_v2()
+
+    def _check_v2(self) -> None:
+        """Refuse options without effect, and what the spectrum-space transformer cannot be built of."""
+        belongs = {name: ("version", "v2") for name in _V2_OPTIONS}
+        if self.version == "v2":
+            belongs = {"spectrum": ("ssformer", "spectrum"), "attention_norm": ("ssformer", "spectrum")}
+        for name, (owner, wanted) in belongs.items():
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default and getattr(self, owner) != wanted:
+                raise InputError(
+                    f"`{name}` {getattr(self, name)}: has an effect with `{owner}` {wanted} only; leave out one of them"
+                )
+        if self.anchor_levels > len(self.level_widths):
+            raise InputError(f"`anchor_levels` {self.anchor_levels}: `channel_mult` has only {len(self.level_widths)}")
+        if self.version != "v2" or self.ssformer == "none":
+            return
+        deepest, tokens = self.level_widths[-1], self.deepest_map**2
+        if deepest % self.ssformer_heads:
+            raise InputError(
+                f"`ssformer_heads` {self.ssformer_heads}: does not divide the {deepest} channels of the deepest level"
+            )
+        if tokens > _MOST_TOKENS:
+            raise InputError(
+                f"`ssformer` {self.ssformer}: the deepest map has {tokens} pixels, and each attends to all; at most "
+                f"{_MOST_TOKENS} can; give `channel_mult` more levels"
+            )
 
     @property
     def mask_channels(self) -> int:
@@ -99,9 +155,19 @@ class NetworkConfig:
         return self.image_size // 32
 
     @property
+    def deepest_map(self) -> int:
+        """Height and width of the denoiser's deepest maps, in pixels."""
+        return self.image_size // 2 ** (len(self.level_widths) - 1)
+
+    @property
+    def seen_channels(self) -> int:
+        """Channels of the image that the denoiser sees beside the noisy mask."""
+        return self.image_channels if self.image_input else 0
+
+    @property
     def in_channels(self) -> int:
         """Input channels of the denoiser: the image's and the noisy mask's."""
-        return self.image_channels + self.mask_channels
+        return self.seen_channels + self.mask_channels
 
     @property
     def out_channels(self) -> int:

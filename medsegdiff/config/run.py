@@ -12,8 +12,9 @@ from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.data.scaling import EIGHT_BITS
-from medsegdiff.data.spec import DataSpec, format_labels, parse_labels
+from medsegdiff.data.spec import DataSpec
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.io.labels import format_labels, parse_labels
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class RunConfig:
                 f"`val_steps` {self.validation.val_steps}: there are only `diffusion_steps` "
                 f"{self.diffusion.diffusion_steps}; use at most those"
             )
+        if self.training.anchor_loss == "dice_ce" and self.network.version != "v2":
+            raise InputError("`anchor_loss` dice_ce: belongs to `version` v2; leave out one of them")
+        for name in ("anchor_alpha", "anchor_beta"):
+            value = getattr(self.training, name)
+            if self.anchor_loss != "dice_ce" and value != getattr(TrainingConfig, name):
+                raise InputError(f"`{name}` {value}: has an effect with `anchor_loss` dice_ce only")
+
+    @property
+    def anchor_loss(self) -> str:
+        """What trains the conditioning network's mask: "dice_ce" or "mse"."""
+        return self.training.anchor_loss or ("dice_ce" if self.network.version == "v2" else "mse")
 
     def flat(self) -> dict[str, Any]:
         """All options by name; no name occurs in two sections."""

@@ -10,6 +10,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import Precision, check_choices
 
 LearningRate = Literal["", "constant", "linear", "cosine"]
+AnchorLoss = Literal["", "dice_ce", "mse"]
 Decayed = Literal["all", "matrices"]
 TimestepSampler = Literal["uniform", "loss-second-moment"]
 _LARGEST_BATCH = 65536
@@ -29,6 +30,10 @@ class TrainingConfig:
             float32
         fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
         dice_weight: how much of a soft Dice loss of the predicted mask is added to the diffusion loss; 0: none
+        anchor_loss: what trains the conditioning network's mask: dice_ce (soft Dice and cross-entropy, version v2's
+            paper and default) or mse (ten times the mean squared error, as the public code and every other version)
+        anchor_alpha: dice_ce is of samples whose timestep is divisible by this (paper)
+        anchor_beta: weight of the cross-entropy beside the soft Dice loss (paper)
         lr: learning rate of AdamW
         lr_schedule: how the learning rate falls to 0, or that it does not; by default linear if lr_anneal_steps is
             given, else constant
@@ -55,6 +60,9 @@ class TrainingConfig:
     precision: Precision = "fp32"
     fp16_scale_growth: float = 1e-3
     dice_weight: float = bounded(0.0, 0, MOST)
+    anchor_loss: AnchorLoss = ""
+    anchor_alpha: int = bounded(5, 1, MOST)
+    anchor_beta: float = bounded(10.0, 0, MOST)
     lr: float = bounded(1e-4, 0, 1e38)
     lr_schedule: LearningRate = ""
     lr_anneal_steps: int = bounded(0, 0, MOST)

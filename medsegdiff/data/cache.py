@@ -10,10 +10,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Callable, Optional
-
-import numpy as np
+from typing import Optional
 
 from medsegdiff.base import machine, screen
 from medsegdiff.base.bounds import check_bounds
@@ -21,11 +20,11 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
-from medsegdiff.data.entries import RESIZE, Entry, Form, build
+from medsegdiff.data.entries import RESIZE, Form, build
 from medsegdiff.data.foreground import warnings
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.data.square import to_input
 from medsegdiff.io.volumes import is_volume, slices_of
 
 FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
@@ -33,112 +32,10 @@ DATASETS, ENTRIES = "datasets", "cases"
 """Folders of the cache: of lists of cases, and of what is kept of each."""
 INDEX = "digests.json"
 """In the latter, see `digests`."""
+LOCK = ".lock"
+"""There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk that stay free
-
-
-class Prepared:
-    """A dataset at network resolution, slice by slice; a picture is one slice."""
-
-    def __init__(
-        self, cases: Sequence[Case], paths: Sequence[Path], form: Form, fingerprint: str, skip_blank: bool
-    ) -> None:
-        self.cases, self.form, self.fingerprint = list(cases), form, fingerprint
-        self._paths = list(paths)
-        self._entries: dict[int, Entry] = {}
-        self.slices: list[tuple[int, int]] = []
-        """Of each slice the case, by its place in `cases`, and its own place there."""
-        self.ids: list[str] = []
-        """Of a picture the case's, of a slice `ID:NUMBER`."""
-        for place, case in enumerate(self.cases):
-            blank = self._entry(place).about.blank
-            chosen = [number for number, empty in enumerate(blank) if not (skip_blank and empty)]
-            self.slices += [(place, number) for number in chosen]
-            self.ids += [f"{case.id}:{number}" for number in chosen] if is_volume(case.image) else [case.id]
-        if not self.slices:
-            raise InputError("all slices are blank; look at the files, or leave out `skip_blank`")
-
-    def __len__(self) -> int:
-        return len(self.slices)
-
-    @property
-    def groups(self) -> list[str]:
-        """The patient of each slice."""
-        return [self.cases[place].group for place, _ in self.slices]
-
-    @property
-    def num_classes(self) -> int:
-        """Classes, background included."""
-        return self.form.num_classes
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether each case has one."""
-        return self.form.mask_resize is not None
-
-    @property
-    def original_sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each slice in its file, in pixels."""
-        return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
-
-    def depth(self, case: int) -> int:
-        """How many slices a case has, blank ones too."""
-        return len(self._entry(case))
-
-    @property
-    def shares(self) -> np.ndarray:
-        """The share of each foreground class in each mask, float64 (N, num_classes - 1)."""
-        return np.array([self._entry(place).about.shares[number] for place, number in self.slices])
-
-    @property
-    def corners(self) -> np.ndarray:
-        """Whether all four corners of each mask are foreground, bool (N,)."""
-        return np.array([self._entry(place).about.corners[number] for place, number in self.slices])
-
-    def image(self, index: int) -> np.ndarray:
-        """One image, float32 (C, S, S) in [0, 1].
-
-        Raises:
-            InputError: what is cached is damaged, and the files that it was made of have changed.
-        """
-        return to_input(self._read(index, Entry.image))
-
-    def mask(self, index: int) -> np.ndarray:
-        """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
-
-        Raises:
-            InputError: as `image`.
-            ValueError: the dataset has no masks.
-        """
-        if not self.has_masks:
-            raise ValueError("this dataset has no masks")
-        mask = self._read(index, Entry.mask)
-        return (mask == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
-
-    def _read(self, index: int, read: Callable[[Entry, int], np.ndarray]) -> np.ndarray:
-        place, number = self.slices[index]
-        try:
-            return read(self._entry(place), number)
-        except ValueError:
-            self._entries[place] = self._made_anew(place)
-            return read(self._entries[place], number)
-
-    def _entry(self, place: int) -> Entry:
-        if place not in self._entries:
-            try:
-                self._entries[place] = Entry(self._paths[place], self.form)
-            except ValueError:
-                self._entries[place] = self._made_anew(place)
-        return self._entries[place]
-
-    def _made_anew(self, place: int) -> Entry:
-        """The entry of a case whose file was damaged or removed."""
-        path, case = self._paths[place], self.cases[place]
-        folder = path.parents[1]
-        if _path(folder, case, self.form, digests(case.files, folder / INDEX, False)) != path:
-            raise InputError(f"{case.image}: was changed meanwhile; run the same again")
-        _build(folder, [(path, case)], self.form, False)
-        return Entry(path, self.form)
 
 
 def default_cache() -> Path:
@@ -201,15 +98,16 @@ def prepare(
     known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
+    make = partial(_make_anew, folder, form)
     if not all(path.exists() for path in paths):
         with _lock(lists / f".{fingerprint}.lock"):
             lacking = [(path, case) for path, case in zip(paths, cases) if not path.exists()]
             _build(folder, lacking, form, progress)
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank)
+        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
         for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
             screen.note(f"warning: {line}")
     else:
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank)
+        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
     _remember(lists / f"{fingerprint}.json", prepared, paths)
     return prepared
 
@@ -231,6 +129,13 @@ def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip
     if spec != DataSpec() or skip_blank:
         key += [form.key([]), skip_blank]
     return hashlib.blake2b(json.dumps(key).encode(), digest_size=20).hexdigest()
+
+
+def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
+    """Make an entry that was damaged or removed, from files that are still the same."""
+    if _path(folder, case, form, digests(case.files, folder / INDEX, False)) != path:
+        raise InputError(f"{case.image}: was changed meanwhile; run the same again")
+    _build(folder, [(path, case)], form, False)
 
 
 def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progress: bool) -> None:
@@ -262,7 +167,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
 @contextlib.contextmanager
 def _using(folder: Path) -> Iterator[None]:
     """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
-    path = folder / ".lock"
+    path = folder / LOCK
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

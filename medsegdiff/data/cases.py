@@ -15,7 +15,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name
 from medsegdiff.io.pictures import SUFFIXES, is_picture, list_folder
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
-from medsegdiff.io.volumes import is_volume, stem
+from medsegdiff.io.volumes import is_series, is_volume, stem
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -74,7 +74,7 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
     found: list[Path] = []
     for path in paths:
         files = [path]
-        if path.is_dir():
+        if path.is_dir() and not is_series(path):
             files = list_images(path)
             for folder in [] if files else filter(Path.is_dir, list_folder(path)):
                 files += list_images(folder)
@@ -93,8 +93,8 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
 
 
 def is_image(path: Path) -> bool:
-    """Whether it is named as a picture or a volume."""
-    return is_picture(path) or (is_volume(path) and not path.is_dir())
+    """Whether it is named as a picture or a volume, or is the folder of a DICOM series."""
+    return is_picture(path) or is_volume(path)
 
 
 def list_images(folder: Path, below: bool = False) -> list[Path]:

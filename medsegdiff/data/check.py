@@ -17,8 +17,8 @@ from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
-from medsegdiff.data.source import whole_numbers
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume
@@ -118,7 +118,7 @@ def check(
     good = []
     for case in track(everyone, len(everyone), "checking", "case", shown=progress):
         image = _image(found, case)
-        mask = case.mask and _mask(found, case.mask, image, binary and not is_volume(case.image))
+        mask = case.mask and _mask(found, case, case.mask, image, binary and not is_volume(case.image))
         if image:
             images[case.image] = image
         if case.mask and mask is not None:
@@ -178,11 +178,11 @@ def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
     return read_volume(path) if is_volume(path) else (read_image(path), None)
 
 
-def _mask(found: Checked, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
+def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
     """Check a mask against its image; its values but 0, of a `binary` picture none; None if it cannot be read."""
     geometry = None
     if is_volume(path):
-        read = found.attempt("unreadable", path, lambda: _read_labels(path))
+        read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
         values, geometry = read or (None, None)
     else:
         values = found.attempt("unreadable", path, lambda: read_mask(path) if binary else read_labels(path))
@@ -207,8 +207,8 @@ def _mask(found: Checked, path: Path, image: Optional[_Image], binary: bool) -> 
     return [] if binary else [int(value) for value in np.unique(values) if value]
 
 
-def _read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
-    values, geometry = read_volume(path)
+def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
+    values, geometry = read_volume(path, image)
     return whole_numbers(values, path), geometry
 
 

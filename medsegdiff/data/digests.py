@@ -14,13 +14,14 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.base.reading import reading
 from medsegdiff.base.screen import track
+from medsegdiff.io.pictures import list_folder
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
 _SETTLED_NS = 2_000_000_000
 
 
 def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[Path, str]:
-    """BLAKE2b digests (hex) of the files' bytes.
+    """BLAKE2b digests (hex) of the files' bytes; of a folder, as of a DICOM series, of those of its files.
 
     `index` is a JSON file that remembers them by path, size, times and inode; it may be absent, and
     losing it costs no more than reading the files again.
@@ -28,6 +29,23 @@ def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[P
     Raises:
         InputError: a file cannot be read, or the index not written.
     """
+    inside = {path: _files(path) if path.is_dir() else [path] for path in paths}
+    found = _of_files([file for files in inside.values() for file in files], index, progress)
+    for path, files in inside.items():
+        if files != [path]:
+            found[path] = _joined(found[file] for file in files)
+    return {path: found[path] for path in inside}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in list_folder(folder) if path.is_file()]
+
+
+def _joined(digests: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(digests).encode(), digest_size=32).hexdigest()
+
+
+def _of_files(paths: Iterable[Path], index: Path, progress: bool) -> dict[Path, str]:
     known = _load(index)
     result: dict[Path, str] = {}
     unknown: dict[Path, list[int]] = {}

@@ -93,7 +93,7 @@ def download(name: str, folder: Path, base_url: Optional[str] = None) -> list[Pa
     dataset, folder = DATASETS[name], make_folder(Path(folder))
     base = (base_url or dataset.base_url).rstrip("/")
     if not base.startswith(("http://", "https://")):
-        raise InputError(f"base URL {base}: must begin with https:// or http://")
+        raise InputError(f"`base_url` {base}: must begin with https:// or http://")
     with exclusive(folder):
         clear_leftovers(folder)
         ledger = Ledger(folder, _BY)
@@ -138,7 +138,7 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
             status, trouble = error.response.status_code, f"{error.response.status_code} {error.response.reason}"
             over = status == _PAST_THE_END
             if not over and status not in _PASSING:
-                raise InputError(f"{url}: the server answers {trouble}; give the base URL of a mirror") from None
+                raise InputError(f"{url}: the server answers {trouble}; give a mirror's as `base_url`") from None
         except requests.RequestException as error:
             trouble = type(error).__name__
         finally:
@@ -152,11 +152,11 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
                 part.unlink(missing_ok=True)
                 raise InputError(
                     f"{url}: its {algorithm} is {actual}, not {expected}: damaged, or another file; it is removed: "
-                    "run the same command again, or give the base URL of a mirror"
+                    "run the same command again, or give a mirror's as `base_url`"
                 )
         failures = 0 if _size(part) > before else failures + 1
     raise InputError(
-        f"{url}: cannot be fetched ({trouble}); check the network, or give the base URL of a mirror; "
+        f"{url}: cannot be fetched ({trouble}); check the network, or give a mirror's as `base_url`; "
         "what has arrived is kept, and the same command continues"
     )
 

@@ -19,7 +19,8 @@ from medsegdiff.base.files import replacing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, scale, to_sixteen_bits
 from medsegdiff.data.source import read_classes, read_source
-from medsegdiff.data.spec import DataSpec, format_labels
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import format_labels
 
 RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 _IMAGES, _MASKS, _ABOUT = "images", "masks", "about"
@@ -129,6 +130,11 @@ def _reading(path: Path) -> Iterator[Any]:
             yield file
     except Exception as error:  # of a damaged header it raises nearly anything
         raise ValueError(f"{path}: {error}") from error
+
+
+def to_input(pixels: np.ndarray) -> np.ndarray:
+    """Uint8 or uint16 (S, S, C), 255 or 65535 being 1, as float32 (C, S, S) in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def build(path: Path, case: Case, form: Form) -> None:

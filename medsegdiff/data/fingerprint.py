@@ -16,9 +16,9 @@ import numpy as np
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
-from medsegdiff.data.source import whole_numbers
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import is_colour, read_grey
+from medsegdiff.io.labels import whole_numbers
+from medsegdiff.io.pictures import look, read_grey
 from medsegdiff.io.volumes import is_volume, read_volume
 
 _MOST = 24  # volumes whose intensities are measured
@@ -108,7 +108,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
-            mask = whole_numbers(read_volume(case.mask).values, case.mask)
+            mask = whole_numbers(read_volume(case.mask, case.image).values, case.mask)
             for value, count in zip(*np.unique(mask, return_counts=True)):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
             voxels += mask.size
@@ -137,17 +137,16 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
 
 
 def _of_pictures(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
-    single = len(cases[0].channels) == 1
-    colour = single and any(is_colour(case.image) for case in cases)
-    shapes, samples, deep = [], [], False
+    seen = [look(case.image) for case in cases]
+    colour = len(cases[0].channels) == 1 and any(in_colour for in_colour, _ in seen)
+    samples, deep = [], False
     for case in () if colour else bar:
         layers = [read_grey(path) for path in case.channels]
-        shapes.append(layers[0].shape)
         deep = deep or any(layer.dtype != np.uint8 for layer in layers)
         samples.append([(layer.ravel()[:: max(1, layer.size // 1000)], layer.min(), layer.max()) for layer in layers])
     channels = 3 if colour else len(cases[0].channels)
     intensities = [_intensity([layers[c] for layers in samples]) for c in range(channels if samples else 0)]
-    shape = tuple(np.median(shapes, axis=0).tolist()) if shapes else ()
+    shape = tuple(np.median([size for _, size in seen], axis=0).tolist())
     people = len({case.group for case in cases})
     return Fingerprint(len(cases), people, "pictures", channels, colour, shape, None, intensities, {}, deep)
 

@@ -36,7 +36,9 @@ def check_scaling(scaling: str) -> None:
     """
     bounds = _bounds(scaling)
     if scaling not in (EIGHT_BITS, Z_SCORE, PERCENTILE) and not (bounds and bounds[0] < bounds[1]):
-        raise InputError(f"scaling {scaling}: must be {EIGHT_BITS}, {Z_SCORE}, {PERCENTILE} or a window, as -160..240")
+        raise InputError(
+            f"`scaling` {scaling}: must be {EIGHT_BITS}, {Z_SCORE}, {PERCENTILE} or a window, as -160..240"
+        )
 
 
 def _bounds(scaling: str) -> Optional[tuple[float, float]]:

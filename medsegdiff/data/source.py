@@ -11,6 +11,7 @@ from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume, to_slices
@@ -59,7 +60,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if path is None:
         raise ValueError(f"{case.id} has no mask")
     if source.geometry is not None:
-        values, geometry = read_volume(path)
+        values, geometry = read_volume(path, case.image)
         differs = source.geometry.differs(geometry, _SAME_GRID)
         if differs or values.ndim > 3:
             raise InputError(
@@ -72,10 +73,10 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
         check_pair(case, source.values[0], values)
         values = values[None]
     if spec.labels:
-        unknown = spec.unknown(values)
+        unknown = without_label(values, spec.labels)
         if unknown:
             note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are no labels: background")
-        return spec.classes(values)
+        return to_classes(values, spec.labels)
     highest = int(values.max())
     if highest >= num_classes:
         raise InputError(
@@ -83,20 +84,6 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
             f"{num_classes - 1}; give `num_classes` {highest + 1}, or correct the mask"
         )
     return values.astype(np.uint8)
-
-
-def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:
-    """Labels that a file may hold as fractions.
-
-    Raises:
-        InputError: they are no whole numbers.
-    """
-    if values.dtype.kind != "f":
-        return values
-    rounded = np.rint(values)
-    if not np.isfinite(values).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
-        raise InputError(f"{path}: holds values that are no whole numbers; a mask holds labels: export it again")
-    return rounded.astype(np.int32)
 
 
 def _picture(case: Case, spec: DataSpec) -> np.ndarray:

@@ -44,7 +44,7 @@ def divide(cases: Sequence[Case], fraction: float, folds: int = 0, fold: int = 0
     ranked = sorted(groups, key=lambda group: generator("test", group).random())
     chosen = ranked[fold::folds] if folds else ranked[: max(1, round(fraction * len(groups)))]
     if not chosen or len(chosen) == len(groups):
-        what = f"fold {fold} of {folds}" if folds else f"test_fraction {fraction}"
+        what = f"`fold` {fold} of {folds}" if folds else f"`test_fraction` {fraction}"
         raise InputError(f"{what}: of {len(groups)} patients {len(chosen)} would be the test set; give more, or others")
     test = [case.id for case in cases if case.group in set(chosen)]
     return Split([case.id for case in cases if case.group not in set(chosen)], [], test)

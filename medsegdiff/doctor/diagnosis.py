@@ -6,6 +6,7 @@ Nothing here imports Jittor, which may be just what cannot start.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
 from medsegdiff.runtime.requirements import REQUIREMENTS, Requirement
 
+ONNX = "ONNX"
+"""The name of its finding."""
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
 
 
@@ -33,7 +36,7 @@ class Finding:
         name: what was looked for
         detail: what was found, or what is wrong
         remedy: how to fix it; empty where nothing is wrong
-        required: whether nothing works until it is fixed
+        required: whether Jittor does not work until it is fixed
     """
 
     name: str
@@ -70,6 +73,11 @@ def _examine(name: str, look: Callable[[], Finding]) -> Finding:
         return Finding(name, f"cannot be examined ({line})", remedy, required=True)
 
 
+def _system() -> Finding:
+    machine.check_system()
+    return Finding("System", f"{platform.system()} on {platform.machine()}")
+
+
 def _required(requirement: Requirement) -> Finding:
     found = requirement.look()
     return Finding(requirement.name, found.detail, "" if found.fits else requirement.remedy, required=True)
@@ -89,6 +97,15 @@ def _threads() -> Finding:
     limit = os.environ.get("OMP_NUM_THREADS")
     limited = f"; OMP_NUM_THREADS={limit}" if limit else ""
     return Finding("Threads", f"{machine.usable_cores()} of {os.cpu_count()} cores usable{limited}")
+
+
+def _onnx() -> Finding:
+    versions = {name: toolchain.package_version(name) for name in ("onnx", "onnxruntime")}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        remedy = f"to segment without Jittor, install: pip install {' '.join(missing)}"
+        return Finding(ONNX, f"missing: {' and '.join(missing)}", remedy)
+    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot")
 
 
 def _gpu() -> Finding:
@@ -180,7 +197,9 @@ def _readable(count: int) -> str:
 
 
 _LOOKS: dict[str, Callable[[], Finding]] = {
+    "System": _system,
     **{requirement.name: partial(_required, requirement) for requirement in REQUIREMENTS},
+    ONNX: _onnx,
     "CPU": _cpu,
     "Threads": _threads,
     "GPU": _gpu,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, get_args
 
@@ -15,6 +16,7 @@ from medsegdiff.evaluation.predictions import PUBLISHED, find
 from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
+from medsegdiff.io.labels import count_classes
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
 from medsegdiff.masks.surface import Empty
@@ -30,6 +32,8 @@ def evaluate(
     num_classes: int = 2,
     protocol: str = "ours",
     rules: Rules = USUAL,
+    labels: Optional[Mapping[int, int]] = None,
+    patients: Optional[Mapping[str, str]] = None,
 ) -> Report:
     """Measure the predictions in `pred_dir` against the ground truth.
 
@@ -50,15 +54,19 @@ def evaluate(
         num_classes: how many classes there are, background included.
         protocol: "ours", "original" or "jittor".
         rules: how masks are compared.
+        labels: the class of each value of the ground truth, and of predicted volumes, see `io.labels`.
+        patients: whose an image is, by id, where there may be several of one: means over patients are given, too.
 
     Raises:
         InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
             differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
     """
+    if labels:
+        num_classes = count_classes(labels)
     compared_by = make_protocol(protocol, protocol_size)
     if rules.empty not in get_args(Empty):
-        raise InputError(f"empty {rules.empty}: must be {', '.join(get_args(Empty))}")
-    check_bounds("tolerance", rules.tolerance, 0, 1e6)
+        raise InputError(f"`empty` {rules.empty}: must be {', '.join(get_args(Empty))}")
+    check_bounds("`tolerance`", rules.tolerance, 0, 1e6)
     if out is not None:
         check_free(Path(out))
     if not truth:
@@ -72,10 +80,10 @@ def evaluate(
     ensembles = read_ensembles(pred_dir)
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
-    scores = [
-        measure(id, prediction, read_truth(truth[id], num_classes), compared_by, ensembles.get(id), rules)
-        for id, prediction in track(found.items(), len(found), "evaluating", "image")
-    ]
+    scores = []
+    for id, prediction in track(found.items(), len(found), "evaluating", "image"):
+        drawn = read_truth(truth[id], num_classes, labels, prediction.path)
+        scores.append(measure(id, prediction, drawn, compared_by, ensembles.get(id), rules))
     report = Report(
         scores=scores,
         summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], seed),
@@ -88,6 +96,7 @@ def evaluate(
         selection=summary.selection(scores),
         gaps=(*summary.gaps(scores), *summary.without_truth(unknown)),
         note=note,
+        patients=summary.by_patient(scores, patients or {}, seed),
     )
     if out is not None:
         report.write(Path(out))

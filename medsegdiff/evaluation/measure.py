@@ -12,10 +12,11 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.metrics import COMPARED, METRICS, USUAL, Part, Rules, Target
 from medsegdiff.evaluation.predictions import Prediction
-from medsegdiff.evaluation.truth import Truth, read_classes
+from medsegdiff.evaluation.truth import Truth, read_classes, read_volume_classes
 from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import read_probability
+from medsegdiff.io.volumes import is_volume
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.resizing import resize_probability
@@ -67,7 +68,8 @@ def measure(
         InputError: a file cannot be read, differs from the ground truth in size, or a member is missing.
     """
     targets = {
-        label: Target(truth.mask(label), protocol.target(truth.soft(label))) for label in range(1, truth.num_classes)
+        label: Target(truth.mask(label), None if truth.geometry else protocol.target(truth.soft(label)))
+        for label in range(1, truth.num_classes)
     }
     labels = _read_labels(prediction, truth)
     counted = {"mask": _occurring(labels, targets)}  # the classes that count, for each need that is met
@@ -112,6 +114,8 @@ def _read_labels(prediction: Prediction, truth: Truth) -> np.ndarray:
     """The mask as class indices, (H, W)."""
     if prediction.is_published:
         return resize_probability(read_probability(prediction.path), truth.shape) > THRESHOLD
+    if is_volume(prediction.path):
+        return read_volume_classes(prediction.path, truth)
     if truth.num_classes > 2:
         labels = read_classes(prediction.path, truth.num_classes)
     else:
@@ -124,7 +128,7 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
     """The probability of each foreground class, or where there is none the mask, float32 (H, W)."""
     if prediction.probability:
         yield from _read(prediction.probability, truth)
-    elif truth.num_classes == 2:
+    elif truth.num_classes == 2 and not truth.geometry:
         yield read_probability(prediction.path) if prediction.is_published else read_mask(prediction.path)
     else:
         yield from ((labels == label).astype(np.float32) for label in range(1, truth.num_classes))
@@ -146,7 +150,7 @@ def _members(
         )
     masks = {label: PackedMasks() for label in targets}
     scores = [_compared(_read(paths, truth), targets, protocol, masks) for paths in files]
-    return masks, {name: float(np.mean([score[name] for score in scores])) for name in COMPARED}
+    return masks, {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
 
 def _compared(
@@ -167,7 +171,8 @@ def _compared(
         Part(label, targets[label], labels == label, probability[label - 1], protocol)
         for label in _occurring(labels, targets) or targets
     ]
-    return {name: float(np.mean([METRICS[name].function(part) for part in parts])) for name in COMPARED}
+    values = {name: [METRICS[name].function(part) for part in parts] for name in COMPARED}
+    return {name: float(np.mean(some)) for name, some in values.items() if None not in some}
 
 
 def _occurring(labels: np.ndarray, targets: dict[int, Target]) -> list[int]:
@@ -188,8 +193,8 @@ def _read(paths: Sequence[Path], truth: Truth) -> Iterator[np.ndarray]:
 
 def _check_size(array: np.ndarray, path: Path, truth: Truth) -> None:
     if array.shape != truth.shape:
-        (height, width), (true_height, true_width) = array.shape, truth.shape
+        own, wanted = (" x ".join(map(str, reversed(shape))) for shape in (array.shape, truth.shape))
         raise InputError(
-            f"{path}: is {width} x {height} pixels, but its ground truth {truth.path} is "
-            f"{true_width} x {true_height}; write predictions at the original resolution"
+            f"{path}: is {own} pixels, but its ground truth {truth.path} is {wanted}; write predictions at the "
+            "original resolution"
         )

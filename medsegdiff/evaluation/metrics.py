@@ -33,8 +33,8 @@ class Target(NamedTuple):
 
     mask: np.ndarray
     """bool (H, W): the ground truth."""
-    square: np.ndarray
-    """float32, see `Protocol.target`."""
+    square: Optional[np.ndarray]
+    """float32, see `Protocol.target`; None of a volume, which no published protocol is for."""
 
 
 @dataclass
@@ -69,9 +69,10 @@ class Part:
         return surface(self.mask, self.target.mask, self.spacing, self.rules.tolerance, self.rules.empty)
 
     @cached_property
-    def published(self) -> tuple[float, float]:
+    def published(self) -> tuple[Optional[float], Optional[float]]:
         """IoU and Dice by the protocol."""
-        return self.protocol.iou_dice(self.layer, self.target.square)
+        square = self.target.square
+        return (None, None) if square is None else self.protocol.iou_dice(self.layer, square)
 
 
 class Need(NamedTuple):

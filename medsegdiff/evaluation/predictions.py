@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.predictions import find_predictions
+from medsegdiff.io.predictions import NIFTI, PNG, find_predictions
+from medsegdiff.io.volumes import is_volume, stem
 
 PUBLISHED = "_output_ens"
 """How the published sampler's files end."""
@@ -23,6 +24,11 @@ class Prediction:
     path: Path
     """`ID.png`, or what the published sampler wrote."""
     num_classes: int = 2
+
+    @property
+    def end(self) -> str:
+        """How its companions' names end: those of a picture are PNG files."""
+        return NIFTI if is_volume(self.path) else PNG
 
     @property
     def is_published(self) -> bool:
@@ -49,18 +55,19 @@ class Prediction:
         Raises:
             InputError: a member is missing before the last one.
         """
-        name = re.compile(rf"{re.escape(self.path.stem)}_member(\d+)(_class\d+)?\.png")
-        files = self.path.parent.glob(f"{glob.escape(self.path.stem)}_member*.png")
+        id = stem(self.path)
+        name = re.compile(rf"{re.escape(id)}_member(\d+)(_class\d+)?{re.escape(self.end)}")
+        files = self.path.parent.glob(f"{glob.escape(id)}_member*{self.end}")
         numbers = {int(found[1]): found[0] for found in (name.fullmatch(file.name) for file in files) if found}
         members = [self._files(f"member{index}", "_class") for index in range(max(numbers, default=-1) + 1)]
         if not all(members):
-            absent = self.path.with_name(f"{self.path.stem}_member{members.index([])}*.png")
+            absent = self.path.with_name(f"{id}_member{members.index([])}*{self.end}")
             raise InputError(f"{absent}: no such file, beside {numbers[max(numbers)]}; sample again")
         return members
 
     def _files(self, kind: str, before_class: str = "") -> list[Path]:
         ends = [""] if self.num_classes == 2 else [f"{before_class}{c}" for c in range(1, self.num_classes)]
-        paths = [self.path.with_name(f"{self.path.stem}_{kind}{end}.png") for end in ends]
+        paths = [self.path.with_name(f"{stem(self.path)}_{kind}{end}{self.end}") for end in ends]
         there = [path for path in paths if path.is_file()]
         if there and len(there) < len(paths):
             absent = next(path for path in paths if path not in there)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -47,6 +47,8 @@ class Report:
     gaps: tuple[str, ...] = ()
     """What was not measured, and why."""
     note: str = ""
+    patients: dict[str, Summary] = field(default_factory=dict)
+    """Over patients instead of images, where some have several."""
 
     @property
     def expected(self) -> int:
@@ -121,6 +123,7 @@ class Report:
     def _content(self) -> dict[str, Any]:
         return {
             "metrics": {key: _plain(summary) for key, summary in self.summaries.items()},
+            "patients": {key: _plain(summary) for key, summary in self.patients.items()} or None,
             "calibration": self.calibration and _calibration(self.calibration),
             "comparison": self.comparison
             and {

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medsegdiff.evaluation.metrics import COMPARED, METRICS
+from medsegdiff.evaluation.metrics import METRICS
 from medsegdiff.evaluation.report import Report
 from medsegdiff.evaluation.summary import Comparison, Selection
 from medsegdiff.masks.statistics import Summary
@@ -29,6 +29,8 @@ def tables(report: Report) -> Group:
     parts: list[RenderableType] = [_summary(report)]
     if report.num_classes > 2:
         parts += _classes(report)
+    if report.patients:
+        parts.append(_patients(report))
     if report.comparison:
         parts.append(_comparison(report.comparison))
     if report.selection:
@@ -41,7 +43,8 @@ def tables(report: Report) -> Group:
         parts.append(Text(warning, style="bold"))
     parts += [Text(line) for line in (report.note, *report.gaps) if line]
     size = report.protocol.size
-    parts.append(Text(f"Published protocol: {report.protocol.name}, {size} x {size}. {_MEANINGS}", style="dim"))
+    compared = f"Published protocol: {report.protocol.name}, {size} x {size}. "
+    parts.append(Text((compared if "published_iou" in report.summaries else "") + _MEANINGS, style="dim"))
     return Group(*parts)
 
 
@@ -73,11 +76,21 @@ def _classes(report: Report) -> list[Table]:
     return found
 
 
+def _patients(report: Report) -> Table:
+    count = next(iter(report.patients.values())).n
+    table = Table("metric", title=f"Mean over {count} patients, each with the mean of its images")
+    for heading in ("mean", "std", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for key, row in report.patients.items():
+        table.add_row(report.label(key), *_cells(row))
+    return table
+
+
 def _comparison(comparison: Comparison) -> Table:
     table = Table("metric", "of", title=f"Is the diffusion worth it? The same {comparison.images} images")
     for heading in ("mean", "95 % interval"):
         table.add_column(heading, justify="right")
-    for key in COMPARED:
+    for key in comparison.metrics:
         for name, label in _COMPARED.items():
             first, last = name == "cal", name == "ensemble - cal"
             mean, _, interval = _cells(comparison.metrics[key][name], "+" if last else "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.evaluation.measure import Score
-from medsegdiff.evaluation.metrics import COMPARED, NEEDS
+from medsegdiff.evaluation.metrics import COMPARED, METRICS, NEEDS
 from medsegdiff.masks.statistics import Summary, summarise
 from medsegdiff.masks.uncertainty import Retention, error_retention, expected_calibration_error, rank_correlation
 
@@ -17,6 +17,22 @@ def summaries(scores: Sequence[Score], keys: Sequence[str], seed: int) -> dict[s
     """Summarise each metric over the images that have it; metrics that none has are left out."""
     values = {key: [score.metrics[key] for score in scores if key in score.metrics] for key in keys}
     return {key: summarise(some, seed) for key, some in values.items() if some}
+
+
+def by_patient(scores: Sequence[Score], patients: Mapping[str, str], seed: int) -> dict[str, Summary]:
+    """Summaries of the mask's metrics over patients, each with the mean of its images; none where each has one."""
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(patients.get(score.id) or score.id, []).append(score)
+    if len(groups) == len(scores):
+        return {}
+    found = {}
+    for key in (name for name, metric in METRICS.items() if metric.needs == "mask"):
+        of_patients = [[one.metrics[key] for one in group if key in one.metrics] for group in groups.values()]
+        means = [float(np.mean(values)) for values in of_patients if values]
+        if means:
+            found[key] = summarise(means, seed)
+    return found
 
 
 class Calibration(NamedTuple):
@@ -56,7 +72,7 @@ def comparison(scores: Sequence[Score], seed: int) -> Optional[Comparison]:
     if not both:
         return None
     metrics = {}
-    for key in COMPARED:
+    for key in (name for name in COMPARED if all(f"member_{name}" in image for image in both)):
         cal, member, ensemble = (
             np.array([image[prefix + key] for image in both]) for prefix in ("cal_", "member_", "")
         )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.io.labels import to_classes, whole_numbers
 from medsegdiff.io.masks import find_masks, read_labels, read_mask
-from medsegdiff.io.pictures import list_pictures
+from medsegdiff.io.pictures import is_picture, list_folder
+from medsegdiff.io.volumes import Geometry, is_volume, read_volume
 
 
 def truth_from_folder(folder: Path) -> dict[str, Path]:
-    """Map ids to the masks in a folder, sorted; see `masks.find_masks`.
+    """Map ids to the masks in a folder, pictures or volumes, sorted; see `masks.find_masks`.
 
     Raises:
-        InputError: there is no such folder, no picture in it, or two masks for an id.
+        InputError: there is no such folder, no picture or volume in it, or two masks for an id.
     """
-    pictures = list_pictures(folder)
-    if not pictures:
+    files = [path for path in list_folder(folder) if is_picture(path) or is_volume(path)]
+    if not files:
         raise InputError(f"{folder}: holds no picture; give the folder with ID_Segmentation.png or ID.png masks")
-    return find_masks(pictures)
+    return find_masks(files)
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,18 @@ class Truth:
 
     path: Path
     num_classes: int
-    values: np.ndarray  # (H, W): float32 shares of foreground where there are two classes, else uint8 class indices
+    values: np.ndarray
+    """(H, W), or (X, Y, Z) of a volume: of two classes float32 shares of foreground, else uint8 class indices."""
     spacing: Optional[tuple[float, ...]] = None
     """Millimetres from pixel to pixel along each axis, where the file says so."""
+    geometry: Optional[Geometry] = None
+    """Of a volume."""
+    labels: Mapping[int, int] = field(default_factory=dict)
+    """What classes the values of volumes mean."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
+    def shape(self) -> tuple[int, ...]:
+        """Height and width, or sides of a volume."""
         return self.values.shape
 
     def soft(self, label: int) -> np.ndarray:
@@ -49,14 +57,40 @@ class Truth:
         return self.values > 0.5 if self.num_classes == 2 else self.values == label
 
 
-def read_truth(path: Path, num_classes: int = 2) -> Truth:
-    """Read a mask, see `masks.read_mask`; of more than two classes, with class indices.
+def read_truth(
+    path: Path, num_classes: int = 2, labels: Optional[Mapping[int, int]] = None, prediction: Optional[Path] = None
+) -> Truth:
+    """Read a mask, see `masks.read_mask`; of more than two classes, with class indices, or values with `labels`.
+
+    A DICOM segmentation is read on the grid of its `prediction`, which is its image's.
 
     Raises:
         InputError: the file cannot be read or its values are not understood.
     """
+    labels = labels or {}
+    if is_volume(path):
+        values, geometry = read_volume(path, prediction)
+        found = _classes(whole_numbers(values, path), path, num_classes, labels)
+        read = (found == 1).astype(np.float32) if num_classes == 2 else found
+        return Truth(path, num_classes, read, geometry.spacing, geometry, labels)
+    if labels:
+        found = to_classes(read_labels(path), labels)
+        return Truth(path, num_classes, (found == 1).astype(np.float32) if num_classes == 2 else found)
     read = read_mask(path) if num_classes == 2 else read_classes(path, num_classes)
     return Truth(path, num_classes, read)
+
+
+def read_volume_classes(path: Path, truth: Truth) -> np.ndarray:
+    """Read a predicted volume as class indices, on the grid of the ground truth.
+
+    Raises:
+        InputError: it cannot be read, or is on another grid.
+    """
+    values, geometry = read_volume(path)
+    differs = truth.geometry.differs(geometry, 0.1) if truth.geometry else "that is a picture"
+    if differs:
+        raise InputError(f"{path}: is another grid than its ground truth {truth.path}: {differs}; sample again")
+    return _classes(whole_numbers(values, path), path, truth.num_classes, truth.labels)
 
 
 def read_classes(path: Path, num_classes: int) -> np.ndarray:
@@ -65,11 +99,16 @@ def read_classes(path: Path, num_classes: int) -> np.ndarray:
     Raises:
         InputError: the file cannot be read, is in colour or holds another value.
     """
-    labels = read_labels(path)
-    highest = int(labels.max())
-    if highest >= num_classes:
+    return _classes(read_labels(path), path, num_classes, {})
+
+
+def _classes(values: np.ndarray, path: Path, num_classes: int, labels: Mapping[int, int]) -> np.ndarray:
+    if labels:
+        return to_classes(values, labels)
+    highest = int(values.max())
+    if highest >= num_classes or values.min() < 0:
         raise InputError(
             f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to {num_classes - 1}; "
             "correct the file or the option"
         )
-    return labels
+    return values.astype(np.uint8)

@@ -17,6 +17,11 @@ class Denoiser(Protocol):
     """A trained network, ready to sample with."""
 
     @property
+    def backend(self) -> str:
+        """What computes it, with its version."""
+        ...
+
+    @property
     def mask_shape(self) -> tuple[int, int, int]:
         """(M, S, S): foreground classes, and the side of the square that the network sees."""
         ...

@@ -82,9 +82,18 @@ def write_image(
     return write_prediction(ledger, result.id, written, mask, draw, about)
 
 
-def row_of(result: ImageResult) -> ImageRow:
-    """What `images.csv` says of the image."""
-    return ImageRow(result.count, result.empty, result.agreement)
+def row_of(slices: Sequence[ImageResult]) -> ImageRow:
+    """What `images.csv` says of a picture, the only slice, or of a volume.
+
+    Of a volume the fewest members of a slice, at least how many of them are empty in all slices, and the mean
+    agreement over the slices in which not all are empty.
+    """
+    agreements = [one.agreement for one in slices if one.empty < one.count or len(slices) == 1]
+    known = [agreement for agreement in agreements if agreement is not None]
+    alike = 1.0 if not agreements and slices[0].agreement is not None else None
+    members = min(one.count for one in slices)
+    empty = min(members, *(one.empty for one in slices)) if len(slices) > 1 else slices[0].empty
+    return ImageRow(members, empty, sum(known) / len(known) if known else alike)
 
 
 def _foreground(

@@ -13,6 +13,7 @@ from medsegdiff.nn.unet import Condition, MedSegDiff
 from medsegdiff.nn.versions import build_network
 from medsegdiff.nn.weights import load, state
 from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.toolchain import announce_kernels
 
 
 class JittorDenoiser:
@@ -21,6 +22,11 @@ class JittorDenoiser:
     def __init__(self, network: MedSegDiff, inside: str = "fp32") -> None:
         network.eval()
         self.network, self.inside = network, inside
+
+    @property
+    def backend(self) -> str:
+        """See `Denoiser`."""
+        return f"Jittor {jt.__version__}"
 
     @property
     def mask_shape(self) -> tuple[int, int, int]:
@@ -56,6 +62,7 @@ def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
         InputError: the weights do not fit their own configuration, or this machine lacks the precision.
     """
     precision.check(inside)
+    announce_kernels()
     network = build_network(weights.config.network)
     if any(name not in weights.arrays for name in state(network)):
         network.initialise()  # published checkpoints lack a layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,20 +20,21 @@ from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference import results
 from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.progress import ProgressBar
-from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
+from medsegdiff.inference.volumes import write_case
 from medsegdiff.io.ensembles import IMAGES, ImageRow, write_ensembles
+from medsegdiff.io.labels import format_labels
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.predictions import WRITER
+from medsegdiff.io.volumes import is_volume
 from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
-from medsegdiff.runtime.backend import jt
-from medsegdiff.runtime.toolchain import announce_kernels
 
 
 def predict(
@@ -44,11 +46,13 @@ def predict(
     extras: Optional[Extras] = None,
     weights: str = "",
     overwrite: bool = False,
+    kept: Sequence[str] = (),
 ) -> None:
-    """Segment `cases`, whose resized images are `dataset`, into the files of `io.predictions` in `out`.
+    """Segment `cases`, whose slices are `dataset`, into the files of `io.predictions` in `out`.
 
-    Beside them `images.csv` (of each image's ensemble what `io.ensembles.ImageRow` lists) and `run.json`.
-    Several processes take the images in turn; each writes its own, and the first one the files about all.
+    A volume is segmented slice by slice, and written when its last one is; blank slices that the dataset lacks are
+    background. Beside the predictions `images.csv` (of each image's ensemble what `io.ensembles.ImageRow` lists) and
+    `run.json`. Several processes take the images in turn; each writes its own, and the first one the files about all.
     Images that are done already, with the same weights and options, stay as they are.
 
     Args:
@@ -60,6 +64,7 @@ def predict(
         extras: what else to write
         weights: a digest of the weights
         overwrite: whether predictions with other weights or options, which must not be mixed with these, are removed
+        kept: the cases that training kept for testing, for `evaluate`
 
     Raises:
         InputError: the folder cannot be written, another process works there, it holds what is not sampling's own
@@ -69,7 +74,9 @@ def predict(
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
-            raise InputError(f"`trace` {name}: no such image; the first is {dataset.ids[0]}")
+            raise InputError(f"`trace` {name}: no such picture; the first image is {dataset.ids[0]}")
+    names = [case.id for case in cases]
+    slices = dataset.by_case
     wanted = results.settings(segmenter.sampling, weights)
     make_folder(out)
     begun = time.time()
@@ -78,14 +85,14 @@ def predict(
             stack.enter_context(exclusive(out))
             clear_leftovers(out)
             ledger = Ledger(out, WRITER)
-            results.check(ledger, wanted, dataset.ids, overwrite)
+            results.check(ledger, wanted, names, overwrite)
             results.clear(ledger, wanted)
         exchange.tell(None)  # the others begin when the folder is ours
         ledger = Ledger(out, WRITER)
         abouts = {
             case.id: {
                 "image": case.id,
-                "content": results.content(dataset, index, case, extras.overlays),
+                "content": results.content(dataset, slices[index], case, extras.overlays),
                 "extras": [extras.members, extras.overlays, extras.maps, case.id in extras.traces],
                 "settings": wanted,
             }
@@ -97,9 +104,7 @@ def predict(
             print(f"{len(done)} of {len(cases)} images are done already, with the same weights and options")
         # Process 0 says which are left: the others may have seen more done.
         left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
-        chosen = left[ranks.rank() :: ranks.count()]
-        if chosen:
-            announce_kernels()
+        chosen = [index for place in left[ranks.rank() :: ranks.count()] for index in slices[place]]
         with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
@@ -107,21 +112,30 @@ def predict(
                 tracer.see(ids, members, state)
 
             ensembles = {}
+            found: dict[int, list[ImageResult]] = defaultdict(list)
             for result in segmenter.segment(dataset.ids, dataset.image, extras.members, on_step, chosen):
                 progress.settled(result.id)
-                ensembles[result.id] = row_of(result)
-                about = {**abouts[result.id], "ensemble": ensembles[result.id]}
-                case, size = cases[result.index], dataset.original_sizes[result.index]
+                place, _ = dataset.slices[result.index]
+                found[place].append(result)
+                if len(found[place]) < len(slices[place]):
+                    continue
+                case, done_slices = cases[place], found.pop(place)
+                ensembles[case.id] = row_of(done_slices)
+                about = {**abouts[case.id], "ensemble": ensembles[case.id]}
+                if is_volume(case.image):
+                    write_case(ledger, case, dataset, done_slices, extras, segmenter.sampling.postprocess, about)
+                    continue
+                size = dataset.original_sizes[result.index]
                 picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
                 trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
                 write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about)
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
-            found = results.known(ledger, wanted)
-            found.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
+            rows = results.known(ledger, wanted)
+            rows.update({name: ImageRow(*values) for part in parts for name, values in part.items()})
             with ledger.together(results.RUN, [IMAGES]) as stage:
-                write_ensembles(stage, {name: found[name] for name in [*dataset.ids, *sorted(found)]})
-                _write_run(stage, segmenter, source, cases, dataset, len(done), time.time() - begun)
+                write_ensembles(stage, {name: rows[name] for name in [*names, *sorted(rows)]})
+                _write_run(stage, segmenter, source, dataset, len(done), time.time() - begun, kept)
 
 
 @dataclass
@@ -145,21 +159,25 @@ def _write_run(
     out: Path,
     segmenter: BatchSegmenter,
     source: str,
-    cases: Sequence[Case],
     dataset: Prepared,
     done: int,
     seconds: float,
+    kept: Sequence[str],
 ) -> None:
     run: dict[str, Any] = {
         "weights": source,
         "sampling": dataclasses.asdict(segmenter.sampling),
         "network_evaluations_per_mask": segmenter.evaluations,
-        "images": list(dataset.ids),
-        "image_files": {case.id: str(case.image.absolute()) for case in cases},
+        "images": [case.id for case in dataset.cases],
+        "image_files": {case.id: str(case.image.absolute()) for case in dataset.cases},
+        "kept": list(kept),
+        "labels": format_labels(dataset.form.spec.labels),
+        "num_classes": dataset.num_classes,
         "images_done_before": done,
         "dataset": dataset.fingerprint,
         "seconds": round(seconds, 2),
         "processes": ranks.count(),
-        "versions": {"medsegdiff": __version__, "jittor": jt.__version__, "numpy": np.__version__},
+        "backend": segmenter.denoiser.backend,
+        "versions": {"medsegdiff": __version__, "numpy": np.__version__},
     }
     (out / results.RUN).write_text(json.dumps(run, indent=1))

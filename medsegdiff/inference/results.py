@@ -6,18 +6,19 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Group, Ledger
-from medsegdiff.base.reading import reading
+from medsegdiff.base.reading import read_text, reading
 from medsegdiff.config.sampling import SamplingConfig
-from medsegdiff.data.cache import Prepared
 from medsegdiff.data.cases import Case
+from medsegdiff.data.prepared import Prepared
 from medsegdiff.io.ensembles import IMAGES, ImageRow
-from medsegdiff.io.predictions import files_of
+from medsegdiff.io.predictions import NIFTI, PNG, files_of
 
 RUN = "run.json"
 
@@ -29,10 +30,31 @@ def settings(sampling: SamplingConfig, weights: str) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def content(dataset: Prepared, index: int, case: Case, drawn: bool) -> str:
-    """A digest of an image at network resolution, its original size, and the ground truth where it is `drawn`."""
-    hasher = hashlib.blake2b(dataset.image(index).tobytes(), digest_size=16)
-    hasher.update(repr(dataset.original_sizes[index]).encode())
+class Run(NamedTuple):
+    """What `run.json` says of the dataset."""
+
+    kept: tuple[str, ...] = ()
+    """The cases that training kept for testing."""
+    labels: str = ""
+    """As the option of training."""
+    num_classes: int = 2
+
+
+def read_run(folder: Path) -> Run:
+    """What `run.json` in a folder of predictions says of the dataset; defaults where it is missing or not of ours."""
+    try:
+        content = json.loads(read_text(folder / RUN))
+        return Run(tuple(map(str, content["kept"])), str(content["labels"]), int(content["num_classes"]))
+    except (InputError, KeyError, TypeError, ValueError, RecursionError):
+        return Run()
+
+
+def content(dataset: Prepared, indices: Sequence[int], case: Case, drawn: bool) -> str:
+    """A digest of a case's slices at network resolution, their size, and the ground truth where it is `drawn`."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for index in indices:
+        hasher.update(dataset.image(index).tobytes())
+    hasher.update(repr(dataset.original_sizes[indices[0]] if indices else ()).encode())
     if drawn and case.mask is not None:
         with contextlib.suppress(InputError), reading(case.mask) as file:
             hasher.update(file.read())
@@ -89,7 +111,8 @@ def finished(ledger: Ledger, abouts: Mapping[str, dict[str, Any]]) -> set[str]:
 def _latest(ledger: Ledger) -> dict[str, Group]:
     """What was last written of each image whose mask is there."""
     found = {group.about["image"]: group for group in ledger.groups if "image" in group.about}
-    return {id: group for id, group in found.items() if (ledger.folder / f"{id}.png").exists()}
+    folder = ledger.folder
+    return {id: group for id, group in found.items() if any((folder / f"{id}{end}").exists() for end in (PNG, NIFTI))}
 
 
 def _others(ledger: Ledger, wanted: dict[str, Any]) -> dict[str, Group]:

@@ -103,7 +103,7 @@ class Segmentation:
                 results.check(ledger, self._settings, [self.id])
             except InputError as error:
                 raise InputError(error.spelled(lambda field: "folder" if field == "out_dir" else field)) from None
-            about = {"image": self.id, "settings": self._settings, "ensemble": row_of(self._result)}
+            about = {"image": self.id, "settings": self._settings, "ensemble": row_of([self._result])}
             extras = Extras(overlay, maps, members)
             path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
             with ledger.together(IMAGES) as stage:

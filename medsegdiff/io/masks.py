@@ -11,6 +11,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name, note
 from medsegdiff.io.pictures import Picture, decode
+from medsegdiff.io.volumes import stem
 
 _HIGHEST_LABEL = 255
 _SEGMENTATION = re.compile(r"_segmentation$", re.IGNORECASE)
@@ -92,14 +93,14 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
     Raises:
         InputError: there are two masks for an id, or a name is not UTF-8.
     """
-    named = [path for path in pictures if _SEGMENTATION.search(path.stem)]
+    named = [path for path in pictures if _SEGMENTATION.search(stem(path))]
     if 0 < len(named) < len(pictures):
         other = next(path for path in pictures if path not in named)
         note(other.parent, f"only files named _Segmentation are taken for masks, not {other.name}")
     found: dict[str, Path] = {}
     for path in named or pictures:
         check_name(path)
-        id = _SEGMENTATION.sub("", path.stem)
+        id = _SEGMENTATION.sub("", stem(path))
         rivals = [found[id], path] if id in found else [path]
         lossless = [other for other in rivals if other.suffix.lower() not in (".jpg", ".jpeg")] or rivals
         if len(lossless) > 1:

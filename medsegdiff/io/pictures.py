@@ -137,8 +137,8 @@ def read_grey(path: Path, eight_bits: bool = False) -> np.ndarray:
     return np.array(Image.fromarray(to_rgb(picture.image)).convert("L"))
 
 
-def is_colour(path: Path) -> bool:
-    """Whether a picture is in colour, by what its file says before its pixels.
+def look(path: Path) -> tuple[bool, tuple[int, int]]:
+    """Whether a picture is in colour, and its stored height and width, by what its file says before its pixels.
 
     Raises:
         InputError: the file is missing or cannot be read.
@@ -146,9 +146,11 @@ def is_colour(path: Path) -> bool:
     with reading(path) as file:
         try:
             with Image.open(file, formats=FORMATS) as image:
-                return not (image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;"))
+                grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
+                return not grey, (image.height, image.width)
         except Exception:  # which decoding says in our words
-            return not decode(path).is_deep
+            picture = decode(path)
+            return not picture.is_deep, picture.image.size[::-1]
 
 
 def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:

@@ -4,29 +4,37 @@ For the image ID, at the image's original resolution: `ID.png` (8-bit, 0 or 255)
 value x 65535); on request, in 16 bits too, `ID_std.png` and `ID_entropy.png` and, where members are kept,
 `ID_cal.png` and `ID_member0.png`, ... With several foreground classes `ID.png` has a palette, its values being class
 indices, and there is a file for each class: `ID_prob1.png`, `ID_std1.png`, `ID_cal1.png`, `ID_member0_class1.png`, ...
+
+Of a volume these are NIfTI files, `ID.nii.gz`, `ID_prob.nii.gz`, ..., on the volume's own grid, with the values that
+its dataset's masks have for the classes; of DICOM images there is also `ID.dcm`, a segmentation that refers to them.
 """
 
 from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.base.reading import check_name
+from medsegdiff.base.reading import check_name, note
+from medsegdiff.io.dicom.segmentation import write_segmentation
+from medsegdiff.io.dicom.series import Source
+from medsegdiff.io.labels import to_values
 from medsegdiff.io.masks import find_masks
-from medsegdiff.io.pictures import decode, list_pictures
+from medsegdiff.io.pictures import decode, is_picture, list_folder
+from medsegdiff.io.volumes import DICOM, SUFFIXES, Geometry, is_volume, read_volume, stem, write_volume
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.uncertainty import entropy
 
+PNG, NIFTI = ".png", ".nii.gz"
 WRITER = "sample"
 """By this name a ledger knows what is written here."""
 
@@ -56,9 +64,19 @@ def check_id(id: str) -> None:
         raise InputError(f"image id {id[:40]!r}...: its name is {what}, too much for its predictions'; rename it")
 
 
+class Grid(NamedTuple):
+    """How a volume's files are written."""
+
+    geometry: Geometry
+    labels: Mapping[int, int]
+
+
 @dataclass(frozen=True)
 class Maps:
-    """What is written of an image: float arrays (M, H, W), one channel for each foreground class, in [0, 1]."""
+    """What is written of an image: float arrays (M, H, W), or (M, X, Y, Z) of a volume, in [0, 1].
+
+    There is one channel for each foreground class.
+    """
 
     probability: np.ndarray
     std: np.ndarray | None = None
@@ -86,10 +104,11 @@ def write_prediction(
     mask: np.ndarray | None = None,
     draw: Callable[[Path], None] | None = None,
     about: dict[str, Any] | None = None,
+    grid: Grid | None = None,
 ) -> Path:
-    """Write the files of one image into the folder `out`, together; return the path of `ID.png`.
+    """Write the files of one image into the folder `out`, together; return the path of `ID.png`, or `ID.nii.gz`.
 
-    All that an earlier run wrote of this image is removed. `ID.png` comes last, so that where it exists
+    All that an earlier run wrote of this image is removed. That file comes last, so that where it exists
     the others do, too.
 
     Args:
@@ -99,39 +118,62 @@ def write_prediction(
         mask: class indices, uint8 (H, W), where they are not those that the probability decides.
         draw: writes further companions of this image into the folder that it is given.
         about: what to remember of them, see `Ledger.together`.
+        grid: of a volume.
 
     Raises:
         InputError: the id cannot name a file or reads as a companion file, a value is outside [0, 1]
             or not a number, a file in the way is not sampling's own, or the disk refuses.
-        ValueError: an array is not (M, H, W) or shapes differ.
+        ValueError: an array is neither (M, H, W) nor (M, X, Y, Z), or shapes differ.
     """
     ledger = out if isinstance(out, Ledger) else Ledger(out, WRITER)
     check_id(id)
+    end = NIFTI if grid else PNG
     layers = {f"member{index}": member for index, member in enumerate(maps.members)}
     layers.update({"prob": maps.probability, "std": maps.std, "cal": maps.cal})
     layers = {name: layer for name, layer in layers.items() if layer is not None}
     for name, layer in layers.items():
-        if layer.ndim != 3 or layer.shape != maps.probability.shape:
+        if layer.ndim != (4 if grid else 3) or layer.shape != maps.probability.shape:
             raise ValueError(f"{id}_{name}: shape {layer.shape}, the probability's is {maps.probability.shape}")
         if not ((layer >= 0) & (layer <= 1)).all():
-            path = ledger.folder / f"{id}_{name}.png"
+            path = ledger.folder / f"{id}_{name}{end}"
             raise InputError(f"{path}: values outside [0, 1] or not a number, not written; check the weights")
     classes = decide(maps.probability) if mask is None else mask
-    with ledger.together(f"{id}.png", files_of(ledger.folder, {id}), about) as stage:
+    with ledger.together(f"{id}{end}", files_of(ledger.folder, {id}), about) as stage:
+
+        def write_map(name: str, values: np.ndarray) -> None:
+            path = stage / f"{id}_{name}{end}"
+            if grid:
+                write_volume(path, values.astype(np.float32), grid.geometry)
+            else:
+                _write_grey(path, values)
+
         for name, layer in layers.items():
             for channel, values in enumerate(layer):
-                _write_grey(stage / f"{id}_{name}{_class_suffix(name, channel, len(layer))}.png", values)
+                write_map(f"{name}{_class_suffix(name, channel, len(layer))}", values)
         if maps.std is not None:
-            _write_grey(stage / f"{id}_entropy.png", entropy(maps.probability).max(axis=0))
+            write_map("entropy", entropy(maps.probability).max(axis=0))
+        if draw is not None:
+            draw(stage)
+        if grid:
+            write_volume(stage / f"{id}{end}", to_values(classes, grid.labels), grid.geometry)
+            if isinstance(grid.geometry.header, Source):
+                _write_segmentation(stage / f"{id}{DICOM}", classes, len(maps.probability), grid.geometry)
+            return ledger.folder / f"{id}{end}"
         if len(maps.probability) == 1:
             picture = Image.fromarray(classes * np.uint8(255))
         else:
             picture = Image.fromarray(classes)
             picture.putpalette(class_palette(len(maps.probability) + 1))
         _write_png(stage / f"{id}.png", picture)
-        if draw is not None:
-            draw(stage)
     return ledger.folder / f"{id}.png"
+
+
+def _write_segmentation(path: Path, classes: np.ndarray, count: int, geometry: Geometry) -> None:
+    """Beside NIfTI, which is written in any case: some images' headers lack what DICOM demands."""
+    try:
+        write_segmentation(path, classes, geometry, {label: f"class {label}" for label in range(1, count + 1)})
+    except InputError as error:
+        note(path, str(error).removeprefix(f"{path}: "))
 
 
 def files_of(folder: Path, ids: Collection[str]) -> list[str]:
@@ -141,10 +183,10 @@ def files_of(folder: Path, ids: Collection[str]) -> list[str]:
     """
     if not folder.is_dir():
         return []
-    split = [path.name.rpartition(".") for path in sorted(folder.iterdir())]
-    masks = [f"{stem}.png" for stem, _, end in split if end == "png" and stem in ids]
-    companions = [(stem, end) for stem, _, end in split if end in ("png", "gif") and _COMPANION.search(stem)]
-    return masks + [f"{stem}.{end}" for stem, end in companions if _COMPANION.sub("", stem) in ids]
+    named = [(stem(path), path.name) for path in sorted(folder.iterdir())]
+    named = [(id, name) for id, name in named if name[len(id) :] in (PNG, NIFTI, DICOM, ".gif")]
+    masks = [name for id, name in named if id in ids and not name.endswith(".gif")]
+    return masks + [name for id, name in named if _COMPANION.search(id) and _COMPANION.sub("", id) in ids]
 
 
 def _class_suffix(name: str, channel: int, channels: int) -> str:
@@ -165,19 +207,26 @@ def class_palette(classes: int) -> list[int]:
 def read_probability(path: Path) -> np.ndarray:
     """Read a grey picture as float32 (H, W) in [0, 1]: of 16 bits 65535 is 1, of 8 bits 255, of fractions 1.
 
+    Or a volume, (X, Y, Z), of what its header makes of its values.
+
     Raises:
         InputError: as `pictures.decode`, or a value is outside that range.
     """
+    values = read_volume(path).values.astype(np.float32) if is_volume(path) else _fractions(path)
+    values = np.where((values > 1) & (values < 1 + 1e-6), np.float32(1), values)  # a slope of 1 / 65535 is rounded
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise InputError(f"{path}: values from {values.min()} to {values.max()}, not a probability; write it again")
+    return values
+
+
+def _fractions(path: Path) -> np.ndarray:
     picture = decode(path)
     image = picture.image
     if picture.is_cut:
         raise InputError(f"{path}: 16 bits a channel in colour or with alpha; export it as grey")
     values = np.asarray(image if picture.is_deep else image.convert("L"), dtype=np.float32)
-    with np.errstate(invalid="ignore"):  # fractions that are not numbers are refused below
-        values = values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
-    if not (values.min() >= 0 and values.max() <= 1):
-        raise InputError(f"{path}: values from {values.min()} to {values.max()}, not a probability; write it again")
-    return values
+    with np.errstate(invalid="ignore"):  # fractions that are not numbers are refused by the caller
+        return values / np.float32(1 if image.mode == "F" else 65535 if picture.is_deep else 255)
 
 
 def find_predictions(folder: Path) -> dict[str, Path]:
@@ -186,7 +235,8 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     Raises:
         InputError: there is no such folder, or it has two masks for an id.
     """
-    return find_masks([path for path in list_pictures(folder) if not _COMPANION.search(path.stem)])
+    files = [path for path in list_folder(folder) if is_picture(path) or path.name.lower().endswith(SUFFIXES)]
+    return find_masks([path for path in files if not _COMPANION.search(stem(path))])
 
 
 def _write_grey(path: Path, values: np.ndarray) -> None:

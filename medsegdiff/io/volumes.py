@@ -10,14 +10,16 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Optional, get_args
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
+from medsegdiff.io.dicom.files import is_dicom
 
 SUFFIXES = (".nii.gz", ".nii")
+DICOM = ".dcm"
 Axis = Literal["axial", "coronal", "sagittal"]
 AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
@@ -66,18 +68,33 @@ class Volume(NamedTuple):
 
 
 def is_volume(path: Path) -> bool:
-    """Whether it is named as a NIfTI file."""
-    return path.name.lower().endswith(SUFFIXES)
+    """Whether it is named as a NIfTI or DICOM file, or is the folder of a DICOM series."""
+    return path.name.lower().endswith((*SUFFIXES, DICOM)) or is_series(path)
+
+
+def is_series(path: Path) -> bool:
+    """Whether it is a folder whose first file is a DICOM file."""
+    if not path.is_dir():
+        return False
+    try:
+        first = min((file for file in path.iterdir() if file.is_file() and file.name[0] != "."), default=None)
+        return first is not None and is_dicom(first)
+    except (OSError, InputError):  # forbidden, or empty: said by who reads it
+        return False
 
 
 def stem(path: Path) -> str:
     """A file's name without its suffix, `.nii.gz` being one."""
     name = path.name
+    if path.is_dir():
+        return name
     return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), path.stem)
 
 
-def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file, values as its slope and intercept scale them.
+def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
+    """Read a NIfTI file, values as its slope and intercept scale them; or of DICOM what `io.dicom` reads.
+
+    A DICOM segmentation, which may hold some slices only, is read on the grid of the `image` that it was drawn on.
 
     Raises:
         InputError: the file is missing, empty, damaged, no NIfTI file, of complex numbers or colours, or has not three
@@ -85,6 +102,8 @@ def read_volume(path: Path) -> Volume:
     """
     import nibabel
 
+    if _is_dicom(path):
+        return _read_dicom(path, image)
     with reading(path):
         pass
     try:
@@ -113,6 +132,22 @@ def read_volume(path: Path) -> Volume:
     return Volume(values, Geometry(shape[:3], affine, image.header))
 
 
+def _is_dicom(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith(DICOM)
+
+
+def _read_dicom(path: Path, image: Optional[Path]) -> Volume:
+    from medsegdiff.io.dicom.segmentation import is_segmentation, read_segmentation
+    from medsegdiff.io.dicom.series import geometry_of, read_dicom
+
+    if not is_segmentation(path):
+        return read_dicom(path)
+    if image is None:
+        raise InputError(f"{path}: a segmentation without its image; keep both in the dataset")
+    geometry = read_volume(image).geometry if image.name.lower().endswith(SUFFIXES) else geometry_of(image)
+    return Volume(read_segmentation(path, geometry), geometry)
+
+
 def slices_of(path: Path, axis: str = "axial") -> int:
     """How many slices a file has across an axis, as far as its header tells; 1 of what is no volume.
 
@@ -124,15 +159,22 @@ def slices_of(path: Path, axis: str = "axial") -> int:
     if not is_volume(path):
         return 1
     try:
-        image = nibabel.load(path)
-        geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
-        return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
+        if _is_dicom(path):
+            from medsegdiff.io.dicom.series import geometry_of
+
+            geometry = geometry_of(path)
+        else:
+            image = nibabel.load(path)
+            geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
     except Exception:  # which reading says in our words
-        return len(to_slices(*read_volume(path), axis))
+        geometry = read_volume(path).geometry
+    return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
 
 
 def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units and description as the input's header has them.
+
+    Fractions, which must be in [0, 1], take 16 bits: the header says that 65535 is 1.
 
     Raises:
         ValueError: the shape is not the geometry's.
@@ -143,11 +185,13 @@ def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
         raise ValueError(f"values of shape {values.shape} for a grid of {geometry.shape}")
     old = geometry.header if isinstance(geometry.header, nibabel.Nifti1Header) else None
     kind = nibabel.Nifti2Image if isinstance(old, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    image = kind(values, None if old is not None else geometry.affine, old, dtype=values.dtype)
+    fractions = values.dtype.kind == "f"
+    stored = np.rint(values * 65535).astype(np.uint16) if fractions else values
+    image = kind(stored, None if old is not None else geometry.affine, old, dtype=stored.dtype)
     header = image.header
     if old is None:
         header.set_xyzt_units("mm")
-    header.set_slope_inter(None, None)
+    header.set_slope_inter(*((1 / 65535, 0) if fractions else (None, None)))
     header["cal_min"] = header["cal_max"] = 0  # a viewer's window for the input's values
     header.extensions.clear()
     nibabel.save(image, path)
@@ -160,8 +204,10 @@ def to_slices(values: np.ndarray, geometry: Geometry, axis: str = "axial") -> np
     return apply_orientation(values, _orientation(geometry, axis))
 
 
-def from_slices(slices: np.ndarray, geometry: Geometry, axis: str = "axial") -> np.ndarray:
-    """What `to_slices` made of slices: (D, H, W, ...) to (X, Y, Z, ...)."""
+def from_slices(slices: np.ndarray, geometry: Geometry, axis: str = "axial", channels: bool = False) -> np.ndarray:
+    """Back from slices: (D, H, W) to (X, Y, Z); with `channels` (D, M, H, W) to (M, X, Y, Z)."""
+    if channels:
+        return np.stack([from_slices(slices[:, place], geometry, axis) for place in range(slices.shape[1])])
     order = _orientation(geometry, axis)
     flipped = np.flip(slices, [int(to) for to, sign in order if sign < 0])
     return np.moveaxis(flipped, [int(to) for to, _ in order], range(3))

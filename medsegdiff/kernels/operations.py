@@ -10,6 +10,7 @@ from medsegdiff.kernels.cpu import channels as _channels
 from medsegdiff.kernels.cpu import convolution as _convolution
 from medsegdiff.kernels.cpu import linear as _linear
 from medsegdiff.kernels.cpu import normalisation as _normalisation
+from medsegdiff.kernels.cpu import product as _product
 from medsegdiff.kernels.cpu import update as _update
 from medsegdiff.kernels.cpu.convolution import Packed
 from medsegdiff.kernels.reference import Step
@@ -60,6 +61,22 @@ def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
     On the CPU in float32 inside too, being small; on a GPU in `precision.current()`.
     """
     return _for(_linear).linear(x, weight, bias)
+
+
+def product(a: Var, b: Var, kinds: str = "NN") -> Var:
+    """The products of the matrices of `a` and `b` (B, rows, columns), float32; `kinds` says which are transposed.
+
+    "TN" is `a` transposed times `b`. On the CPU in float32 inside too; on a GPU in `precision.current()`.
+    """
+    return _for(_product).product(a, b, kinds)
+
+
+def mixed(weight: Var, x: Var) -> Var:
+    """`weight` (O, C) times each of `x` (N, C, P): (N, O, P), float32, without a gradient: for inference.
+
+    On the CPU in float32 inside too; on a GPU in `precision.current()`.
+    """
+    return _for(_product).mixed(weight, x)
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

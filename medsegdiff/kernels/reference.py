@@ -61,6 +61,17 @@ def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
     return y if bias is None else y + bias
 
 
+def product(a: Var, b: Var, kinds: str = "NN") -> Var:
+    """As in `operations`."""
+    turned = (x if kind == "N" else x.transpose(0, 2, 1) for x, kind in zip((a, b), kinds))
+    return precision.narrowed(jt.nn.bmm, *turned)
+
+
+def mixed(weight: Var, x: Var) -> Var:
+    """As in `operations`."""
+    return product(weight.unsqueeze(0).broadcast([x.shape[0], *weight.shape]), x)
+
+
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
     """As in `operations`."""
     n, c, h, w = x.shape

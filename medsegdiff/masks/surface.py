@@ -76,7 +76,9 @@ def surface(
 
     inside = _box(prediction | target)
     prediction, target = prediction[inside], target[inside]
-    points = [np.argwhere(_border(mask)) * step for mask in (prediction, target)]
+    # From 1, not 0: the tree splits just above a coordinate, and where subnormal numbers are zero, as Jittor makes them
+    # for its threads, nothing is just above 0.
+    points = [(np.argwhere(_border(mask)) + 1) * step for mask in (prediction, target)]
     there, back = (cKDTree(points[1 - i]).query(points[i])[0] for i in range(2))
     both = np.concatenate([there, back])
     return Surface(

@@ -212,10 +212,12 @@ def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float
     Raises:
         ValueError: lengths differ, a list is empty, or a value is not finite.
     """
-    ranks = [_ranks(values) for values in _pairs(first, second)]
-    x, y = (rank - rank.mean() for rank in ranks)
-    scale = math.sqrt((x @ x) * (y @ y))
-    return float(x @ y) / scale if scale else math.nan
+    from scipy import stats
+
+    pair = _pairs(first, second)
+    if any((values == values[0]).all() for values in pair):
+        return math.nan
+    return float(stats.spearmanr(*pair)[0])
 
 
 def _risk(error: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -223,12 +225,6 @@ def _risk(error: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     _, group, size = np.unique(-confidence, return_inverse=True, return_counts=True)
     of_group = np.bincount(group, error) / size
     return np.cumsum(np.repeat(of_group, size)) / np.arange(1, error.size + 1)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(size)
-    return (last - (size - 1) / 2)[group]
 
 
 def _pairs(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

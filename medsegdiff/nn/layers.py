@@ -109,7 +109,8 @@ class PointwiseConv(Convolution):
 class Linear(Affine):
     """Affine map of the last axis."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, init: str = "uniform") -> None:
+        self.init = init
         self.weight = jt.zeros((outputs, inputs))
         self.bias = jt.zeros((outputs,))
 

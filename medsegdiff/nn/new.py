@@ -34,7 +34,9 @@ class AnchorNetwork(MedSegDiff):
         seen = self.hwm(image)
         return AnchorCondition(self._stem(image, anchor(seen.expanded)), label, seen.cal)
 
-    def _guide(self, h: Var, skips: Sequence[Var], embedding: Var, condition: AnchorCondition) -> tuple[Var, Var]:
+    def _guide(
+        self, h: Var, skips: Sequence[Var], t: Var, embedding: Var, condition: AnchorCondition
+    ) -> tuple[Var, Var]:
         return h, condition.cal
 
 

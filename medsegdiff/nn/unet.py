@@ -151,13 +151,13 @@ class MedSegDiff(nn.Module):
             condition: from `encode`
         """
         embedding = self._embed(t, condition.label)
-        first, mask = self.input_blocks[0][0], slice(self.config.image_channels, None)
+        first, mask = self.input_blocks[0][0], slice(self.config.seen_channels, None)
         h = first.part(mask_t, mask, biased=False, residual=condition.stem)
-        skips = [h]
-        for stage in list(self.input_blocks)[1:]:
-            h = stage(h, embedding)
+        skips = []
+        for index, stage in enumerate(self.input_blocks):
+            h = self._anchored(stage(h, embedding) if index else h, index, condition)
             skips.append(h)
-        h, cal = self._guide(h, skips, embedding, condition)
+        h, cal = self._guide(h, skips, t, embedding, condition)
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
@@ -172,12 +172,17 @@ class MedSegDiff(nn.Module):
         """This version's condition of images (N, C, S, S) and their embedded labels (N, 4 c)."""
         raise NotImplementedError
 
-    def _guide(self, h: Var, skips: Sequence[Var], embedding: Var, condition: Condition) -> tuple[Var, Var]:
+    def _anchored(self, h: Var, index: int, condition: Condition) -> Var:
+        """The map `h` after the stage `index` of the contracting path, with what the image says of it."""
+        return h
+
+    def _guide(self, h: Var, skips: Sequence[Var], t: Var, embedding: Var, condition: Condition) -> tuple[Var, Var]:
         """The deepest map as it goes on, and the conditioning network's mask (N, M, S, S).
 
         Args:
             h: (N, deepest width, S', S')
             skips: the maps after each stage
+            t: (N,) timesteps
             embedding: (at least N, 4 c), of the timesteps and labels
             condition: from `encode`
         """
@@ -185,10 +190,10 @@ class MedSegDiff(nn.Module):
 
     def _stem(self, image: Var, anchor: Optional[Var] = None) -> Var:
         """What `image` adds to the first convolution, with its bias and the `anchor` (N, c, S, S)."""
-        channels = slice(self.config.image_channels)
+        channels = slice(self.config.seen_channels)
         return self.input_blocks[0][0].part(image, channels, biased=True, residual=anchor)
 
-    def _embed(self, t: Var, label: Optional[Var]) -> Var:
+    def _embed(self, t: Var, label: Optional[Var] = None) -> Var:
         """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
         if t.shape[0] == 1:  # Jittor's fused loops round a single row differently: there is none
             t = jt.concat([t] * 2, dim=0)

@@ -87,6 +87,8 @@ class DynamicNetwork(MedSegDiff):
     def _condition(self, image: Var, label: Optional[Var]) -> DynamicCondition:
         return DynamicCondition(self._stem(image), label, image)
 
-    def _guide(self, h: Var, skips: Sequence[Var], embedding: Var, condition: DynamicCondition) -> tuple[Var, Var]:
+    def _guide(
+        self, h: Var, skips: Sequence[Var], t: Var, embedding: Var, condition: DynamicCondition
+    ) -> tuple[Var, Var]:
         seen = self.hwm(condition.image, [skips[index] for index in self.downsamplings])
         return h + F.fitted(self.hwm.bottleneck_proj(seen.bottleneck), h.shape[2]), seen.cal

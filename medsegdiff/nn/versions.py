@@ -6,8 +6,9 @@ from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn.new import AnchorNetwork
 from medsegdiff.nn.unet import MedSegDiff
 from medsegdiff.nn.v1 import DynamicNetwork
+from medsegdiff.nn.v2 import SpectrumNetwork
 
-NETWORKS: dict[str, type[MedSegDiff]] = {"new": AnchorNetwork, "v1": DynamicNetwork}
+NETWORKS: dict[str, type[MedSegDiff]] = {"new": AnchorNetwork, "v1": DynamicNetwork, "v2": SpectrumNetwork}
 """By the name that the option `version` has."""
 
 

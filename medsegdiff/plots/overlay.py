@@ -1,6 +1,6 @@
 """Contours over an image.
 
-matplotlib is imported inside: it takes most of a second, which other commands need not wait.
+matplotlib and SciPy are imported inside: they take most of a second, which other commands need not wait.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def overlay(
 
 def draw_outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], width: int) -> np.ndarray:
     """Blend the outline of `mask` into float32 (H, W, 3), with a shadow that sets it off from light skin."""
-    edge = mask & ~_eroded(mask)
+    from scipy.ndimage import binary_erosion
+
+    edge = mask & ~binary_erosion(mask)  # outside the picture is background: a mask cut by it is closed there
     for paint, reach, strength in (((0, 0, 0), width + 1, 0.4), (colour, width, 1)):
         opacity = strength * _softened(_dilated(edge, reach))[..., None]
         picture = picture * (1 - opacity) + np.array(paint, dtype=np.float32) * opacity
@@ -63,18 +65,8 @@ def _softened(line: np.ndarray) -> np.ndarray:
 
 def _dilated(mask: np.ndarray, steps: int) -> np.ndarray:
     """Grow by `steps` pixels; crosses and squares in turn make it an octagon, nearly a disc."""
+    from scipy import ndimage
+
     for step in range(steps):
-        mask = _grown_along(_grown_along(mask, 0), 1) if step % 2 else _grown_along(mask, 0) | _grown_along(mask, 1)
+        mask = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(2, 1 + step % 2))
     return mask
-
-
-def _grown_along(mask: np.ndarray, axis: int) -> np.ndarray:
-    padded = np.pad(mask, [(1, 1) if i == axis else (0, 0) for i in range(2)])
-    size = mask.shape[axis]
-    return np.logical_or.reduce([padded.take(range(i, i + size), axis=axis) for i in range(3)])
-
-
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Shrink by one pixel; outside the picture counts as background, so a mask cut by it is closed there."""
-    padded = np.pad(~mask, 1, constant_values=True)
-    return ~_dilated(padded, 1)[1:-1, 1:-1]

@@ -16,8 +16,8 @@ from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
 from medsegdiff.data.layouts.brats import REGIONS
 from medsegdiff.data.loader import Dataset
-from medsegdiff.data.spec import format_labels, parse_labels
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
+from medsegdiff.io.labels import format_labels, parse_labels
 from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
@@ -65,6 +65,10 @@ def find_images(config: RunConfig) -> Images:
     name = choose(root, data.data_name)
     layout = LAYOUTS[name]
     cases = layout.find(root, "train")
+    validation = layout.find(root, "validation") if name in ("folder", "volume") else []
+    twice = {case.id for case in cases} & {case.id for case in validation}
+    if twice:
+        raise InputError(f"{root}: {min(twice)} is to train on and to validate with; rename or remove one")
     measured: list[Fingerprint] = []
 
     def measuring() -> Fingerprint:
@@ -78,8 +82,8 @@ def find_images(config: RunConfig) -> Images:
         given["scaling"] = data.scaling
     spec = dataclasses.replace(layout.spec(root, measuring), axis=data.axis, **given)
     config = config.reading(spec, name)
-    split = _split(config, cases)
-    found = take(cases, [*split.train, *split.validation])
+    split = _split(config, cases, validation)
+    found = take([*cases, *validation], [*split.train, *split.validation])
     if measured and ranks.rank() == 0:
         labels = format_labels(spec.labels) or "none"
         lines = [*measured[0].lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
@@ -89,14 +93,16 @@ def find_images(config: RunConfig) -> Images:
     return Images(config, found, split, measured[0] if measured else None)
 
 
-def _split(config: RunConfig, cases: list[Case]) -> Split:
+def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Split:
     data = config.data
     if data.split:
-        return read_split(Path(data.split), cases, data.fold)
-    root, layout = Path(data.data_dir), LAYOUTS[data.data_name]
-    if not data.folds and (data.data_name == "isic" or layout.find(root, "test", False)):
-        return Split([case.id for case in cases], [], [])
-    return divide(cases, data.test_fraction, data.folds, data.fold)
+        return read_split(Path(data.split), [*cases, *validation], data.fold)
+    if data.folds:
+        return divide([*cases, *validation], data.test_fraction, data.folds, data.fold)
+    layout, held_out = LAYOUTS[data.data_name], [case.id for case in validation]
+    if data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False):
+        return Split([case.id for case in cases], held_out, [])
+    return divide(cases, data.test_fraction)._replace(validation=held_out)
 
 
 def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:

@@ -24,13 +24,30 @@ class Losses(NamedTuple):
     diffusion: Var
     """What the timestep's importance weight multiplies: `diff` + `vb`, or the bound times T; plus weighted `dice`."""
     cal: Var
-    """Mean squared error of the conditioning network's mask."""
+    """Mean squared error of the conditioning network's mask, or its `DiceCe`."""
     dice: Optional[Var] = None
     """Soft Dice loss of the predicted clean mask, before its weight; None where that is 0."""
+    cal_weight: Any = CAL_WEIGHT
+    """What `cal` is multiplied by: a number, or (N,)."""
 
     def total(self, weights: Var) -> Var:
-        """The scalar that training descends: mean of weights * diffusion + 10 * cal."""
-        return (self.diffusion * weights + CAL_WEIGHT * self.cal).mean()
+        """The scalar that training descends: mean of weights * diffusion + cal_weight * cal."""
+        return (self.diffusion * weights + self.cal_weight * self.cal).mean()
+
+
+class DiceCe(NamedTuple):
+    """Soft Dice loss + `beta` * cross-entropy of the conditioning network's mask (MedSegDiff-V2, equation 8)."""
+
+    alpha: int
+    """It is of samples whose timestep is divisible by this."""
+    beta: float
+
+    def __call__(self, cal: Var, mask: Var) -> Var:
+        """(N,): the means over the channels of both (N, M, S, S), in [0, 1]."""
+        # As far as float32 goes: the logarithm of nothing, and its slope, are infinite.
+        cal = jt.clamp(cal, 1e-7, 1 - 1e-7)
+        entropy = -(mask * jt.log(cal) + (1 - mask) * jt.log(1 - cal))
+        return soft_dice(cal, mask) + self.beta * _per_sample(entropy)
 
 
 def _per_sample(x: Var) -> Var:
@@ -40,11 +57,12 @@ def _per_sample(x: Var) -> Var:
 class TrainingLoss:
     """The loss of MedSegDiff for one diffusion (learned-range variance: Nichol & Dhariwal 2021).
 
-    With a `dice_weight` W above 0, W times a soft Dice loss of the predicted clean mask is added to `diffusion`.
+    With a `dice_weight` W above 0, W times a soft Dice loss of the predicted clean mask is added to `diffusion`. With
+    an `anchor` loss, that takes the place of the mean squared error of the conditioning network's mask.
     """
 
-    def __init__(self, diffusion: Diffusion, dice_weight: float = 0.0) -> None:
-        self.diffusion, self.dice_weight = diffusion, dice_weight
+    def __init__(self, diffusion: Diffusion, dice_weight: float = 0.0, anchor: Optional[DiceCe] = None) -> None:
+        self.diffusion, self.dice_weight, self.anchor = diffusion, dice_weight, anchor
 
     def _at(self, values: np.ndarray, t: np.ndarray) -> Var:
         return jt.array(values[t].astype(np.float32).reshape(-1, 1, 1, 1))
@@ -61,6 +79,9 @@ class TrainingLoss:
     def __call__(self, prediction: Any, mask: Var, noise: Var, x_t: Var, t: np.ndarray) -> Losses:
         """The losses of a network's `prediction` for the clean `mask`; `t` (N,) indexes the schedule."""
         losses = self._published(prediction, mask, noise, x_t, t)
+        if self.anchor is not None:
+            counted = jt.array((t % self.anchor.alpha == 0).astype(np.float32))
+            losses = losses._replace(cal=self.anchor(prediction.cal, mask), cal_weight=counted)
         if not self.dice_weight:
             return losses
         dice = self._dice(prediction.target, mask, x_t, t)
@@ -91,19 +112,12 @@ class TrainingLoss:
         return self._at(np.sqrt(1 / kept), t) * x_t - self._at(np.sqrt(1 / kept - 1), t) * target
 
     def _dice(self, target: Var, mask: Var, x_t: Var, t: np.ndarray) -> Var:
-        """(N,) soft Dice loss of the predicted clean mask p against the mask g, the mean over its channels:
+        """(N,) soft Dice loss of the predicted clean mask p; nothing is clipped.
 
-            1 - (2 <p, g> + 1) / (<p, p> + <g, g> + 1)  =  <p - g, p - g> / (<p, p> + <g, g> + 1).
-
-        Milletari et al. 2016 (V-Net), with one pixel added for masks that are empty. As the squares are in the
-        denominator, it lies in [0, 2) and has a slope wherever p is not g, also beyond [0, 1]: nothing is clipped.
         Where the noise is predicted, an error of it weighs sqrt(1 / kept - 1) as much in p, so the loss is then
         multiplied by `kept`, the share of the signal; else the gradients at high noise would drown all others.
         """
-        predicted, mask = self._x0(target, x_t, t).float64(), mask.float64()
-        error = predicted - mask
-        size = (predicted * predicted + mask * mask).sum(dims=(2, 3)) + 1
-        dice = ((error * error).sum(dims=(2, 3)) / size).mean(dim=1).float32()
+        dice = soft_dice(self._x0(target, x_t, t), mask)
         if self.diffusion.config.predict_xstart:
             return dice
         return dice * jt.array(self.diffusion.schedule.alphas_cumprod[t].astype(np.float32))
@@ -129,6 +143,20 @@ class TrainingLoss:
             x0, jt.where(first, x0 - mean, nothing), jt.where(first, log_variance / 2, nothing)
         )
         return _per_sample(jt.where(first, likelihood, kl)) / math.log(2)
+
+
+def soft_dice(p: Var, g: Var) -> Var:
+    """(N,) soft Dice loss of masks p against g (N, M, S, S), the mean over the channels:
+
+        1 - (2 <p, g> + 1) / (<p, p> + <g, g> + 1)  =  <p - g, p - g> / (<p, p> + <g, g> + 1).
+
+    Milletari et al. 2016 (V-Net), with one pixel added for masks that are empty. As the squares are in the
+    denominator, it lies in [0, 2) and has a slope wherever p is not g, also beyond [0, 1].
+    """
+    p, g = p.float64(), g.float64()
+    error = p - g
+    size = (p * p + g * g).sum(dims=(2, 3)) + 1
+    return ((error * error).sum(dims=(2, 3)) / size).mean(dim=1).float32()
 
 
 def _normal_kl(shift: Var, log_ratio: Var, log_var: Var) -> Var:

@@ -26,7 +26,7 @@ from medsegdiff.runtime import exchange
 from medsegdiff.runtime.backend import jt
 from medsegdiff.training.learning_rate import learning_rate
 from medsegdiff.training.loss_scale import LossScale
-from medsegdiff.training.losses import TrainingLoss
+from medsegdiff.training.losses import DiceCe, TrainingLoss
 from medsegdiff.training.optimiser import AdamW, Average, global_norm
 from medsegdiff.training.shares import rows_of, whole
 
@@ -76,7 +76,8 @@ class Trainer:
         self.state = weights.state(self.network)
         self.parameters = weights.parameters(self.network)
         self.diffusion = Diffusion(config.diffusion)
-        self.loss = TrainingLoss(self.diffusion, training.dice_weight)
+        anchor = DiceCe(training.anchor_alpha, training.anchor_beta) if config.anchor_loss == "dice_ce" else None
+        self.loss = TrainingLoss(self.diffusion, training.dice_weight, anchor)
         self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
         rates = training.ema_rates if ranks.rank() == 0 else []

@@ -29,6 +29,15 @@ _EXAMPLES = ("", "generated 1", "generated 2")
 _HINT = "Research software, no medical device. Images stay on the machine that runs this, and are not kept."
 
 
+# gradio names its upload areas otherwise than they read, which who steers by voice cannot say.
+_LABELS = """() => {
+  const areas = () => document.querySelectorAll('.upload-container[aria-label]');
+  const bare = () => areas().forEach(e => e.removeAttribute('aria-label'));
+  bare();
+  new MutationObserver(bare).observe(document.body, {subtree: true, childList: true});
+}"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Bounds:
     """What may come in."""
@@ -109,7 +118,7 @@ def build(worker: Worker, bounds: Bounds) -> gr.Blocks:
 def look() -> dict[str, Any]:
     """How the page looks, for `launch`: fonts of the system, none from elsewhere."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
-    return {"theme": gr.themes.Default(**fonts), "css": view.STYLE}
+    return {"theme": gr.themes.Default(primary_hue="blue", **fonts), "css": view.STYLE, "js": _LABELS}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medsegdiff.app.cli import main
@@ -31,7 +30,7 @@ def test_phantom_depends_on_the_seed(images, tmp_path):
 
 @pytest.mark.parametrize(("split", "count"), [("train", 3), ("test", 2)])
 def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
-    words = ["data", "prepare", "--data-dir", str(images), "--image-size", "32", "--split", split]
+    words = ["data", "prepare", "--data-dir", str(images), "--image-size", "32", "--part", split]
     words += ["--mask-resize", "nearest", "--cache-dir", str(tmp_path / "cache")]
     assert main(words) == 0
     said = capsys.readouterr().out
@@ -39,12 +38,27 @@ def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
     assert re.search(
         r"foreground: \d+\.\d% of the pixels, \d+\.\d% to \d+\.\d% of a mask; 0 of \d masks have none", said
     )
-    fingerprint = re.search(r"fingerprint ([0-9a-f]{40})", said)[1]
+    assert re.search(r"fingerprint ([0-9a-f]{40})", said)
     folder = Path(re.search(r"they lie in (.*)", said)[1])
-    assert folder == tmp_path / "cache" / "datasets" / fingerprint
-    assert np.load(folder / "images.npy").shape == (count, 32, 32, 3)
+    assert folder == tmp_path / "cache" / "cases"
+    assert len(list(folder.glob("*/*.safetensors"))) == count
     assert main(words) == 0
     assert capsys.readouterr().out == said
+
+
+def test_the_cache_is_listed_and_cleared(images, tmp_path, capsys):
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "32", *cache]) == 0
+    capsys.readouterr()
+    assert main(["data", "cache", "--list", *cache]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert "3 cases, 3 slices, 32 x 32" in first
+    assert last.startswith("3 cases, ")
+    assert main(["data", "cache", "--clear", *cache]) == 0
+    assert "removed" in capsys.readouterr().out
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert main(["data", "cache", "--list", *cache]) == 0
+    assert capsys.readouterr().out.startswith("0 cases, 0.0 MiB")
 
 
 def test_prepare_takes_test_images_without_masks(images, tmp_path, capsys):
@@ -52,7 +66,7 @@ def test_prepare_takes_test_images_without_masks(images, tmp_path, capsys):
     assert main(words) == 0
     isic.find(tmp_path / "images", "test")[0].mask.unlink()
     words = ["data", "prepare", "--data-dir", str(tmp_path / "images"), "--image-size", "32"]
-    assert main([*words, "--split", "test", "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert main([*words, "--part", "test", "--cache-dir", str(tmp_path / "cache")]) == 0
     assert "1 images without masks" in capsys.readouterr().out
 
 
@@ -64,8 +78,7 @@ def test_three_classes_are_drawn_and_prepared(tmp_path, capsys):
     assert main([*words, "--num-classes", "3"]) == 0
     said = capsys.readouterr().out
     assert "2 images with masks of 3 classes, 32 x 32" in said
-    masks = np.load(Path(re.search(r"they lie in (/.*/datasets/.*)", said)[1]) / "masks.npy")
-    assert [set(np.unique(mask)) for mask in masks] == [{0, 1, 2}] * 2
+    assert re.search(r"class 2: .*; 0 of 2 masks have none", said)
 
 
 def test_prepare_refuses_masks_of_more_classes_than_it_is_told(images, tmp_path, capsys):
@@ -77,7 +90,7 @@ def test_prepare_refuses_masks_of_more_classes_than_it_is_told(images, tmp_path,
 
 def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
     assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "0"]) == 2
-    assert "--image-size 0: must be at least 1" in capsys.readouterr().err
+    assert "--image-size 0: must be at least 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -92,7 +105,7 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
         (["phantom", "--num-classes", "4", "--out-dir", "x"], "--num-classes 4"),
         (["prepare"], "--data-dir"),
         (["prepare", "--data-dir", "/no/such/folder"], "/no/such/folder"),
-        (["prepare", "--data-dir", "x", "--split", "both"], "--split both"),
+        (["prepare", "--data-dir", "x", "--part", "both"], "--part both"),
         (["prepare", "--data-dir", "x", "--mask-resize", "best"], "--mask-resize best"),
     ],
 )

@@ -67,7 +67,8 @@ def test_every_option_arrives(sampled, tmp_path):
     words = (
         "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --maps "
         "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
-        "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9"
+        "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9 "
+        "--backend onnx --trained-as isic"
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
@@ -97,6 +98,8 @@ def test_every_option_arrives(sampled, tmp_path):
         "traces": ["x", "y"],
         "cache_dir": "c",
         "overwrite": True,
+        "backend": "onnx",
+        "trained_as": "isic",
     }
 
 

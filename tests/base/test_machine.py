@@ -101,5 +101,5 @@ def test_another_system_is_refused(monkeypatch, system, processor, remedy):
     machine.check_system()
     monkeypatch.setattr(machine.platform, "system", lambda: system)
     monkeypatch.setattr(machine.platform, "machine", lambda: processor)
-    with pytest.raises(InputError, match=f"{system} on {processor}: medsegdiff runs on Linux on x86-64; .*{remedy}"):
+    with pytest.raises(InputError, match=f"{system} on {processor}: Jittor runs on Linux on x86-64; .*{remedy}"):
         machine.check_system()

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.gradients import NO_GRADIENT, torch_step  # noqa: E402
 from benchmarks.torch_network import COUNTER, TorchMedSegDiff, load_parity_weights, set_dropout  # noqa: E402
+from benchmarks.torch_v2 import twin  # noqa: E402
 from medsegdiff.config.network import NetworkConfig  # noqa: E402
 from medsegdiff.parity import cases  # noqa: E402
 
@@ -35,7 +36,7 @@ EVERYTHING = {
 
 
 def build(config, dtype=torch.float32):
-    network = TorchMedSegDiff(config).to(dtype)
+    network = twin(config).to(dtype)
     load_parity_weights(network)
     return network.eval()
 
@@ -129,7 +130,7 @@ def test_losses_and_gradients_equal_the_original(name, dtype):
     assert {name: error for name, error in compared.items() if max(error) > 1e-3} == {}
 
 
-@pytest.mark.parametrize("version", ["new", "v1"])
+@pytest.mark.parametrize("version", ["new", "v1", "v2"])
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_single_and_double_precision_agree(version, options):
     config = NetworkConfig(**SMALL, **options, version=version)

@@ -91,12 +91,12 @@ def test_weights_come_from_a_run_a_checkpoint_or_a_file(run, spaces):
         (run / "step-000002", "ema-0.9999"),
         (run / "step-000002" / "model.safetensors", "model"),
     ]:
-        config, arrays, source = checkpoints.load_weights(path)
+        config, arrays, source, _ = checkpoints.load_weights(path)
         wanted = spaces.model if group == "model" else spaces.other
         assert config == CONFIG
         assert source.endswith(f"{group}.safetensors")
         np.testing.assert_array_equal(arrays["a.weight"], wanted["a.weight"])
-    _, arrays, _ = checkpoints.load_weights(run, "model")
+    _, arrays, *_ = checkpoints.load_weights(run, "model")
     np.testing.assert_array_equal(arrays["a.weight"], spaces.model["a.weight"])
 
 

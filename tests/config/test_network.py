@@ -44,7 +44,7 @@ def test_level_widths_can_be_given():
         ({"num_head_channels": 48}, "attention over .* channels does not divide into its heads"),
         ({"num_head_channels": 0}, "does not divide into its heads"),
         ({"num_heads_upsample": 5}, "does not divide into its heads"),
-        ({"version": "2"}, "version 2: must be one of new, v1"),
+        ({"version": "2"}, "version 2: must be one of new, v1, v2"),
         ({"image_channels": 0}, "image_channels 0: must be at least 1"),
         ({"num_classes": 1}, "num_classes 1: must be at least 2"),
         ({"num_classes": 257}, "num_classes 257: must be at most 256"),
@@ -59,6 +59,18 @@ def test_level_widths_can_be_given():
         ({"attention_resolutions": "1," * 10**5}, "attention_resolutions .*at most 12 of them"),
         ({"attention_resolutions": 16}, "attention_resolutions 16: must be text; in YAML put it in quotes"),
         ({"image_size": "64"}, "image_size 64: must be a whole number"),
+        ({"anchor_levels": 2}, "anchor_levels 2: has an effect with version v2 only"),
+        ({"version": "v1", "image_input": False}, "image_input False: has an effect with version v2 only"),
+        (
+            {"version": "v2", "ssformer": "cross", "spectrum": "sine"},
+            "spectrum sine: has an effect with ssformer spectrum only",
+        ),
+        ({"version": "v2", "ssformer_heads": 3}, "ssformer_heads 3: does not divide the 512 channels"),
+        ({"version": "v2", "channel_mult": "1"}, "ssformer spectrum: the deepest map has 4096 pixels"),
+        (
+            {"version": "v2", "ssformer": "none", "channel_mult": "1", "anchor_levels": 2},
+            "anchor_levels 2: channel_mult has only 1",
+        ),
         ({"dropout": 1.0}, "dropout 1.0: must be at least 0 and less than 1"),
     ],
 )
@@ -88,6 +100,12 @@ def test_channels_in_and_out():
     assert (config.in_channels, config.out_channels) == (7, 6)
     assert NetworkConfig(num_classes=4, learn_sigma=False).out_channels == 3
     assert [NetworkConfig(num_classes=count).mask_channels for count in (2, 3, 256)] == [1, 2, 255]
+
+
+def test_the_denoiser_of_v2_may_see_the_mask_alone():
+    config = NetworkConfig(version="v2", image_input=False, num_classes=4)
+    assert (config.seen_channels, config.in_channels) == (0, 3)
+    assert NetworkConfig(version="v2").seen_channels == 3
 
 
 def test_published_versions():

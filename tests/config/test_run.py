@@ -107,3 +107,17 @@ def test_every_timestep_sampler_can_be_chosen():
 def test_every_noise_schedule_can_be_chosen():
     for name in get_args(NoiseSchedule):
         assert len(DiffusionConfig(noise_schedule=name).schedule) == 1000
+
+
+def test_the_anchor_loss_is_that_of_the_version_unless_chosen():
+    v2 = NetworkConfig(version="v2")
+    assert RunConfig().anchor_loss == "mse"
+    assert RunConfig(v2).anchor_loss == "dice_ce"
+    assert RunConfig(v2, training=TrainingConfig(anchor_loss="mse")).anchor_loss == "mse"
+    for network, options, message in [
+        (NetworkConfig(), {"anchor_loss": "dice_ce"}, "anchor_loss dice_ce: belongs to version v2"),
+        (NetworkConfig(), {"anchor_alpha": 3}, "anchor_alpha 3: has an effect with anchor_loss dice_ce only"),
+        (v2, {"anchor_loss": "mse", "anchor_beta": 1.0}, "anchor_beta 1.0: has an effect with"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            RunConfig(network, training=TrainingConfig(**options))

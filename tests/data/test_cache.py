@@ -188,7 +188,7 @@ def test_a_class_too_many_is_named_and_leaves_nothing(label_cases, tmp_path):
     message = str(caught.value)
     assert message.startswith(f"{label_cases[1].mask}: holds class 7")
     assert "num_classes 3" in message
-    assert "give --num-classes 8" in message
+    assert "give num_classes 8" in message
     assert quiet(label_cases, 16, tmp_path / "cache", num_classes=8).mask(1).shape == (7, 16, 16)
 
 

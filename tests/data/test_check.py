@@ -271,7 +271,7 @@ def test_the_command_prints_a_line_for_each_and_a_summary(folder, capsys):
     assert said[0].startswith(f"unreadable: {folder / 'images/e.png'}: the file is empty")
     assert said[1] == f"empty: {folder / 'masks/c.png'}: has no foreground"
     assert said[2] == "layout folder: 6 cases for training"
-    assert said[3] == "fingerprint: 5 pictures, 3 channels"
+    assert said[3] == "fingerprint: 5 pictures, 3 channels, median 24 x 30"
     assert said[-1] == "2 findings: 1 unreadable, 1 empty"
     assert sorted(folder.rglob("*")) == before
 

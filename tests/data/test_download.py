@@ -4,10 +4,13 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +18,7 @@ from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.data import download as module
 from medsegdiff.data.download import DATASETS, Dataset, download
+from medsegdiff.data.layouts import LAYOUTS, choose
 from medsegdiff.data.layouts.isic import find
 
 FOLDERS = [f"ISBI2016_ISIC_Part1_{split}_{kind}" for split in ("Training", "Test") for kind in ("Data", "GroundTruth")]
@@ -275,3 +279,25 @@ def test_archives_have_the_names_that_are_read(tmp_path):
         for split in ("train", "test"):  # a pair of folders is found for each, here without pictures
             with pytest.raises(InputError, match=r"no \.jpg or \.png image in this folder"):
                 find(tmp_path / name, split)
+
+
+def test_the_decathlons_task_is_read_as_volumes(server, tmp_path, monkeypatch):
+    packed = tmp_path / "Task04_Hippocampus.tar"
+    with tarfile.open(packed, "w") as archive:
+        for number in range(2):
+            for folder in ("imagesTr", "labelsTr"):
+                path = tmp_path / f"{folder}{number}.nii.gz"
+                nibabel.save(nibabel.Nifti1Image(np.full((4, 5, 6), number, np.uint8), np.eye(4)), path)
+                archive.add(path, f"Task04_Hippocampus/{folder}/hippocampus_{number}.nii.gz")
+            archive.add(path, f"Task04_Hippocampus/imagesTr/._hippocampus_{number}.nii.gz")  # as macOS adds
+        (tmp_path / "dataset.json").write_text(
+            '{"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "front"}}'
+        )
+        archive.add(tmp_path / "dataset.json", "Task04_Hippocampus/dataset.json")
+    server.files["/Task04_Hippocampus.tar"] = packed.read_bytes()
+    checksum = f"md5:{hashlib.md5(packed.read_bytes()).hexdigest()}"
+    monkeypatch.setitem(DATASETS, "msd-hippocampus", Dataset(server.url, {"Task04_Hippocampus.tar": checksum}))
+    (folder,) = download("msd-hippocampus", tmp_path / "out")
+    assert folder == tmp_path / "out/Task04_Hippocampus"
+    assert choose(folder) == "volume"
+    assert [case.id for case in LAYOUTS["volume"].find(folder, "train")] == ["hippocampus_0", "hippocampus_1"]

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Batches
-from medsegdiff.data.splits import count_held_out, hold_out
+from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split
 
 
 class Numbered:
@@ -74,3 +77,65 @@ def test_at_least_one_image_is_held_out(images, fraction, count):
 def test_something_must_be_left_to_train_on(images, fraction):
     with pytest.raises(InputError, match=f"val_fraction {fraction}: of {images} images"):
         count_held_out(images, fraction)
+
+
+def cases_of(patients):
+    return [Case(f"c{number}", (Path(f"c{number}.png"),), None, patient) for number, patient in enumerate(patients)]
+
+
+def test_validation_is_held_out_by_patient():
+    dataset = Numbered(IDS)
+    dataset.groups = [f"p{number // 5}" for number in range(50)]
+    training, validation = hold_out(dataset, 0.2)
+    assert len(set(validation.groups)) == 2
+    assert not set(training.groups) & set(validation.groups)
+    assert len(training) + len(validation) == 50
+    _, named = hold_out(dataset, 0.2, names={"p3"})
+    assert set(named.groups) == {"p3"}
+
+
+def test_test_cases_are_chosen_by_patient_whatever_the_order():
+    cases = cases_of([f"p{number // 3}" for number in range(30)])
+    split = divide(cases, 0.2)
+    assert len(split.test) == 6
+    assert sorted(split.train + split.test) == sorted(case.id for case in cases)
+    patients = {case.id: case.group for case in cases}
+    assert not {patients[id] for id in split.train} & {patients[id] for id in split.test}
+    assert set(divide(cases[::-1], 0.2).test) == set(split.test)
+    assert len(divide(cases_of([""] * 60), 0.2).test) == 12
+
+
+def test_folds_are_disjoint_and_complete():
+    cases = cases_of([""] * 11)
+    tests = [divide(cases, 0.2, 4, fold).test for fold in range(4)]
+    assert sorted(id for test in tests for id in test) == sorted(case.id for case in cases)
+    with pytest.raises(InputError, match="fold 0 of 4: of 1 patients 1 would be the test set"):
+        divide(cases_of(["a"]), 0.2, 4, 0)
+
+
+def test_a_file_may_name_cases_or_patients(tmp_path):
+    cases = cases_of(["p", "p", "q", "", ""])
+    (tmp_path / "split.json").write_text('{"train": ["p", "c3"], "val": ["c4"], "test": ["q"]}')
+    assert read_split(tmp_path / "split.json", cases) == Split(["c0", "c1", "c3"], ["c4"], ["c2"])
+    (tmp_path / "splits_final.json").write_text('[{"train": ["p"]}, {"train": ["q", "c3"], "val": ["p"]}]')
+    assert read_split(tmp_path / "splits_final.json", cases, 1) == Split(["c2", "c3"], ["c0", "c1"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{half", "no split"),
+        ('{"train": 5}', "no split"),
+        ('{"practice": ["c0"]}', "no split"),
+        ('[{"train": ["c0"]}]', "no split"),
+        ('{"train": ["z"]}', "names z, which is no case or patient"),
+        ('{"train": ["c0"], "test": ["c1"]}', "p is in train and in test"),
+        ('{"test": ["c0"]}', "names no case to train on"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_named(tmp_path, text, said):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_split(tmp_path / "split.json", cases_of(["p", "p", "q"]), 1)
+    assert str(caught.value).startswith(f"{tmp_path / 'split.json'}: ")
+    assert said in str(caught.value)

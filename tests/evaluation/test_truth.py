@@ -3,7 +3,11 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import read_classes, read_truth, truth_from_folder
+from medsegdiff.io.dicom.segmentation import write_segmentation
+from medsegdiff.io.predictions import Grid, Maps, write_prediction
+from medsegdiff.io.volumes import read_volume
 
 
 def test_truth_from_folder(tmp_path):
@@ -61,3 +65,16 @@ def test_an_index_beyond_the_last_class_is_refused(tmp_path, labels):
     assert read_classes(tmp_path / "x.png", 4).max() == 3
     with pytest.raises(InputError, match=r"x\.png: holds class 3, but with num_classes 3 they are 0 to 2"):
         read_truth(tmp_path / "x.png", 3)
+
+
+def test_a_dicom_segmentation_is_read_on_its_predictions_grid(make_series, tmp_path):
+    geometry = read_volume(make_series()[0]).geometry
+    labels = np.zeros(geometry.shape, np.uint8)
+    labels[3:9, 2:7, 1:6] = 1
+    write_segmentation(tmp_path / "seg.dcm", labels, geometry)
+    layers = Maps((np.roll(labels, 1, axis=2) * np.float32(0.9))[None])
+    write_prediction(tmp_path / "out", "a", layers, grid=Grid(geometry, {1: 1}))
+    found = evaluate(tmp_path / "out", {"a": tmp_path / "seg.dcm"}, labels={1: 1}).scores[0]
+    assert found.unit == "mm"
+    assert found.metrics["hd95"] == pytest.approx(2.5, abs=1e-4)  # one slice
+    assert found.metrics["dice"] == pytest.approx(0.8)

@@ -54,8 +54,14 @@ def test_results_depend_neither_on_the_batch_nor_on_the_order(network, discs, co
 
 @pytest.mark.parametrize(
     ("network_options", "precision"),
-    [({"num_channels": 128}, "fp32"), ({"version": "v1"}, "fp32"), ({}, "bf16")],
-    ids=["width-128", "v1", "bf16"],
+    [
+        ({"num_channels": 128}, "fp32"),
+        ({"version": "v1"}, "fp32"),
+        ({"version": "v2"}, "fp32"),
+        ({"version": "v2"}, "bf16"),
+        ({}, "bf16"),
+    ],
+    ids=["width-128", "v1", "v2", "v2-bf16", "bf16"],
 )
 def test_members_are_the_same_bytes_in_every_batch(discs, config, network_options, precision):
     if unavailable(precision):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
@@ -7,6 +8,7 @@ from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.io import predictions
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import (
+    Grid,
     Maps,
     check_id,
     class_palette,
@@ -14,6 +16,8 @@ from medsegdiff.io.predictions import (
     read_probability,
     write_prediction,
 )
+from medsegdiff.io.volumes import read_volume
+from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 
 
@@ -218,3 +222,30 @@ def test_a_mask_may_be_given_and_the_probability_stays(tmp_path, channels):
         np.testing.assert_array_equal(np.asarray(picture), mask * np.uint8(255 if channels == 1 else 1))
     first = read_probability(tmp_path / ("x_prob.png" if channels == 1 else "x_prob1.png"))
     np.testing.assert_allclose(first, probability[0], atol=1e-5)
+
+
+def test_of_dicom_images_there_is_a_segmentation_too(make_series, tmp_path):
+    """Another program finds the NIfTI mask, and the segmentation, on the images."""
+    folder = make_series()[0]
+    volume = read_volume(folder)
+    probability = np.zeros((2, *volume.geometry.shape), np.float32)
+    probability[0, 3:9, 2:7, 1:6], probability[1, 6:8, 8:11, 3:5] = 0.9, 0.8
+    written = write_prediction(tmp_path / "out", "a", Maps(probability), grid=Grid(volume.geometry, {4: 1, 9: 2}))
+    assert {path.name for path in written.parent.iterdir()} >= {"a.nii.gz", "a.dcm"}
+    assert find_predictions(written.parent) == {"a": written}
+    segments = read_volume(written.with_name("a.dcm"), folder).values
+    np.testing.assert_array_equal(segments, decide(probability))
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image, mask = reader.Execute(), SimpleITK.ReadImage(str(written))
+    on_image = SimpleITK.Resample(mask, image, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_image).T, np.array([0, 4, 9])[segments])
+
+
+def test_images_that_no_segmentation_can_refer_to_have_nifti_alone(make_series, tmp_path, capsys):
+    folder = make_series(change=lambda _, slice_: delattr(slice_, "StudyInstanceUID"))[0]
+    geometry = read_volume(folder).geometry
+    probability = np.full((1, *geometry.shape), 0.7, np.float32)
+    written = write_prediction(tmp_path / "out", "a", Maps(probability), grid=Grid(geometry, {1: 1}))
+    assert not written.with_name("a.dcm").exists()
+    assert "no segmentation can refer to these images" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """Surface metrics beside plain versions that share no code with them."""
 
 import itertools
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -138,3 +141,26 @@ def test_one_empty_mask_is_the_worst_whatever_is_asked(empty, swap):
 def test_what_makes_no_sense_is_refused(prediction, target, spacing):
     with pytest.raises(ValueError, match=r"must be|must"):
         surface(prediction, target, spacing)
+
+
+def test_outlines_are_compared_where_subnormal_numbers_are_zero():
+    """As in a process that has segmented before; the search tree splits at a number's next neighbour."""
+    masks = np.zeros((2, 40, 60), bool)
+    masks[0, 5:35, 5:40] = masks[1, 15:25, 20:55] = True
+    masks[0] &= ~masks[1]
+    code = (
+        "import sys, numpy as np\n"
+        "from medsegdiff.masks.surface import surface\n"
+        "from medsegdiff.runtime.backend import subnormals_are_zero\n"
+        "masks = np.load(sys.argv[1])\n"
+        "subnormals_are_zero()\n"
+        "print(*surface(*masks))"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:  # in a process of its own, which would end by a signal
+        np.save(file, masks)
+        file.flush()
+        done = subprocess.run(
+            [sys.executable, "-c", code, file.name], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert [float(word) for word in done.stdout.split()] == pytest.approx(list(surface(*masks)))

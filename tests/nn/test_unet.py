@@ -28,7 +28,17 @@ KINDS = {
     "new": {},
     "v1-32": {"version": "v1"},
     "v1-64": {"version": "v1", "image_size": 64},
+    "v2": {"version": "v2"},
     "everything": EVERYTHING,
+    "v2-everything": {
+        **EVERYTHING,
+        "version": "v2",
+        "image_input": False,
+        "anchor_levels": 2,
+        "ssformer_blocks": 1,
+        "spectrum": "sine",
+        "attention_norm": "softmax",
+    },
 }
 
 
@@ -107,7 +117,7 @@ def test_rows_of_a_condition_may_repeat(networks, kind):
         assert_same(alone, [None if value is None else value[place : place + 1] for value in together], atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "depends"), [("new", False), ("everything", False), ("v1-32", True)])
+@pytest.mark.parametrize(("kind", "depends"), [("new", False), ("everything", False), ("v2", False), ("v1-32", True)])
 def test_cal_depends_on_the_mask_in_v1_only(networks, kind, depends):
     network = networks(kind)
     image, mask, t, label = inputs(network)
@@ -116,8 +126,9 @@ def test_cal_depends_on_the_mask_in_v1_only(networks, kind, depends):
     assert np.array_equal(one.cal.numpy(), other.cal.numpy()) != depends
 
 
-def test_time_image_and_label_all_matter(networks):
-    network = networks("everything")
+@pytest.mark.parametrize("kind", ["everything", "v2-everything"])
+def test_time_image_and_label_all_matter(networks, kind):
+    network = networks(kind)
     image, mask, t, label = inputs(network)
     first = network(image, mask, t, label).target.numpy()
     for other in [

@@ -5,7 +5,7 @@ import pytest
 
 from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
 from medsegdiff.runtime.backend import jt
-from medsegdiff.training.losses import TrainingLoss
+from medsegdiff.training.losses import DiceCe, TrainingLoss
 
 T = np.array([0, 0, 1, 50, 99])
 SHAPE = (5, 1, 6, 4)
@@ -266,3 +266,28 @@ def test_the_dice_gradient_of_predicted_noise_is_bounded_where_there_is_little_s
     assert np.isfinite(lengths).all()
     assert lengths.max() < 1
     assert lengths[3] < lengths[2] < lengths[1]
+
+
+def test_dice_and_cross_entropy_train_the_conditioning_network_at_every_fifth_timestep():
+    rng = np.random.default_rng(0)
+    shape = (5, 2, 6, 4)
+    mask, cal = (rng.random(shape) > 0.6).astype(np.float32), rng.random(shape, dtype=np.float32)
+    cal[0, 0, 0, :2] = 0, 1  # whose logarithms, and slopes, are infinite
+    target = np.zeros(shape, np.float32)
+    loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100)), anchor=DiceCe(alpha=5, beta=10.0))
+    given = {"target": target, "variance": None, "cal": cal, "mask": mask, "noise": target, "x_t": target}
+    losses, variables = compute(loss, given)
+    p, g = np.float64(np.clip(cal, np.float32(1e-7), np.float32(1 - 1e-7))), np.float64(mask)
+    dice = 1 - (2 * (p * g).sum((2, 3)) + 1) / ((p * p).sum((2, 3)) + (g * g).sum((2, 3)) + 1)
+    entropy = -(g * np.log(p) + (1 - g) * np.log(1 - p)).mean((1, 2, 3))
+    wanted = dice.mean(1) + 10 * entropy
+    np.testing.assert_allclose(losses.cal.numpy(), wanted, rtol=1e-4)
+    total = losses.total(jt.array(np.ones(5, np.float32)))
+    counted = T % 5 == 0
+    assert counted.tolist() == [True, True, False, True, False]
+    np.testing.assert_allclose(total.item(), (wanted * counted).mean(), rtol=1e-4)
+    (slope,) = jt.grad(total, [variables["cal"]])
+    slope = slope.numpy()
+    assert np.isfinite(slope).all()
+    assert slope[counted].any(axis=(1, 2, 3)).all()
+    assert not slope[~counted].any()

@@ -44,8 +44,8 @@ def resumed(config, saved):
 
 
 @SUBNORMALS
-@pytest.mark.parametrize("version", ["new", "v1"])
-def test_both_versions_train_and_resume_to_the_last_bit_of_both_moments(config, version, flush):
+@pytest.mark.parametrize("version", ["new", "v1", "v2"])
+def test_every_version_trains_and_resumes_to_the_last_bit_of_both_moments(config, version, flush):
     network = NetworkConfig(image_size=64, num_channels=32, version=version)
     config = with_training(dataclasses.replace(config, network=network), lr=1e-3)
     trainer, saved, norms = with_subnormals(flush, trained, config)

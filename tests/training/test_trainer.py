@@ -208,7 +208,7 @@ def test_a_long_gradient_is_clipped_to_the_given_norm(config, discs):
         np.testing.assert_array_equal(value.numpy(), plain.parameters[name].numpy())
 
 
-@pytest.mark.parametrize("options", [{"dropout": 0.3}, {"version": "v1", "resblock_updown": True}])
+@pytest.mark.parametrize("options", [{"dropout": 0.3}, {"version": "v1", "resblock_updown": True}, {"version": "v2"}])
 def test_computing_activations_again_gives_the_same_step(config, discs, options):
     config, samples = with_network(config, **options), eight(discs)
     results = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
@@ -10,7 +11,7 @@ from typing import Protocol, cast
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
-from medsegdiff.data.layouts import brats, folder, isic, nnunet, volume
+from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.pictures import list_folder
 
@@ -47,6 +48,7 @@ LAYOUTS = MappingProxyType(
             ("isic", isic),
             ("nnunet", nnunet),
             ("brats", brats),
+            ("dicom", dicom),
             ("volume", volume),
             ("folder", folder),
         )
@@ -73,3 +75,24 @@ def choose(root: Path, name: str = "auto") -> str:
         f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
         f"give `data_name` ({', '.join(LAYOUTS)})"
     )
+
+
+def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
+    """The cases to test on, some perhaps without masks.
+
+    They are those that training `kept` for it, by name, where the folder has them; else the test split of the
+    folder's own; else all cases, which is said.
+
+    Raises:
+        InputError: the folder is no dataset.
+    """
+    layout = LAYOUTS[choose(root, name)]
+    if kept:
+        found = [case for case in layout.find(root, "train", False) if case.id in set(kept)]
+        if found:
+            return found
+    found = layout.find(root, "test", False)
+    if not found:
+        found = layout.find(root, "train", False)
+        print(f"note: {root} has no test split of its own; all its {len(found)} cases are taken", file=sys.stderr)
+    return found

@@ -18,9 +18,9 @@ FILE = "dataset.json"
 
 def pair_of(root: Path, split: str) -> Optional[Pair]:
     """`imagesTr` and `labelsTr`; for "test" `imagesTs` and `labelsTs`, where there are both."""
-    end = "Ts" if split == "test" else "Tr"
+    end = {"train": "Tr", "test": "Ts"}.get(split, "")
     images, labels = root / f"images{end}", root / f"labels{end}"
-    if not images.is_dir() or (split == "test" and not labels.is_dir()):
+    if not end or not images.is_dir() or (split == "test" and not labels.is_dir()):
         return None
     return Pair(images, labels)
 

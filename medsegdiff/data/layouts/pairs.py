@@ -17,7 +17,11 @@ MASKS = (
     *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
     *("groundtruth", "groundtruths", "annotations", "annotation", "targets", "target"),
 )
-SPLITS = {"train": ("train", "training"), "test": ("test", "testing")}
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _SUFFIX = re.compile(r"[_\-. ](?:mask|segmentation|seg|label|labels|gt|groundtruth|annotation)$", re.IGNORECASE)
 
 
@@ -31,17 +35,19 @@ class Pair(NamedTuple):
 def pair_of(root: Path, split: str) -> Optional[Pair]:
     """The folders of a split: `train/images`, or `images/train`, or those of no split right in `root` for "train".
 
-    Without a folder of images, images and masks lie together, told apart by the masks' suffix.
+    Without a folder of images, images and masks lie together, told apart by the masks' suffix. A validation split
+    without a test split is one.
     """
-    here, below = _pair(root), _child(root, SPLITS[split])
-    if below is not None:
-        return _pair(below) or Pair(below, below)
-    inner = here and _child(here.images, SPLITS[split])
-    if here and inner:
-        return Pair(inner, here.masks and _child(here.masks, SPLITS[split]))
-    other = "train" if split == "test" else "test"
-    divided = _child(root, SPLITS[other]) or (here and _child(here.images, SPLITS[other]))
-    return None if divided or split == "test" else here or Pair(root, root)
+    here, found = _pair(root), {}
+    for part, names in SPLITS.items():
+        below, inner = _child(root, names), here and _child(here.images, names)
+        if below is not None:
+            found[part] = _pair(below) or Pair(below, below)
+        elif here and inner:
+            found[part] = Pair(inner, here.masks and _child(here.masks, names))
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
 def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> list[Case]:

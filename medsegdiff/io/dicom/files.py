@@ -61,15 +61,17 @@ def read_file(path: Path, pixels: bool = True) -> Any:
             raise InputError(f"{path}: damaged or no DICOM file ({line[:200]}); fetch or export it again") from None
 
 
-def frames_of(path: Path, of_segments: bool = False) -> list[Frame]:
-    """The frames of an image, or of a segmentation.
+def frames_of(path: Path, of_segments: bool = False, pixels: bool = True) -> list[Frame]:
+    """The frames of an image, or of a segmentation; on request without pixels.
 
     Raises:
         InputError: the file is missing, damaged or of another kind, or its frames do not say where they lie.
     """
-    dataset = read_file(path)
-    if not all(name in dataset for name in ("PixelData", "Rows", "Columns", "PhotometricInterpretation")):
+    dataset = read_file(path, pixels)
+    if not all(name in dataset for name in ("Rows", "Columns", "PhotometricInterpretation")):
         raise InputError(f"{path}: a DICOM file without an image ({dataset.get('Modality')}); give the images' files")
+    if pixels and "PixelData" not in dataset:
+        raise InputError(f"{path}: a header whose pixels are cut off or left out; fetch or export it again")
     try:
         count = int(dataset.get("NumberOfFrames") or 1)
         each = dataset.get("PerFrameFunctionalGroupsSequence") or []

@@ -12,7 +12,7 @@ from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.base.reading import note
-from medsegdiff.io.dicom.files import frames_of
+from medsegdiff.io.dicom.files import frames_of, read_file
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.pixels import pixels_of
 from medsegdiff.io.dicom.series import Source
@@ -20,6 +20,11 @@ from medsegdiff.io.volumes import Geometry
 
 _TISSUE = ("85756007", "SCT", "Tissue")  # what is segmented is not known here
 _HALF = 0.5
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a DICOM file is one."""
+    return path.is_file() and read_file(path, pixels=False).get("Modality") == "SEG"
 
 
 def read_segmentation(path: Path, geometry: Geometry) -> np.ndarray:

@@ -6,6 +6,7 @@ names, instance numbers or the slice thickness.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.dicom.files import frames_of, is_dicom, read_file
+from medsegdiff.io.dicom.files import Frame, frames_of, is_dicom, read_file
 from medsegdiff.io.dicom.geometry import stack
 from medsegdiff.io.dicom.pixels import pixels_of, values_of
 from medsegdiff.io.pictures import list_folder
@@ -39,21 +40,50 @@ class Series(NamedTuple):
     files: tuple[Path, ...]
 
 
-def find_series(folder: Path) -> dict[str, Series]:
-    """The image series right in a folder, by their UID; what is no DICOM image is passed over.
+class Contents(NamedTuple):
+    """The DICOM files right in a folder."""
+
+    series: dict[str, Series]
+    """Of images, by their UID."""
+    segmentations: dict[str, Path]
+    """By the UID of the series that they refer to."""
+
+
+def find_series(folder: Path) -> Contents:
+    """What of DICOM is right in a folder; what is neither an image nor a segmentation is passed over.
 
     Raises:
-        InputError: the folder or a file cannot be read.
+        InputError: the folder or a file cannot be read, or two segmentations refer to one series.
     """
-    found: dict[str, Series] = {}
+    found = Contents({}, {})
     for path in list_folder(folder):
         header = read_file(path, pixels=False) if path.is_file() and is_dicom(path) else None
-        if header is not None and "Rows" in header and header.get("Modality") not in ("SEG", "RTDOSE"):
+        if header is None or "Rows" not in header or header.get("Modality") == "RTDOSE":
+            continue
+        if header.get("Modality") == "SEG":
+            referred = str((header.get("ReferencedSeriesSequence") or [{}])[0].get("SeriesInstanceUID", ""))
+            if referred in found.segmentations:
+                raise InputError(f"{path}: a second segmentation of one series; keep one in the dataset")
+            found.segmentations[referred] = path
+        else:
             uid = str(header.get("SeriesInstanceUID", ""))
             text = " ".join(str(header.get(name, "")) for name in ("Modality", "SeriesDescription")).strip()
-            known = found.get(uid, Series(text, str(header.get("PatientID") or ""), ()))
-            found[uid] = known._replace(files=(*known.files, path))
+            known = found.series.get(uid, Series(text, str(header.get("PatientID") or ""), ()))
+            found.series[uid] = known._replace(files=(*known.files, path))
     return found
+
+
+def series_of(folder: Path) -> dict[str, Series]:
+    """The one series right in a folder, by its UID; none where there is no DICOM image.
+
+    Raises:
+        InputError: as `find_series`, or there are several.
+    """
+    series = find_series(folder).series
+    if len(series) > 1:
+        named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series.values())
+        raise InputError(f"{folder}: holds {len(series)} series ({named}); keep each in a folder of its own")
+    return series
 
 
 def read_dicom(path: Path, window: bool = False) -> Volume:
@@ -71,18 +101,9 @@ def read_dicom(path: Path, window: bool = False) -> Volume:
             series, or several; slices lie at one place, are missing, or unevenly spaced, or are of several sizes or
             directions; or they do not say where they lie.
     """
-    files: Sequence[Path] = [path]
-    if path.is_dir():
-        series = find_series(path)
-        if not series:
-            raise InputError(f"{path}: holds no DICOM image; give the folder of a series")
-        if len(series) > 1:
-            named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series.values())
-            raise InputError(f"{path}: holds {len(series)} series ({named}); keep each in a folder of its own")
-        files = next(iter(series.values())).files
-    read = [frames_of(file) for file in files]
+    read, geometry = _read(path)
     frames = [frame for own in read for frame in own]
-    order, affine = stack(frames)
+    datasets, order = geometry.header
     wanted = sum(frame.size for frame in frames)
     if wanted > _MOST_VALUES:
         raise InputError(f"{path}: {wanted:,} values, and more than {_MOST_VALUES:,} are not read; give a part of it")
@@ -92,9 +113,31 @@ def read_dicom(path: Path, window: bool = False) -> Volume:
         slices += [values_of(stored, frame, window) for stored, frame in zip(pixels, own)]
         del own[0].dataset.PixelData
     values = np.stack([slices[number] for number in order]).swapaxes(0, 2)
-    datasets = tuple(own[0].dataset for own in read)
-    source = Source(datasets, order)
     if len(datasets) == len(frames):
-        source = Source(tuple(datasets[number] for number in order), tuple(range(len(order))))
-    width, height, depth = values.shape[:3]
-    return Volume(values, Geometry((width, height, depth), affine, source))
+        datasets, order = tuple(datasets[number] for number in order), tuple(range(len(order)))
+    return Volume(values, dataclasses.replace(geometry, header=Source(datasets, order)))
+
+
+def geometry_of(path: Path) -> Geometry:
+    """Where the series in a folder, or a file, lies, from its headers alone.
+
+    Raises:
+        InputError: as `read_dicom`.
+    """
+    return _read(path, pixels=False)[1]
+
+
+def _read(path: Path, pixels: bool = True) -> tuple[list[list[Frame]], Geometry]:
+    """The frames of each file, and where they lie; the header is in the files' order."""
+    files: Sequence[Path] = [path]
+    if path.is_dir():
+        series = series_of(path)
+        if not series:
+            raise InputError(f"{path}: holds no DICOM image; give the folder of a series")
+        files = next(iter(series.values())).files
+    read = [frames_of(file, pixels=pixels) for file in files]
+    frames = [frame for own in read for frame in own]
+    order, affine = stack(frames)
+    first = frames[0].dataset
+    shape = (int(first.Columns), int(first.Rows), len(frames))
+    return read, Geometry(shape, affine, Source(tuple(own[0].dataset for own in read), order))

@@ -7,7 +7,7 @@ import SimpleITK
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.segmentation import read_segmentation, write_segmentation
 from medsegdiff.io.dicom.series import read_dicom
-from tests.io.dicom.conftest import SHAPE, save
+from tests.dicom_series import SHAPE, save
 from tests.io.dicom.test_series import enhanced
 
 

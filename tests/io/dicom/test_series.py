@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.series import find_series, read_dicom
-from tests.io.dicom.conftest import SHAPE
+from tests.dicom_series import SHAPE
 
 
 def shipped(name):
@@ -144,8 +144,8 @@ def test_several_series_in_a_folder_are_named(make_series):
     folder, _, _ = make_series(change=change)
     with pytest.raises(InputError, match=r"holds 2 series \(2 files of CT scout; 7 files of CT head\)"):
         read_dicom(folder)
-    assert sorted(len(series.files) for series in find_series(folder).values()) == [2, 7]
-    assert {series.patient for series in find_series(folder).values()} == {"P7"}
+    assert sorted(len(series.files) for series in find_series(folder).series.values()) == [2, 7]
+    assert {series.patient for series in find_series(folder).series.values()} == {"P7"}
 
 
 def test_what_is_no_image_is_passed_over(make_series):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pydicom
-import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -39,14 +38,13 @@ def header(number, place, spacing, directions, series):
     return slice_
 
 
-@pytest.fixture
-def make_series(tmp_path):
-    """A function that writes a series; returns its folder, the stored values (X, Y, Z) and the affine to LPS."""
+def maker(home):
+    """A function that writes a series into `home`; its folder, the stored values (X, Y, Z) and the affine to LPS."""
 
     def make(
         name="series", spacing=(0.7, 1.3, 2.5), at=None, shear=(0.0, 0.0), change=None, seed=0, directions=OBLIQUE
     ):
-        folder = tmp_path / name
+        folder = home / name
         folder.mkdir()
         stored = np.random.default_rng(seed).integers(0, 4096, SHAPE, np.uint16)
         step = directions[2] * spacing[2] + directions[0] * shear[0] + directions[1] * shear[1]

@@ -1,0 +1,83 @@
+"""`medsegdiff convert`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from medsegdiff.app.options import Parser, add_section
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.diffusion.process import DiffusionConfig
+
+SUMMARY = "weights from .pt and .pkl files; to safetensors, .pt and ONNX"
+
+_KINDS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
+# What no weights tell; the rest of a network's options is seen in them.
+_NETWORK = ("image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order")
+_DIFFUSION = (
+    *("diffusion_steps", "noise_schedule", "mask_scale"),
+    *("predict_xstart", "sigma_small", "rescale_timesteps"),
+)
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "input",
+        type=str,
+        metavar="IN",
+        help="a .pt, .pth, .ckpt or .pkl file of a published network; or a run's folder, a checkpoint, a .safetensors "
+        "file",
+    )
+    parser.add_argument(
+        "output", type=str, metavar="OUT", help="a .safetensors or .pt file, or with --to onnx a folder"
+    )
+    parser.add_argument(
+        "--to",
+        type=Literal["", "safetensors", "pt", "onnx"],
+        default="",
+        metavar="{safetensors,pt,onnx}",
+        help="what to write; by default as OUT's suffix says",
+    )
+    parser.add_argument(
+        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
+    )
+    parser.add_argument(
+        "--precision", type=Literal["fp32", "fp16"], default="fp32", help="of an ONNX network's matrix products"
+    )
+    parser.add_argument(
+        "--trained-as",
+        type=str,
+        default="",
+        metavar="FILE",
+        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
+    )
+    for section, title, names in ((NetworkConfig, "network", _NETWORK), (DiffusionConfig, "diffusion", _DIFFUSION)):
+        fields = [f.name for f in dataclasses.fields(section)]
+        nothing = dict.fromkeys(names)
+        add_section(parser, section, f"or single ones: {title}", [n for n in fields if n not in names], **nothing)
+    parser.put_first("--to", "--weights", "--precision", "--trained-as")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code."""
+    from medsegdiff.checkpoints.export import export
+    from medsegdiff.checkpoints.load import load_any
+
+    out = Path(options.output)
+    kind = options.to or _KINDS.get(out.suffix, "")
+    if not options.output or not kind:
+        raise InputError(
+            f"{options.output}: must end in .safetensors or .pt; for a folder of ONNX files give --to onnx"
+        )
+    if kind != "onnx" and _KINDS.get(out.suffix) != kind:
+        raise InputError(f"{out}: a file of --to {kind} must end in .{kind}")
+    if options.precision != "fp32" and kind != "onnx":
+        raise InputError(f"--precision {options.precision}: is for --to onnx; other files are float32")
+    given = {name: value for name in (*_NETWORK, *_DIFFUSION) if (value := getattr(options, name)) is not None}
+    weights, notes = load_any(Path(options.input), options.weights, options.trained_as, given)
+    for path in export(weights, out, kind, options.precision, notes):
+        print(path)
+    return 0

@@ -1,0 +1,121 @@
+"""Weights that others saved, `.pt` and `.pkl`: with their options, checked strictly, as ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.randomness import generator
+from medsegdiff.base.reading import read_text
+from medsegdiff.checkpoints.card import card_of
+from medsegdiff.checkpoints.finite import broken
+from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.graph.networks import shapes
+from medsegdiff.checkpoints.recognise import recognise
+from medsegdiff.checkpoints.torch_file import read_weights
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+
+_COUNTER = "num_batches_tracked"  # of PyTorch's batch norms, which use it for nothing
+_PROJECTION = "hwm.bottleneck_proj"
+_LISTED = 4  # names, of each fault
+
+
+class Adapted(NamedTuple):
+    """Weights that were made to fit."""
+
+    weights: Weights
+    notes: list[str]
+    """What was adapted."""
+
+
+def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> Adapted:
+    """The weights in a `.pt` or `.pkl` file.
+
+    Of the network's options most can be seen in the weights. The others come from `options`, or from the model card
+    beside the file, if it has one.
+
+    Raises:
+        InputError: the file cannot be read or is refused, options are missing, or the weights do not fit.
+    """
+    arrays = {name: array for name, array in read_weights(path, which).items() if not name.endswith(_COUNTER)}
+    given = {**_from_card(path), **options}
+    try:
+        found = recognise({name: array.shape for name, array in arrays.items()}, given.get("image_size"))
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: holds no weights of a MedSegDiff network: it has no {error.args[0]}") from None
+    given = {**found, **given}
+    heads = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
+    missing = [name for name in ("image_size", *heads, "diffusion_steps") if name not in given]
+    if missing:
+        names = ", ".join(f"`{name}`" for name in missing)
+        raise InputError(f"{path}: weights do not tell {names}; give them, or the file of options of the training")
+    config = RunConfig.from_flat(given)
+    fitting, notes = fit(arrays, config.network, str(path))
+    return Adapted(Weights(config, fitting, str(path)), notes)
+
+
+def _from_card(path: Path) -> dict[str, Any]:
+    card = card_of(path)
+    if not card.is_file():
+        return {}
+    try:
+        return dict(json.loads(read_text(card))["config"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{card}: damaged, or no model card; remove it, or copy it anew") from None
+
+
+def fit(
+    arrays: Mapping[str, np.ndarray], config: NetworkConfig, source: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """`arrays` in float32, complete, and what was adapted.
+
+    The published code of version "v1" draws the layer `hwm.bottleneck_proj` anew in every call and never saves it. Here
+    it gets the values with which a training with seed 0 begins.
+
+    Raises:
+        InputError: one is missing, unknown, of another shape or not finite; `source` is named.
+    """
+    wanted = shapes(config)
+    drawn = {name for name in wanted if name.startswith(_PROJECTION) and name not in arrays}
+    faults = [
+        ("missing", sorted(wanted.keys() - arrays.keys() - drawn)),
+        ("unknown", sorted(arrays.keys() - wanted.keys())),
+        (
+            "of another shape",
+            [
+                f"{name} {tuple(arrays[name].shape)} instead of {shape}"
+                for name, shape in sorted(wanted.items())
+                if name in arrays and arrays[name].shape != shape
+            ],
+        ),
+    ]
+    told = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in faults if names]
+    if told:
+        raise InputError(f"{source}: does not fit the network of its options; {'; '.join(told)}")
+    if found := broken(arrays):
+        raise InputError(f"{source}: cannot be used: {found}")
+    fitting = {name: np.ascontiguousarray(arrays[name], np.float32) for name in wanted if name not in drawn}
+    notes = []
+    if drawn:
+        shape = wanted[f"{_PROJECTION}.weight"]
+        draw = generator(0, "init", _PROJECTION).standard_normal(shape, np.float32)
+        fitting[f"{_PROJECTION}.weight"] = draw * np.float32(np.sqrt(2 / (1 + 0.01**2) / shape[1]))
+        fitting[f"{_PROJECTION}.bias"] = np.zeros(shape[0], np.float32)
+        notes.append(
+            f"has no {_PROJECTION}, which the published code draws at random in every call and never trains; it gets "
+            "fixed random values, so that results repeat, and should be trained further"
+        )
+    if any(array.dtype == np.float64 for array in arrays.values()):
+        notes.append("float64 is rounded to float32")
+    return fitting, notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

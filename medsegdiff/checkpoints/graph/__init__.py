@@ -1,0 +1,1 @@
+"""The networks as operations on named weights; needs neither Jittor nor, but for `onnx`, ONNX."""

@@ -1,0 +1,56 @@
+"""Weights to sample with, ours or others'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note, read_yaml
+from medsegdiff.checkpoints.folder import load_weights
+from medsegdiff.checkpoints.foreign import Adapted, load_foreign
+from medsegdiff.checkpoints.torch_file import SUFFIXES
+from medsegdiff.config.files import find_config
+from medsegdiff.config.run import RunConfig
+
+
+def is_foreign(path: Union[str, Path]) -> bool:
+    """Whether the weights there are others', by the file's name."""
+    return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
+
+
+def load_any(
+    path: Path, which: str = "ema", trained_as: Union[str, Path] = "", options: Mapping[str, Any] = {}
+) -> Adapted:
+    """The weights in a run's folder, a checkpoint, a `.safetensors` file, or a `.pt` or `.pkl` file of others.
+
+    Args:
+        path: where they are
+        which: "ema" or "model"
+        trained_as: file of options (YAML), or the name of one that comes with the package, that a file of others was
+            trained with
+        options: single ones of them; they override the file's
+
+    Raises:
+        InputError: nothing is there, it cannot be read, or its options are not known.
+    """
+    if not is_foreign(path):
+        if trained_as or options:
+            given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])
+            raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
+        return Adapted(load_weights(path, which), [])
+    loaded = load_foreign(path, {**_read(trained_as), **options}, which)
+    for line in loaded.notes:
+        note(path, line)
+    return loaded
+
+
+def _read(trained_as: Union[str, Path]) -> dict[str, Any]:
+    """All options of a training, those that the file does not name at their defaults."""
+    if not trained_as:
+        return {}
+    found = read_yaml(find_config(trained_as))
+    if not isinstance(found, dict):
+        raise InputError(f"{trained_as}: holds no options; write lines such as `image_size: 256`")
+    return RunConfig.from_flat(found).flat()

@@ -1,0 +1,247 @@
+"""A reader of pickles that executes nothing: plain values, and descriptions of tensors and arrays.
+
+A pickle is a program for a stack machine, and may call any function by its name. This machine knows those instructions
+and the names of those few classes that files of weights need, makes descriptions of its own for them, and refuses all
+others by name. It calls nothing that a file names.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple, Optional
+
+_PUSHED = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_MADE: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_KEYS = (str, int, bytes)  # to hash a nested tuple may take for ever
+
+
+class Refused(Exception):
+    """What a pickle asks for and will not get; the message names it."""
+
+
+class Tensor(NamedTuple):
+    """A view of a storage of the file."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Storage(NamedTuple):
+    """Numbers that lie elsewhere in the file."""
+
+    kind: str
+    """As "FloatStorage"."""
+    key: str
+    count: int
+
+
+@dataclass
+class Array:
+    """A NumPy array."""
+
+    size: tuple[int, ...] = ()
+    kind: Optional[Kind] = None
+    fortran: bool = False
+    content: bytes = b""
+
+
+@dataclass
+class Kind:
+    """The type of an array's numbers."""
+
+    name: str
+    """As "f4"."""
+    order: str = "="
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A class or function that the pickle names."""
+
+    name: str
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    return Tensor(_is(storage, Storage), _is(offset, int), _integers(size), _integers(stride))
+
+
+def _text_as_bytes(text: Any, encoding: Any) -> bytes:
+    if encoding != "latin1":  # the one by which protocol 2 writes bytes
+        raise Refused(f"the encoding {str(encoding)[:20]}")
+    return _is(text, str).encode("latin1")
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": lambda *pairs: {_is(key, str): value for key, value in (pairs[0] if pairs else ())},
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: _is(data, Tensor),
+    "torch.Size": lambda size: _integers(size),
+    "numpy.dtype": lambda name, *_: Kind(_is(name, str)),
+    "_codecs.encode": _text_as_bytes,
+    "jittor.jittor_core.Var": lambda array: _is(array, Array),
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # of NumPy 1 and 2
+    _CALLS[f"{_module}._reconstruct"] = lambda *_: Array()
+    _CALLS[f"{_module}.scalar"] = lambda kind, content: Array((), _is(kind, Kind), False, _is(content, bytes))
+_MARKS = {"numpy.ndarray"}  # named, never called
+
+
+def _is(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise Refused(f"a {type(value).__name__} where a {kind.__name__} belongs")
+    return value
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    return tuple(_is(value, int) for value in values)
+
+
+def _known(name: str) -> bool:
+    return name in _CALLS or name in _MARKS or (name.startswith("torch.") and name.endswith("Storage"))
+
+
+def read(file: IO[bytes], storages: Optional[dict[str, Storage]] = None) -> Any:
+    """What the pickle that begins here in `file` says; the file is then behind it.
+
+    `storages` takes up those that it names, by their keys.
+
+    Raises:
+        Refused: it asks for what files of weights do not need.
+        Exception: of many kinds, where it is damaged.
+    """
+    return _Machine(file, {} if storages is None else storages).run()
+
+
+class _Machine:
+    def __init__(self, file: IO[bytes], storages: dict[str, Storage]) -> None:
+        self.file, self.storages = file, storages
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks below each mark
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        while True:
+            opcode = pickletools.code2op[self.file.read(1).decode("latin-1")]
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            step = getattr(self, f"_{opcode.name.lower()}", None)
+            simple = opcode.name in _PUSHED or opcode.name in _MADE or opcode.name in _TUPLES
+            if not simple and step is None:  # before its argument is read
+                raise Refused(f"a pickle's instruction {opcode.name}")
+            argument = opcode.arg.reader(self.file) if opcode.arg else None  # type: ignore[attr-defined]
+            if opcode.name in _PUSHED:
+                self.stack.append(argument)
+            elif opcode.name in _MADE:
+                self.stack.append(_MADE[opcode.name]())
+            elif opcode.name in _TUPLES:
+                self.stack.append(tuple(reversed([self.stack.pop() for _ in range(_TUPLES[opcode.name])])))
+            elif step is not None:
+                step(argument)
+
+    def _proto(self, _: int) -> None:
+        """Says which instructions may come."""
+
+    def _frame(self, _: int) -> None:
+        """Says how much may be read ahead."""
+
+    def _mark(self, _: None) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def _to_mark(self) -> list[Any]:
+        above, self.stack = self.stack, self.below.pop()
+        return above
+
+    def _tuple(self, _: None) -> None:
+        above = self._to_mark()
+        self.stack.append(tuple(above))
+
+    def _append(self, _: None) -> None:
+        value = self.stack.pop()
+        _is(self.stack[-1], list).append(value)
+
+    def _appends(self, _: None) -> None:
+        above = self._to_mark()
+        _is(self.stack[-1], list).extend(above)
+
+    def _setitem(self, _: None) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _setitems(self, _: None) -> None:
+        self._set(self._to_mark())
+
+    def _set(self, pairs: list[Any]) -> None:
+        target = _is(self.stack[-1], dict)
+        for key, value in zip(pairs[::2], pairs[1::2]):
+            if not isinstance(key, _KEYS):
+                raise Refused(f"a {type(key).__name__} for a key")
+            target[key] = value
+
+    def _memoize(self, _: None) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _binput(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    _long_binput = _binput
+
+    def _binget(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    _long_binget = _binget
+
+    def _global(self, names: str) -> None:
+        self._name(".".join(names.split(" ")))
+
+    def _stack_global(self, _: None) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self._name(f"{_is(module, str)}.{_is(name, str)}")
+
+    def _name(self, name: str) -> None:
+        if not _known(name):
+            raise Refused(name)
+        self.stack.append(_Name(name))
+
+    def _reduce(self, _: None) -> None:
+        arguments, called = self.stack.pop(), self.stack.pop()
+        name = _is(called, _Name).name
+        if name not in _CALLS:
+            raise Refused(f"a call of {name}")
+        self.stack.append(_CALLS[name](*_is(arguments, tuple)))
+
+    def _build(self, _: None) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, Array):
+            _, size, target.kind, fortran, content = state
+            target.size, target.fortran, target.content = _integers(size), bool(fortran), _is(content, bytes)
+        elif isinstance(target, Kind):
+            target.order = _is(state[1], str)
+        elif type(target) is not dict:  # whose attributes, of an OrderedDict, are not needed
+            raise Refused(f"attributes of a {type(target).__name__}")
+
+    def _binpersid(self, _: None) -> None:
+        word, kind, key, _, count, *view = self.stack.pop()
+        if word != "storage" or view not in ([], [None]):
+            raise Refused("a reference to something else than a tensor's numbers")
+        storage = Storage(_is(kind, _Name).name.rpartition(".")[2], str(key)[:100], _is(count, int))
+        self.storages[storage.key] = storage
+        self.stack.append(storage)

@@ -1,0 +1,204 @@
+"""Layouts of one's own folders: pictures, volumes, nnU-Net, the Decathlon, BraTS."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.data.fingerprint import measure
+from medsegdiff.data.layouts import LAYOUTS, choose, find_test
+from tests.data.volumes import ball, write
+
+
+def picture(path, level=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 9), level, np.uint8)).save(path)
+
+
+def found(root, split="train", need_masks=True, name=None):
+    """Of each case id, files and patient, relative to `root`."""
+    cases = LAYOUTS[name or choose(root)].find(root, split, need_masks)
+    return {case.id: ([str(path.relative_to(root)) for path in case.files], case.patient) for case in cases}
+
+
+def spec_of(root):
+    layout = LAYOUTS[choose(root)]
+    return layout.spec(root, lambda: measure(layout.find(root, "train", False), progress=False))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("images/{}.png", "masks/{}.png"),
+        ("Images/{}.jpg", "Labels/{}_label.bmp"),
+        ("imgs/{}.tif", "annotations/{}_segmentation.png"),
+        ("img/{}.png", "ground truth/{}.png"),
+        ("image/{}.png", "GT/{}-mask.gif"),
+        ("{}.png", "{}_mask.png"),
+    ],
+)
+def test_masks_are_matched_by_name(tmp_path, images, masks):
+    for number, name in enumerate(("b", "a", "c.1")):
+        picture(tmp_path / images.format(name), number)
+        picture(tmp_path / masks.format(name), 255)
+    if "ground truth" in masks:  # no usual name
+        with pytest.raises(InputError, match="no mask"):
+            found(tmp_path)
+        return
+    expected = {name: ([images.format(name), masks.format(name)], "") for name in ("a", "b", "c.1")}
+    assert choose(tmp_path) == "folder"
+    assert found(tmp_path) == expected
+    assert found(tmp_path, "test") == {}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "{split}/images/{name}.png {split}/masks/{name}.png",
+        "images/{split}/{name}.png masks/{split}/{name}.png",
+        "{split}/{name}.png {split}/{name}_mask.png",
+    ],
+)
+def test_a_split_of_its_own(tmp_path, order):
+    for split, name in (("Training", "a"), ("test", "b")):
+        for path in order.format(split=split, name=name).split():
+            picture(tmp_path / path)
+    assert list(found(tmp_path)) == ["a"]
+    assert list(found(tmp_path, "test")) == ["b"]
+    assert [case.id for case in find_test(tmp_path)] == ["b"]
+
+
+def test_a_validation_split_is_one_or_where_there_is_no_test_split_that(tmp_path):
+    for split in ("train", "val", "test"):
+        picture(tmp_path / f"images/{split}/{split}.png")
+        picture(tmp_path / f"masks/{split}/{split}.png")
+    assert [list(found(tmp_path, split)) for split in ("train", "validation", "test")] == [["train"], ["val"], ["test"]]
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "test/test.png").unlink()
+        (tmp_path / kind / "test").rmdir()
+    assert [list(found(tmp_path, split)) for split in ("train", "validation", "test")] == [["train"], [], ["val"]]
+
+
+def test_folders_below_are_patients(tmp_path):
+    for patient in ("p1", "p2"):
+        for name in ("001", "002"):
+            picture(tmp_path / f"images/{patient}/{name}.png")
+            picture(tmp_path / f"masks/{patient}/{name}.png")
+    assert found(tmp_path)["p2_001"] == (["images/p2/001.png", "masks/p2/001.png"], "p2")
+    assert len(found(tmp_path)) == 4
+    for path in (tmp_path / "masks").rglob("*.png"):
+        path.rename(tmp_path / "masks" / path.name)  # one takes the other's place
+    with pytest.raises(InputError, match="no mask"):
+        found(tmp_path)
+
+
+def test_numbered_files_are_channels_where_the_masks_say_so(tmp_path):
+    for name in ("a", "b"):
+        for channel in range(3):
+            picture(tmp_path / f"images/{name}_{channel:04d}.png")
+        picture(tmp_path / f"masks/{name}.png")
+    assert found(tmp_path)["a"][0] == [f"images/a_000{channel}.png" for channel in range(3)] + ["masks/a.png"]
+    assert spec_of(tmp_path).channels == 3
+    assert not spec_of(tmp_path).colour
+    for path in list((tmp_path / "masks").iterdir()):
+        path.unlink()
+    for path in (tmp_path / "images").iterdir():  # a camera's numbers
+        picture(tmp_path / "masks" / path.name)
+    assert len(found(tmp_path)) == 6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / "masks/a.png").unlink(), "images/a.png: no mask"),
+        (lambda root: picture(root / "masks/z.png"), "masks/z.png: a mask without its image"),
+        (lambda root: picture(root / "masks/a_mask.png"), "a second mask for a beside"),
+        (lambda root: picture(root / "images/a.jpg"), "an image of the same name as"),
+    ],
+)
+def test_what_does_not_match_is_named(tmp_path, spoil, said):
+    for name in ("a", "b"):
+        picture(tmp_path / f"images/{name}.png")
+        picture(tmp_path / f"masks/{name}.png")
+    spoil(tmp_path)
+    with pytest.raises(InputError) as caught:
+        found(tmp_path)
+    assert said in str(caught.value)
+
+
+def volume(path, seed=0, labels=False, channels=1):
+    image, mask = ball(channels=channels, seed=seed)
+    write(path, mask if labels else image)
+
+
+def test_volumes_have_the_labels_of_their_masks(tmp_path):
+    for number, name in enumerate(("a", "b")):
+        volume(tmp_path / f"images/{name}.nii.gz", number)
+        volume(tmp_path / f"labels/{name}.nii.gz", number, labels=True)
+    assert choose(tmp_path) == "volume"
+    assert found(tmp_path)["a"] == (["images/a.nii.gz", "labels/a.nii.gz"], "")
+    assert (spec_of(tmp_path).labels, spec_of(tmp_path).scaling) == ({1: 1, 2: 2}, "z-score")
+    assert len(find_test(tmp_path)) == 2
+    assert [case.id for case in find_test(tmp_path, kept=["b"])] == ["b"]
+
+
+def test_a_decathlon_task_has_the_labels_of_its_description(tmp_path):
+    volume(tmp_path / "imagesTr/a.nii.gz", channels=2)
+    volume(tmp_path / "labelsTr/a.nii.gz", labels=True)
+    volume(tmp_path / "imagesTs/b.nii.gz")
+    description = {"modality": {"0": "CT"}, "labels": {"0": "background", "2": "core", "1": "shell", "7": "none"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    assert choose(tmp_path) == "volume"
+    assert list(found(tmp_path)) == ["a"]
+    assert found(tmp_path, "test", False) == {}  # without masks there is nothing to score
+    spec = spec_of(tmp_path)
+    assert (spec.channels, dict(spec.labels)) == (2, {1: 1, 2: 2, 7: 3})
+    assert ".." in spec.scaling
+
+
+def test_nnunet_has_numbered_channels_and_regions(tmp_path):
+    for part, name in (("Tr", "a"), ("Ts", "b")):
+        for channel in range(2):
+            volume(tmp_path / f"images{part}/{name}_000{channel}.nii.gz")
+        volume(tmp_path / f"labels{part}/{name}.nii.gz", labels=True)
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1", "1": "T2"}, "labels": labels}))
+    assert choose(tmp_path) == "nnunet"
+    assert found(tmp_path)["a"][0] == ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"]
+    assert list(found(tmp_path, "test")) == ["b"]
+    spec = spec_of(tmp_path)
+    assert (spec.channels, dict(spec.labels), spec.scaling) == (2, {1: 1, 2: 2}, "z-score")
+    (tmp_path / "dataset.json").write_text('{"labels": [1]}')
+    with pytest.raises(InputError, match=r"dataset\.json: not the description of a dataset"):
+        spec_of(tmp_path)
+
+
+@pytest.mark.parametrize("names", ["{}_t1 {}_t1ce {}_t2 {}_flair {}_seg", "{}-t1n {}-t1c {}-t2w {}-t2f {}-seg"])
+@pytest.mark.parametrize("end", [".nii", ".nii.gz"])
+def test_brats(tmp_path, names, end):
+    ids = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS2021_00002"]
+    for id in ids:
+        for number, name in enumerate(names.format(*[id] * 5).split()):
+            image, labels = ball(seed=number)
+            write(tmp_path / id / f"{name}{end}", np.uint8([0, 1, 4])[labels] if name.endswith("seg") else image)
+    assert choose(tmp_path) == "brats"
+    cases = found(tmp_path)
+    assert list(cases) == ids
+    assert [patient for _, patient in cases.values()] == ["BraTS-GLI-00001", "BraTS-GLI-00001", ""]
+    assert cases[ids[2]][0] == [f"{ids[2]}/{name.format(ids[2])}{end}" for name in names.split()]
+    assert dict(spec_of(tmp_path).labels) == {1: 1, 2: 2, 4: 3}
+    (tmp_path / ids[0] / f"{names.split()[2].format(ids[0])}{end}").unlink()
+    with pytest.raises(InputError, match=f"{ids[0]}: no file {ids[0]}_t2.nii.gz"):
+        found(tmp_path)
+
+
+def test_an_unknown_folder_is_told_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="the folder is empty"):
+        choose(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="no dataset of a known layout; put images into images/ and masks"):
+        choose(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        choose(tmp_path / "none")

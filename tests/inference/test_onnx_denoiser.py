@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="onnx, an extra, is not installed")
+pytest.importorskip("onnxruntime", reason="ONNX Runtime, an extra, is not installed")
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.graph.networks import shapes
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.inference.onnx_denoiser import load_onnx
+from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.parity.cases import parameter
+
+SMALL = {"image_size": 32, "num_channels": 32, "channel_mult": "1,1", "num_res_blocks": 1}
+CONFIGS = {
+    "new": NetworkConfig(**SMALL),
+    "v1": NetworkConfig(**SMALL, version="v1"),
+    "plain": NetworkConfig(**SMALL, learn_sigma=False, num_classes=3),
+}
+
+
+def weights_of(network):
+    config = RunConfig(network=network, diffusion=DiffusionConfig(diffusion_steps=30, predict_xstart=True))
+    return Weights(config, {name: parameter(name, shape) for name, shape in shapes(network).items()}, "here")
+
+
+def segment(denoiser, config, count, members, **options):
+    rng = np.random.default_rng(0)
+    images = rng.random((count, 3, 32, 32), np.float32)
+    sampling = SamplingConfig(members=members, steps=2, **options)
+    segmenter = BatchSegmenter(denoiser, config.diffusion, sampling)
+    found = segmenter.segment([str(index) for index in range(count)], lambda i: images[i], keep_members=True)
+    return {result.id: result for result in found}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_masks_are_those_of_jittor(name):
+    from medsegdiff.inference import jittor_denoiser
+
+    weights = weights_of(CONFIGS[name])
+    ours = segment(load_onnx(weights), weights.config, 2, 2)
+    theirs = segment(jittor_denoiser.load_denoiser(weights), weights.config, 2, 2)
+    assert load_onnx(weights).mask_shape == (CONFIGS[name].mask_channels, 32, 32)
+    for id, result in theirs.items():
+        np.testing.assert_allclose(ours[id].members, result.members, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(ours[id].cal, result.cal, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mask_is_the_same_in_any_batch(name):
+    weights = weights_of(CONFIGS[name])
+    denoiser = load_onnx(weights)
+    together = segment(denoiser, weights.config, 3, 3, batch_size=9)
+    for batch_size in (1, 2):
+        for id, result in segment(denoiser, weights.config, 3, 3, batch_size=batch_size).items():
+            np.testing.assert_array_equal(result.members, together[id].members)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    weights = weights_of(CONFIGS["new"])
+    del weights.arrays["out.0.bias"]
+    with pytest.raises(InputError, match=r"here: does not fit the network of its options; 1 missing: out\.0\.bias"):
+        load_onnx(weights)

@@ -1,0 +1,93 @@
+"""What a training is given: configurations that are completed by the dataset."""
+
+import json
+
+import numpy as np
+import pytest
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.run import RunConfig
+from medsegdiff.data.phantom import write_isic
+from medsegdiff.data.spec import DataSpec
+from medsegdiff.training.images import find_images, open_images
+from tests.data.volumes import ball, write
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """Ten volumes with the labels 1 and 2."""
+    for number in range(10):
+        image, labels = ball(seed=number)
+        write(tmp_path / f"data/images/{number}.nii.gz", image)
+        write(tmp_path / f"data/labels/{number}.nii.gz", labels)
+    return tmp_path / "data"
+
+
+def images(root, **options):
+    return find_images(RunConfig.from_flat({"data_dir": str(root), "image_size": 32, **options}))
+
+
+def test_volumes_complete_the_configuration(volumes, capsys):
+    found = images(volumes)
+    config = found.config
+    assert (config.network.image_channels, config.network.num_classes) == (1, 3)
+    assert (config.data.data_name, config.data.labels, config.data.scaling) == ("volume", "1:1,2:2", "z-score")
+    assert config.spec == DataSpec(1, "z-score", {1: 1, 2: 2}, False)
+    assert RunConfig.from_flat(json.loads(json.dumps(config.flat()))).spec == config.spec
+    assert images(volumes, **{**config.flat(), "data_dir": str(volumes)}).config == config  # as when it is continued
+    assert (len(found.split.train), len(found.split.test), len(found.cases)) == (8, 2, 8)
+    assert found.count == 80
+    assert json.loads(json.dumps(found.about))["fingerprint"]["cases"] == 10
+    said = capsys.readouterr().err
+    assert "fingerprint: so they are read with scaling z-score, labels 1:1,2:2" in said
+    assert "note: 2 of 10 cases are kept for testing" in said
+
+
+def test_what_is_given_counts(volumes):
+    config = images(volumes, labels="2", scaling="percentile", axis="coronal").config
+    assert config.spec == DataSpec(1, "percentile", {2: 1}, False, "coronal")
+    assert config.network.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_classes": 4}, "num_classes 4: the dataset has 3"),
+        ({"image_channels": 5}, "image_channels 5: the dataset has 1"),
+        ({"class_cond": True}, "class_cond True"),
+        ({"augment": True, "augment_hair": 0.5}, "are drawn in colour"),
+        ({"labels": "whole"}, 'labels "whole"'),
+        ({"split": "none.json"}, "none.json: no such file"),
+        ({"data_name": "brats"}, "no folder with files such as ID_t1.nii.gz"),
+    ],
+)
+def test_what_contradicts_the_dataset_is_named(volumes, options, said):
+    with pytest.raises(InputError) as caught:
+        images(volumes, **options)
+    assert said in str(caught.value)
+
+
+def test_isic_is_read_as_ever(tmp_path, capsys):
+    write_isic(tmp_path / "isic", 4, 1, 48)
+    found = images(tmp_path / "isic")
+    assert found.config.spec == DataSpec() == RunConfig().spec
+    assert (found.config.data.data_name, found.config.data.scaling, found.config.data.labels) == ("isic", "", "")
+    assert (found.split.test, found.fingerprint) == ([], None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
+    split = {"train": ["0", "1", "2"], "validation": ["3"], "test": ["4"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    options = {"split": str(tmp_path / "split.json"), "cache_dir": str(tmp_path / "cache"), "val_images": 0}
+    found = images(volumes, **options, out_dir=str(tmp_path / "run"), val_interval=5)
+    assert found.split._asdict() == split
+    training, validation = open_images(found)
+    assert set(training.groups) == {"0", "1", "2"}
+    assert set(validation.groups) == {"3"}
+    assert training.mask(4).shape == (2, 32, 32)
+
+
+def test_folds_test_every_case_once(volumes):
+    tests = [images(volumes, folds=5, fold=fold).split.test for fold in range(5)]
+    assert sorted(np.concatenate(tests)) == sorted(str(number) for number in range(10))
