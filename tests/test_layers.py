@@ -30,6 +30,7 @@ NEVER = {
     "training": {"evaluation"},
     "parity": {"evaluation"},
     "doctor": {"evaluation", "parity"},
+    "web": {"runtime", "kernels", "nn", "parity", "doctor"},
     "app": set(),
 }
 for _layer, _never in NEVER.items():  # these may import all that are above them but some

@@ -11,6 +11,7 @@ from typing import Any, Literal, Optional
 from medsegdiff.app.options import Parser, add_section, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.checkpoints.shipped import DEFAULT, names
 from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
@@ -20,7 +21,7 @@ from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.io.ensembles import IMAGES
 from medsegdiff.io.predictions import WRITER, check_id, files_of
 
-SUMMARY = "segment a dataset, folders or single files: ensembles, probabilities, uncertainty"
+SUMMARY = "segment images or a dataset: ensembles, probabilities, uncertainty"
 
 
 def configure(parser: Parser) -> None:
@@ -140,7 +141,7 @@ def sample(
     """
     if not model_path and expected is None and DEFAULT in names():
         model_path = DEFAULT
-        print(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
+        tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):
@@ -166,7 +167,7 @@ def sample(
     if sampling.control == "shuffle-noise" and len(cases) < 2:
         raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
     if sampling.steps == 1 and not sampling.continuous:
-        print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
+        tell(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.base.ownership import Ledger, digest
     from medsegdiff.data.cache import prepare
@@ -203,7 +204,7 @@ def sample(
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, overwrite, kept)
-    print(f"segmented {len(cases)} images; the masks lie in {out_dir}")
+    tell(f"segmented {len(cases)} images; the masks lie in {out_dir}", images=len(cases), out_dir=out_dir)
     return 0
 
 

@@ -169,6 +169,7 @@ def _write_run(
         "sampling": dataclasses.asdict(segmenter.sampling),
         "network_evaluations_per_mask": segmenter.evaluations,
         "images": [case.id for case in dataset.cases],
+        "image_files": {case.id: str(case.image.absolute()) for case in dataset.cases},
         "kept": list(kept),
         "labels": format_labels(dataset.form.spec.labels),
         "num_classes": dataset.num_classes,

@@ -19,7 +19,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.base import machine, ranks
+from medsegdiff.base import machine, ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing, writing
 from medsegdiff.runtime import cache, compilation, threads
@@ -217,7 +217,7 @@ def prepare(copy: Optional[Path] = None) -> None:
     copy = copy or find_copy()
     nvcc, reason = (str(copies.nvcc(copy)), "") if copy else find_cuda()
     if nvcc is None and toolkit.driver_version() is not None:
-        print(f"GPU not used: {reason}; medsegdiff doctor says what to do", file=sys.stderr)
+        screen.note(f"GPU not used: {reason}; medsegdiff doctor says what to do")
     # Else Jittor imports PyTorch where it finds it: 1.3 s and 180 MB of this process.
     os.environ.setdefault("FIX_TORCH_ERROR", "0")
     # Else cuDNN and cuBLAS round the factors of float32 products to ten bits on most GPUs.
@@ -244,4 +244,4 @@ def prepare(copy: Optional[Path] = None) -> None:
 def announce_kernels() -> None:
     """Tell the user why the first network evaluation takes long; where some kernels are there, Jittor itself does."""
     if not any((Path(utilities().cache_path) / "jit").glob("*.so")):
-        print("compiling the network's kernels, about half a minute, once", file=sys.stderr, flush=True)
+        screen.note("compiling the network's kernels, about half a minute, once")

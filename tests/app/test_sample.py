@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +204,8 @@ def test_a_dataset_is_segmented_up_to_the_limit(home, tmp_path, capsys):
     run = json.loads((out / "run.json").read_text())
     assert run["images"] == ["ISIC_9500000", "ISIC_9500001"]
     assert run["weights"].endswith("model.safetensors")
+    assert list(run["image_files"]) == run["images"]
+    assert all(Path(path).is_file() and Path(path).is_absolute() for path in run["image_files"].values())
     assert not list(out.glob("*_member*"))
 
 
