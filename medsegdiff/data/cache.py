@@ -99,7 +99,8 @@ def prepare(
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
     cache, remedy = Path(cache_dir or default_cache()), "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
     lists, folder = (make_folder(cache / name, remedy) for name in (DATASETS, ENTRIES))
-    known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
+    sources = (path for case in cases for path in (case.files if with_masks else case.channels))
+    known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
     make = partial(_make_anew, folder, form)
@@ -137,7 +138,8 @@ def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip
 
 def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
     """Make an entry that was damaged or removed, from files that are still the same."""
-    if _path(folder, case, form, digests(case.files, folder / INDEX, False)) != path:
+    sources = case.files if form.mask_resize else case.channels
+    if _path(folder, case, form, digests(sources, folder / INDEX, False)) != path:
         raise InputError(f"{case.image}: was changed meanwhile; run the same again")
     _build(folder, [(path, case)], form, False)
 

@@ -74,7 +74,7 @@ def predict(
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
-            raise InputError(f"`trace` {name}: no such picture; the first image is {dataset.ids[0]}")
+            raise InputError(f"`trace` {name}: no such image; the first is {dataset.ids[0]}")
     names = [case.id for case in cases]
     slices = dataset.by_case
     wanted = results.settings(segmenter.sampling, weights)
