@@ -11,6 +11,7 @@ from typing import Any, Literal, Optional
 from medsegdiff.app.options import Parser, add_section, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
+from medsegdiff.checkpoints.shipped import DEFAULT, names
 from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
@@ -137,6 +138,9 @@ def sample(
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
+    if not model_path and expected is None and DEFAULT in names():
+        model_path = DEFAULT
+        print(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):
