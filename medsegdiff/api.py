@@ -16,7 +16,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
-from medsegdiff.config.sampling import SamplingConfig
+from medsegdiff.config.sampling import Sampler, SamplingConfig
 from medsegdiff.data.cases import Case
 from medsegdiff.data.entries import Form, to_input
 from medsegdiff.data.scaling import EIGHT_BITS
@@ -26,7 +26,7 @@ from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
-from medsegdiff.inference.segmenter import BatchSegmenter
+from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
 from medsegdiff.io.arrays import from_array, from_pillow
 from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.pictures import read_image
@@ -53,7 +53,7 @@ def load(
 
     Args:
         path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
-            or a `.pt` or `.pkl` file of a published network
+            a `.pt` or `.pkl` file of a published network, or "isic", which comes with the package: skin lesions
         weights: "ema", the averaged weights, or "model", the raw ones
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime
@@ -87,7 +87,15 @@ class Segmenter:
 
     @overload
     def segment(
-        self, image: Picture, *, members: Union[int, str] = 5, steps: Optional[int] = None, seed: int = 0, id: str = ""
+        self,
+        image: Picture,
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> Segmentation: ...
 
     @overload
@@ -99,6 +107,8 @@ class Segmenter:
         steps: Optional[int] = None,
         seed: int = 0,
         id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> list[Segmentation]: ...
 
     def segment(
@@ -109,6 +119,8 @@ class Segmenter:
         steps: Optional[int] = None,
         seed: int = 0,
         id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
     ) -> Union[Segmentation, list[Segmentation]]:
         """Segment one image, or a list of images, whose masks are sampled in common batches.
 
@@ -123,26 +135,24 @@ class Segmenter:
             seed: what the noise is drawn from
             id: the image's name, by which its files are named and its noise is drawn; by default that of its file
                 without suffix, else empty. For a list: one name each
+            sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
+            on_step: is told of every network evaluation: names and members of the masks at work, and their state; what
+                it raises ends the sampling
 
         Raises:
             InputError: an image cannot be read, an option makes no sense, or the network predicts what is not finite.
         """
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         if not isinstance(image, (list, tuple)):
-            return self._segment([image], [id], members, steps, seed)[0]
+            return self._segment([image], [id], sampling, on_step)[0]
         ids = [id] * len(image) if id == "" else list(id)
         if isinstance(id, str) != (id == "") or len(ids) != len(image):
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
-        return self._segment(image, ids, members, steps, seed)
+        return self._segment(image, ids, sampling, on_step)
 
     def _segment(
-        self,
-        images: Sequence[Picture],
-        ids: Sequence[Any],
-        members: Union[int, str],
-        steps: Optional[int],
-        seed: int,
+        self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
     ) -> list[Segmentation]:
-        sampling = SamplingConfig(members=members, steps=steps, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         names = [_name(image, id) for image, id in zip(images, ids)]
         pictures, spec = [_read(image) for image in images], self.config.spec
@@ -151,7 +161,7 @@ class Segmenter:
         def prepared(place: int) -> np.ndarray:
             return to_input(form.image(_channels(images[place], pictures[place], spec)[None])[0])
 
-        results = batches.segment(names, prepared, keep_members=True)
+        results = batches.segment(names, prepared, True, on_step)
         used = settings(batches.sampling, self._weights)
         found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
         return [found[index] for index in range(len(images))]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medsegdiff.app import published
-from medsegdiff.app.cli import COMMANDS, main
+from medsegdiff.app.cli import COMMANDS, OF_ALL, main
 from medsegdiff.app.data import ACTIONS
 from medsegdiff.base.errors import InputError, flag
 
@@ -35,7 +35,7 @@ def helped(command, *words):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         command([*words, "--help"])
-    return options_in(out.getvalue()) | {"--help", "--debug"}
+    return options_in(out.getvalue()) | {"--help", *OF_ALL}
 
 
 @functools.cache

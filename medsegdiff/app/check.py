@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -12,6 +11,7 @@ import numpy as np
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataName
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--sheet", type=Optional[str], default=None, help="PNG to write: images with the outlines of their masks"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
 
 def run(options: Any) -> int:
@@ -53,7 +52,7 @@ def run(options: Any) -> int:
     from medsegdiff.io.labels import parse_labels
 
     found = check(Path(options.data_dir), options.data_name, parse_labels(options.labels), options.num_classes)
-    print(json.dumps(_plain(found), indent=1) if options.json else "\n".join(_lines(found)))
+    tell("\n".join(_lines(found)), **_plain(found))
     if sheet is not None:
         _draw(found, sheet, options.num_classes)
     return 1 if found.findings else 0

@@ -9,16 +9,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable, Optional
 
 from medsegdiff import __version__
+from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import ranks, stopping, streams
+from medsegdiff.base import ranks, screen, stopping, streams
 from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 
-COMMANDS = ("demo", "data", "train", "sample", "evaluate", "convert", "parity", "doctor")
+COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "convert", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _OF_PATHS = {
     errno.ENOENT: "is not there, or was removed meanwhile; check the path",
@@ -27,16 +29,25 @@ _OF_PATHS = {
     errno.ESTALE: "was removed meanwhile by another machine; check the path",
     errno.EIO: "the disk cannot read or write it; check the disk",
 }
+OF_ALL = ("--quiet", "--json", "--debug")
+"""Options of every command."""
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N."""
+    if "_ARGCOMPLETE" in os.environ:
+        complete({name: partial(_parser, name) for name in COMMANDS}, OF_ALL)
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    return report(lambda: _run(words), debug)
+    asked = {word for word in words if word in OF_ALL}
+    words = [word for word in words if word not in OF_ALL]
+
+    def run() -> int:
+        with screen.speaking("--quiet" in asked, "--json" in asked):
+            return _run(words)
+
+    return report(run, "--debug" in asked)
 
 
 def report(command: Callable[[], int], debug: bool = False) -> int:
@@ -109,14 +120,19 @@ def _run(words: list[str]) -> int:
         raise InputError(f"{words[0]}: no such command{near or '; there are ' + ', '.join(COMMANDS)}")
     if ranks.count() > 1 and words[0] not in SHARED:
         raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
-    command = _load(words[0])
-    parser = Parser(prog=f"medsegdiff {words[0]}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
-    command.configure(parser)
+    command, parser = _load(words[0]), _parser(words[0])
     options = parser.parse_args(words[1:])
     try:
         return command.run(options)
     except InputError as error:
         raise parser.explained(error) from error
+
+
+def _parser(name: str) -> Parser:
+    command = _load(name)
+    parser = Parser(prog=f"medsegdiff {name}", description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".")
+    command.configure(parser)
+    return parser
 
 
 def _load(name: str):  # noqa: ANN202 (a module)
@@ -127,13 +143,15 @@ def _overview() -> str:
     lines = [f"  {name:10}{_load(name).SUMMARY}" for name in COMMANDS]
     return "\n".join(
         [
-            "medsegdiff: medical image segmentation with a conditional diffusion model, on Jittor",
+            "medsegdiff: medical image segmentation with a diffusion model, on Jittor",
             "",
             "usage: medsegdiff COMMAND [options]     medsegdiff help COMMAND",
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input; 128 + N stopped by signal N, as 130 by Ctrl-C.",
-            "--debug shows tracebacks.",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input;",
+            "128 + N stopped by signal N, as 130 by Ctrl-C.",
+            "Of every command: --quiet says errors alone, --json what it found as one JSON",
+            "object on standard output, --debug shows tracebacks.",
         ]
     )

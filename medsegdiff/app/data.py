@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
 from medsegdiff.app import check
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, switch
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = (
-    "phantom: write generated images; download: fetch public ones; check: find mistakes; "
-    "prepare: build the array cache; cache: list or clear it"
-)
+SUMMARY = "generate images; fetch, check, prepare datasets; clear the cache"
 
 
 class Action(NamedTuple):
@@ -62,7 +60,8 @@ def _phantom(options: Any) -> int:
     from medsegdiff.data.phantom import write_isic
 
     write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
-    print(f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}")
+    said = f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}"
+    tell(said, out_dir=options.out_dir, train=options.train, test=options.test)
     return 0
 
 
@@ -118,13 +117,14 @@ def _prepare(options: Any) -> int:
     if dataset.has_masks:
         print("\n".join(describe(dataset.shares)))
     print(f"fingerprint {dataset.fingerprint}")
-    print(f"they lie in {cache / ENTRIES}")
+    facts = {"cases": len(dataset), "fingerprint": dataset.fingerprint, "folder": cache / ENTRIES}
+    tell(f"they lie in {cache / ENTRIES}", **facts)
     return 0
 
 
 def _configure_cache(parser: Parser) -> None:
-    parser.add_argument("--list", type=bool, nargs="?", const=True, default=False, help="list what is kept")
-    parser.add_argument("--clear", type=bool, nargs="?", const=True, default=False, help="remove all of it")
+    parser.add_argument("--list", **switch(), help="list what is kept")
+    parser.add_argument("--clear", **switch(), help="remove all of it")
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="default: the user's cache folder")
 
 
@@ -141,7 +141,8 @@ def _cache(options: Any) -> int:
     stock = listing(folder)
     for line in stock.lines:
         print(line)
-    print(f"{stock.entries} cases, {stock.size / 2**20:,.1f} MiB in {folder}")
+    said = f"{stock.entries} cases, {stock.size / 2**20:,.1f} MiB in {folder}"
+    tell(said, cases=stock.entries, bytes=stock.size, folder=folder)
     return 0
 
 

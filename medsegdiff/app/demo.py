@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.screen import tell
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -22,7 +23,7 @@ from medsegdiff.kernels.precision import check
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
-SUMMARY = "the whole chain on generated images: train, sample, evaluate, draw; minutes on 2 cores"
+SUMMARY = "the whole chain on generated images, in minutes on 2 cores"
 
 OVERVIEW = "overview.png"
 
@@ -65,27 +66,33 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     from medsegdiff.app.evaluate import evaluate
     from medsegdiff.app.sample import sample
     from medsegdiff.app.train import train
+    from medsegdiff.checkpoints.folder import list_checkpoints
     from medsegdiff.data.layouts import isic
     from medsegdiff.data.phantom import write_isic
     from medsegdiff.evaluation.report import check_free
+    from medsegdiff.web.report import PAGE, WRITER, write_report
 
     config = _configuration(out, plan, seed, precision)
     check(precision)
     _check_run(Path(config.training.out_dir), config)
     ledger = Ledger(out, "demo")
     ledger.check([OVERVIEW])
-    data, predictions = out / "data", out / "predictions"
+    Ledger(out, WRITER).check([PAGE])
+    data, run, predictions = out / "data", out / "run", out / "predictions"
     check_free(predictions)
 
-    print(f"1/5 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
+    print(f"1/6 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
     write_isic(data, plan.train_images, plan.test_images, plan.picture_size, seed)
 
-    print(f"2/5 training a small network for {plan.steps} steps", flush=True)
+    if (kept := run / f"step-{plan.steps:06d}") in list_checkpoints(run):
+        print(f"2/6 keeping the network of the last time, {kept}; to train anew, give another --out-dir", flush=True)
+    else:
+        print(f"2/6 training a small network for {plan.steps} steps", flush=True)
     stopped = train(config)
     if stopped:
         return stopped
 
-    print(f"3/5 sampling {plan.members} masks for each unseen test image", flush=True)
+    print(f"3/6 sampling {plan.members} masks for each unseen test image", flush=True)
     sample(
         SamplingConfig(members=plan.members, seed=seed, precision=precision),
         model_path=config.training.out_dir,
@@ -97,14 +104,17 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
         overwrite=True,
     )
 
-    print("4/5 comparing the masks with the ground truth", flush=True)
+    print("4/6 comparing the masks with the ground truth", flush=True)
     truth = {case.id: case.mask for case in isic.find(data, "test") if case.mask}
     report = evaluate(str(predictions), truth)
 
-    print("5/5 drawing the overview", flush=True)
+    print("5/6 drawing the overview", flush=True)
     with ledger.together(OVERVIEW) as stage:
         _draw(stage / OVERVIEW, data, predictions, report, plan.shown)
-    print(_whereabouts(out))
+
+    print("6/6 writing the report", flush=True)
+    write_report([run, predictions], out / PAGE)
+    tell(_whereabouts(out), report=out / PAGE, predictions=predictions, run=run, data=data)
     return 0
 
 
@@ -115,7 +125,13 @@ def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfi
         # image shows, and the variance's loss, scaled down, does not drown the mask's.
         diffusion=DiffusionConfig(diffusion_steps=100, predict_xstart=True, rescale_learned_sigmas=True),
         # The published rule for masks (> 0 after smoothing) widens them by a pixel: much, at this size.
-        data=DataConfig(data_dir=str(out / "data"), mask_resize="nearest", augment=True, cache_dir=str(out / "cache")),
+        data=DataConfig(
+            data_name="isic",
+            data_dir=str(out / "data"),
+            mask_resize="nearest",
+            augment=True,
+            cache_dir=str(out / "cache"),
+        ),
         training=TrainingConfig(
             out_dir=str(out / "run"),
             steps=plan.steps,
@@ -185,7 +201,10 @@ def _draw(path: Path, data: Path, predictions: Path, report: Report, shown: int)
 
 
 def _whereabouts(out: Path) -> str:
+    from medsegdiff.web.report import PAGE
+
     places = {
+        PAGE: "the report: open it in a browser",
         OVERVIEW: "images, ground truth, sampled masks, mean and uncertainty",
         "predictions": "masks, probabilities, uncertainty and overlays of every test image; metrics.csv and .json",
         "run": "the trained network, log.csv, TensorBoard curves",

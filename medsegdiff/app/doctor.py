@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import read_yaml
+from medsegdiff.base.screen import note, tell
 from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "say what the machine offers, what is missing and how to fix it; compile ahead of time"
+SUMMARY = "what the machine offers and lacks, and how to fix it; compile ahead"
 
 PURPOSES = ("sample", "train")
 # As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
@@ -65,13 +65,14 @@ def run(options: Any) -> int:
     for finding in findings:
         mark = Text(f"{finding.mark:10}", style=_STYLES[finding.mark])
         console.print(mark + Text(f"{finding.name:{width + 2}}{finding.text}"))
+    tell("", findings=[{"mark": found.mark, "name": found.name, "text": found.text} for found in findings])
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:
         without_jittor = any(finding.name == ONNX and finding.mark == "ok" for finding in findings)
-        ready = "ready to segment, with ONNX Runtime; not to train" if without_jittor else "not ready"
-        console.print(f"\n{ready}: {', '.join(lacking)} must be fixed first")
+        said = "ready to segment, with ONNX Runtime; not to train" if without_jittor else "not ready"
+        tell(f"{said}: {', '.join(lacking)} must be fixed first", ready=False, ready_to_segment=without_jittor)
         return 0 if without_jittor and options.warm is None else 1
-    console.print("\nready")
+    tell("ready", ready=True, ready_to_segment=True)
     if options.warm is not None:
         _warm(purposes, networks)
     return 0
@@ -106,7 +107,7 @@ def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:
 
 @contextmanager
 def _telling(what: str) -> Iterator[None]:
-    print(f"compiling {what}", file=sys.stderr, flush=True)
+    note(f"compiling {what}")
     begun = time.perf_counter()
     yield
     print(f"compiled {what}: {time.perf_counter() - begun:.0f} s", flush=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Optional
 
 from medsegdiff.app.options import Parser, output_folder
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataName
 from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
 from medsegdiff.masks.surface import Empty
@@ -130,7 +131,8 @@ def evaluate(
     with console.capture() as shown:  # rich itself ends the process where nobody reads
         console.print(tables(report))
     print(shown.get(), end="")
-    print(f"per image: {out / TABLE}; summary: {out / SUMMARY}")
+    means = {name: found.mean for name, found in report.summaries.items()}
+    tell(f"per image: {out / TABLE}; summary: {out / SUMMARY}", table=out / TABLE, summary=out / SUMMARY, means=means)
     if report.selection:
         print(f"error retention: {out / RETENTION}")
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -10,6 +11,7 @@ from typing import Any, Union
 from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError, flag
+from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import names
 from medsegdiff.config.network import NetworkConfig
@@ -90,10 +92,27 @@ def train(config: RunConfig, dry: bool = False) -> int:
     try:
         last = run_training(config, dataset, held_out, images.about)
     except Interrupted as stop:
-        print(f"stopped by {stop}; the same command continues")
+        tell(f"stopped by {stop}; the same command continues", stopped=str(stop))
         return stop.exit_code
-    print(f"trained {int(last.name[5:])} steps; the checkpoint is {last}")
+    steps = int(last.name[5:])
+    tell(f"trained {steps} steps; the checkpoint is {last}", steps=steps, checkpoint=last)
+    if ranks.rank() == 0:
+        _say_best(last)
     return 0
+
+
+def _say_best(last: Path) -> None:
+    """The best Dice of a training that ended with the checkpoint `last`, where it lies, and the next command."""
+    from medsegdiff.checkpoints.folder import BEST, list_checkpoints, read_state
+
+    state = read_state(last)
+    progress, best = state["training"].get("validation", {}), last.parent / BEST
+    chosen = best if list_checkpoints(best) else last.parent
+    if progress.get("best_step"):
+        said = f"best validation Dice {progress['best']:.4f}, at step {progress['best_step']}: {chosen}"
+        tell(said, best_dice=progress["best"], best_step=progress["best_step"], best=chosen)
+    words = ["medsegdiff", "sample", "--model-path", str(chosen), "--data-dir", state["config"]["data_dir"]]
+    tell(f"next: {shlex.join(words)}", next=words)
 
 
 def _dry_run(config: RunConfig, images: int) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 
 _MOST_BYTES = 1 << 26  # of a text: a table of a million images takes less
@@ -124,6 +124,4 @@ def note(path: Path, what: str) -> None:
     _seen.add((str(path), what))
     _counts[what] += 1
     last = " (further files of this kind are not named)" if _counts[what] == _NAMED else ""
-    from tqdm import tqdm
-
-    tqdm.write(f"note: {path}: {what}{last}", file=sys.stderr)  # keeps a progress bar whole
+    screen.note(f"note: {path}: {what}{last}")

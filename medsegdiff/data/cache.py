@@ -8,16 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Optional
 
-from tqdm import tqdm
-
-from medsegdiff.base import machine
+from medsegdiff.base import machine, screen
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
@@ -110,7 +107,7 @@ def prepare(
             _build(folder, lacking, form, progress)
         prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
         for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
-            tqdm.write(f"warning: {line}", file=sys.stderr)
+            screen.note(f"warning: {line}")
     else:
         prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
     _remember(lists / f"{fingerprint}.json", prepared, paths)
@@ -157,14 +154,14 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
             "free; choose another folder, or a smaller `image_size`"
         )
     if progress and needed > _SPARE:
-        tqdm.write(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}", file=sys.stderr)
+        screen.note(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}")
     with _using(folder):
         for parent in {path.parent for path, _ in lacking}:
             make_folder(parent)
         pool = ThreadPoolExecutor(machine.usable_cores())
         try:
             done = pool.map(lambda one: build(*one, form), lacking)
-            for _ in tqdm(done, total=len(lacking), desc="Preparing", unit="case", disable=not progress):
+            for _ in screen.track(done, len(lacking), "preparing", "case", shown=progress):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)

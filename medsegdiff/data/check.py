@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
@@ -116,7 +116,7 @@ def check(
     images: dict[Path, _Image] = {}
     values: dict[Path, list[int]] = {}
     good = []
-    for case in tqdm(everyone, desc="Checking", unit="case", disable=not progress, leave=False):
+    for case in track(everyone, len(everyone), "checking", "case", shown=progress):
         image = _image(found, case)
         mask = case.mask and _mask(found, case, case.mask, image, binary and not is_volume(case.image))
         if image:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.base.reading import reading
+from medsegdiff.base.screen import track
 from medsegdiff.io.pictures import list_folder
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
@@ -62,7 +61,7 @@ def _of_files(paths: Iterable[Path], index: Path, progress: bool) -> dict[Path, 
     pool = ThreadPoolExecutor(2)
     try:
         found = pool.map(file_digest, unknown)
-        bar = tqdm(found, total=len(unknown), desc="Reading", unit="file", disable=not progress)
+        bar = track(found, len(unknown), "reading", "file", shown=progress)
         result.update(zip(unknown, bar))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from tqdm import tqdm
-
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, writing
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.screen import Bar
 from medsegdiff.data.archives import unpack
 
 _BY = "data download"
@@ -167,17 +165,37 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+class _Megabytes:
+    """A bar as pooch wants it, in bytes."""
+
+    total = 0
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def update(self, count: int) -> None:
+        """Count bytes."""
+        self.bar.total = self.total / 1e6
+        self.bar.update(count / 1e6)
+
+    def reset(self) -> None:
+        """Begin anew, as pooch does when all has come."""
+        self.bar.n = 0
+
+    def close(self) -> None:
+        """Leave the bar to its block."""
+
+
 def _append(url: str, part: Path, before: int) -> None:
     """Add to `part`, of `before` bytes, what follows them at `url`; where a server cannot do that, all of it anew."""
     import pooch
 
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={before}-"} if before else {})}
-    bar = tqdm(desc=part.stem[1:], total=1, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
-    with writing(part), part.open("ab") as file, bar:
+    with writing(part), part.open("ab") as file, Bar(0, part.stem[1:], "MB", after=3) as bar:
 
         def check(response: Any, **_: Any) -> None:
             if response.status_code == 200:  # all of it; a part is 206
                 file.truncate(0)
 
-        fetch = pooch.HTTPDownloader(bar, _BLOCK, timeout=60, headers=headers, hooks={"response": check})
+        fetch = pooch.HTTPDownloader(_Megabytes(bar), _BLOCK, timeout=60, headers=headers, hooks={"response": check})
         fetch(url, file, None)

@@ -7,13 +7,13 @@ other volumes are normalised one by one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional
 
 import numpy as np
-from tqdm import tqdm
 
+from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
@@ -95,11 +95,11 @@ def measure(cases: Sequence[Case], progress: bool = True) -> Fingerprint:
     Raises:
         InputError: a file cannot be read.
     """
-    bar = tqdm(cases, desc="Measuring", unit="case", disable=not progress, leave=False)
+    bar = track(cases, len(cases), "measuring", "case", shown=progress)
     return (_of_volumes if is_volume(cases[0].image) else _of_pictures)(cases, bar)
 
 
-def _of_volumes(cases: Sequence[Case], bar: tqdm) -> Fingerprint:
+def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     rng = np.random.default_rng(0)
     chosen = {int(place) for place in np.linspace(0, len(cases) - 1, min(_MOST, len(cases)))}
     shapes, spacings, samples = [], [], []
@@ -136,7 +136,7 @@ def _of_volumes(cases: Sequence[Case], bar: tqdm) -> Fingerprint:
     )
 
 
-def _of_pictures(cases: Sequence[Case], bar: tqdm) -> Fingerprint:
+def _of_pictures(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     seen = [look(case.image) for case in cases]
     colour = len(cases[0].channels) == 1 and any(in_colour for in_colour, _ in seen)
     samples, deep = [], False

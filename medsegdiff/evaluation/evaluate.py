@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, get_args
 
-from rich.console import Console
-from rich.progress import track
-
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import track
 from medsegdiff.evaluation import summary
 from medsegdiff.evaluation.measure import measure
 from medsegdiff.evaluation.metrics import METRICS, USUAL, Rules, class_metrics
@@ -82,11 +80,8 @@ def evaluate(
     ensembles = read_ensembles(pred_dir)
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]
-    console = Console(stderr=True)
     scores = []
-    for id, prediction in track(
-        found.items(), "Evaluating", console=console, transient=True, disable=not console.is_terminal
-    ):
+    for id, prediction in track(found.items(), len(found), "evaluating", "image"):
         drawn = read_truth(truth[id], num_classes, labels, prediction.path)
         scores.append(measure(id, prediction, drawn, compared_by, ensembles.get(id), rules))
     report = Report(

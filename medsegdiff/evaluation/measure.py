@@ -39,6 +39,8 @@ class Score:
     """Where there is a probability: `calibration_histogram` of each foreground class, float64 (classes, 3, bins)."""
     unit: str = "pixels"
     """Of distances; "mm" where pixels have a size."""
+    truth: Optional[Path] = None
+    """The file of the ground truth."""
 
 
 def measure(
@@ -105,7 +107,7 @@ def measure(
                 metrics[f"{name}_class{label}"] = value
     metrics.update({name: float(np.mean(some)) for name, some in values.items()})
     unit = "mm" if truth.spacing else "pixels"
-    return Score(id, prediction.path, metrics, np.array(histograms) if histograms else None, unit)
+    return Score(id, prediction.path, metrics, np.array(histograms) if histograms else None, unit, truth.path)
 
 
 def _read_labels(prediction: Prediction, truth: Truth) -> np.ndarray:

@@ -124,7 +124,7 @@ class Report:
         return {
             "metrics": {key: _plain(summary) for key, summary in self.summaries.items()},
             "patients": {key: _plain(summary) for key, summary in self.patients.items()} or None,
-            "calibration": self.calibration and {**self.calibration._asdict(), "bins": CALIBRATION_BINS},
+            "calibration": self.calibration and _calibration(self.calibration),
             "comparison": self.comparison
             and {
                 "images": self.comparison.images,
@@ -141,6 +141,8 @@ class Report:
                 "missing": len(self.missing),
             },
             "missing": self.missing,
+            "predictions": str(self.scores[0].prediction.parent.absolute()),
+            "ground truth": {score.id: str(score.truth.absolute()) for score in self.scores if score.truth},
             "note": self.note,
             "protocol": self.protocol.name,
             "protocol_size": self.protocol.size,
@@ -165,6 +167,19 @@ def check_free(out: Path) -> None:
         InputError: there is such a file.
     """
     Ledger(out, WRITER).check([TABLE, SUMMARY, RETENTION])
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    share, probability, observed = calibration.bins
+    with np.errstate(invalid="ignore"):  # of empty bins
+        means = {"probability": probability / share, "observed": observed / share}
+    return {
+        "ece": calibration.ece,
+        "images": calibration.images,
+        "bins": len(share),
+        "share": share.tolist(),
+        **{name: [_finite(value) for value in values.tolist()] for name, values in means.items()},
+    }
 
 
 def _selection(selection: Selection) -> dict[str, Any]:

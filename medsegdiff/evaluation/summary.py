@@ -41,6 +41,8 @@ class Calibration(NamedTuple):
     ece: float
     """Expected calibration error, the mean over foreground classes."""
     images: int
+    bins: np.ndarray
+    """(3, bins): of `calibration_histogram`, the mean over images and foreground classes."""
 
 
 def calibration(scores: Sequence[Score]) -> Optional[Calibration]:
@@ -49,7 +51,8 @@ def calibration(scores: Sequence[Score]) -> Optional[Calibration]:
     if not histograms:
         return None
     by_class = np.swapaxes(histograms, 0, 1)
-    return Calibration(float(np.mean([expected_calibration_error(some) for some in by_class])), len(histograms))
+    error = float(np.mean([expected_calibration_error(some) for some in by_class]))
+    return Calibration(error, len(histograms), np.mean(by_class, axis=(0, 1)))
 
 
 class Comparison(NamedTuple):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
+from medsegdiff.base.screen import Bar
 from medsegdiff.config.sampling import SamplingConfig
 
 
@@ -24,20 +22,14 @@ class ProgressBar:
         self._taken: Counter[str] = Counter()  # by images that are not done
         self._done = self._taken_by_done = 0
         self._images = len(ids)
-        quiet = not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=most * steps * len(ids),
-            desc=f"{len(ids)} images x {sampling.members} members x {steps} steps",
-            unit="eval",
-            mininterval=20 if quiet else 0.2,
-            dynamic_ncols=True,
-        )
+        what = f"{len(ids)} images x {sampling.members} members x {steps} steps"
+        self.bar = Bar(most * steps * len(ids), what, "eval")
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.bar.close()
+        self.bar.__exit__(*error)
 
     def step(self, ids: Sequence[str]) -> None:
         """Count an evaluation of a batch whose rows belong to the images `ids`."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from medsegdiff.base.screen import track
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.data.cache import prepare
@@ -153,7 +153,7 @@ def curve(case: Case, isic_train: Path, steps: int) -> Curve:
         if zero.search(name):
             value.assign(value * 0)
     steps = min(steps, case.meta["steps"])
-    records = list(tqdm(_curve_steps(case, trainer, images, masks, steps), total=steps, desc=case.name, unit="step"))
+    records = list(track(_curve_steps(case, trainer, images, masks, steps), steps, case.name, "step"))
     ours = {name: np.array([record[name] for record in records]) for name in CURVES}
     for name, bounds in _FIRST_STEPS.items():
         for count, tolerance in bounds.items():

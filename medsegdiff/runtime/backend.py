@@ -10,12 +10,11 @@ import ctypes
 import os
 import platform
 import signal
-import sys
 import threading
 import warnings
 from typing import ClassVar
 
-from medsegdiff.base import stopping
+from medsegdiff.base import screen, stopping
 from medsegdiff.runtime import compilation, requirements, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
@@ -67,7 +66,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     toolchain.prepare()
     short = toolchain.is_compiled()
     if not short:
-        print("compiling Jittor's core, about a minute and a half, once", file=sys.stderr, flush=True)
+        screen.note("compiling Jittor's core, about a minute and a half, once")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
     # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter. Until that
     # is so again, signals wait. It leaves Ctrl-C alone where it sees this variable of Jupyter's.

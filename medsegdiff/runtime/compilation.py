@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.base import machine, stopping
+from medsegdiff.base import machine, screen, stopping
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 
@@ -190,7 +190,6 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         InputError: one of the processes was killed.
         RuntimeError: a compiler failed.
     """
-    from tqdm import tqdm
 
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
     if not tasks:
@@ -207,8 +206,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
             workers += [_start_worker(tasks, todo, tell) for _ in range(min(compilers(), len(tasks)))]
             for end in (todo, tell):
                 os.close(end)
-            bar = tqdm(lines, f"compiling {what}", len(tasks), unit="file", delay=3, mininterval=2, dynamic_ncols=True)
-            complaints = [line for line in bar if line.strip()]
+            complaints = [line for line in screen.track(lines, len(tasks), f"compiling {what}", "file") if line.strip()]
         except BaseException:
             for worker in workers:
                 os.killpg(worker, signal.SIGTERM)  # compilers remove what they have half written

@@ -95,6 +95,13 @@ class Logbook:
         self._sums, self.row = {}, step
         return means
 
+    def curve(self, column: str) -> list[tuple[float, float]]:
+        """(step, value) of each row so far that has a value in `column`."""
+        if not self.path.exists():
+            return []
+        with self.path.open(encoding="utf-8") as file:
+            return [(float(row["step"]), float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+
     def flush(self) -> None:
         """Bring the rows to the disk.
 

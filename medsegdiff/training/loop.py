@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import yaml
-from tqdm import tqdm
 
-from medsegdiff.base import ranks
+from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
@@ -27,14 +26,16 @@ from medsegdiff.runtime.toolchain import announce_kernels
 from medsegdiff.training.interruption import Interrupted, held_back, stop_requests, undisturbed
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
+from medsegdiff.training.picture import ProgressPicture
 from medsegdiff.training.processes import all_go_on, follow, own_batches
 from medsegdiff.training.provenance import provenance
-from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, RUN, SAMPLES, own
+from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, PROGRESS, RUN, SAMPLES, own
 from medsegdiff.training.shares import check_shares
 from medsegdiff.training.trainer import StepResult, Trainer
 from medsegdiff.training.validation import Abandoned, Progress, Validator, write_picture
 
 MOST_SKIPS = 20
+_RECENT = 50  # steps that the bar's mean loss is over, roughly
 # Options that change neither what is learnt nor what is logged.
 _INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
 
@@ -93,8 +94,10 @@ class _Run:
         self.trainer = Trainer(config)
         self.validator = Validator(config, held_out) if held_out and config.validation.val_interval else None
         self.progress = Progress()
+        self.dice: Optional[float] = None  # of the last validation
         training = config.training
         self.logbook = Logbook(out, training.tensorboard, self.validator is not None, training.dice_weight > 0)
+        self.picture = ProgressPicture(self.logbook)
         self.journal = Journal(out)
         self.batches = own_batches(config, dataset)
         self.saved = -1
@@ -102,7 +105,7 @@ class _Run:
         checkpoints.tidy(out / checkpoints.BEST)
         for folder in (out, out / checkpoints.BEST, out / SAMPLES):
             clear_leftovers(folder)
-        ledger.claim([LOG, EVENTS], grows=True)
+        ledger.claim([LOG, EVENTS, PROGRESS], grows=True)
         resumed = self._resume()
         origin = provenance(dataset, held_out if self.validator else None, config.training.precision)
         with ledger.together(RUN) as stage:
@@ -116,7 +119,7 @@ class _Run:
         """Continue from the newest whole checkpoint, if there is one."""
         found, complaints = checkpoints.load_newest(self.out)
         for complaint in complaints:
-            print(f"skipped: {complaint}", file=sys.stderr)
+            screen.note(f"skipped: {complaint}")
         if found is None:
             if complaints:
                 raise InputError(
@@ -132,7 +135,7 @@ class _Run:
         if self.progress.best_step == found.step and not best.exists():  # it was killed between the two
             self._keep_best(found)
         self.saved = found.step
-        print(f"continuing from {self.out}/step-{found.step:06d}", file=sys.stderr)
+        screen.note(f"continuing from {self.out}/step-{found.step:06d}")
         return True
 
     def _compare(self, found: Checkpoint) -> None:
@@ -153,10 +156,10 @@ class _Run:
         for name in ours:
             if name not in _INDIFFERENT and ours[name] != theirs[name]:
                 option = name.replace("_", "-")
-                print(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}", file=sys.stderr)
+                screen.note(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}")
         end, before = self.config.training.annealed, found.config.training.annealed
         if end != before and end and before:  # as where --steps says when it ends
-            print(f"note: the learning rate now falls to 0 at step {end}, not {before}", file=sys.stderr)
+            screen.note(f"note: the learning rate now falls to 0 at step {end}, not {before}")
 
     @contextmanager
     def journalled(self) -> Iterator[None]:
@@ -200,7 +203,8 @@ class _Run:
         """
         training, trainer = self.config.training, self.trainer
         announce_kernels()
-        with _progress_bar(trainer.step, training.steps) as bar:
+        seen, mean = 0, 0.0
+        with screen.Bar(training.steps, "training", "step", trainer.step) as bar:
             while True:
                 if trainer.step:
                     self._between(requests)
@@ -210,7 +214,12 @@ class _Run:
                 with undisturbed():
                     result = trainer.train_step(self.batches[trainer.step])
                 self._note(result)
-                bar.set_postfix(loss=f"{result.total:.4f}", refresh=False)
+                if not result.skipped:
+                    seen += 1
+                    mean += (float(np.mean(result.losses["loss"])) - mean) / min(seen, _RECENT)
+                bar.words["loss"] = f"{mean:.4f}"
+                if self.dice is not None:
+                    bar.words["val_dice"] = f"{self.dice:.4f}"
                 bar.update()
         if not requests and not self.learnt:
             remedy = "look at them" if training.precision == "fp32" else "look at them, or use `precision` fp32"
@@ -222,6 +231,7 @@ class _Run:
             self._save()
         if not requests and trainer.step > self.logbook.row:  # no checkpoint knows of it: a longer run has it not
             self.logbook.write(trainer.step, trainer.step * training.batch_size)
+        self.picture.draw(at_once=True)
         exchange.tell(None)
         if requests:
             raise Interrupted(requests[0])
@@ -258,6 +268,7 @@ class _Run:
                 return
         if step % training.log_interval == 0 and step > self.logbook.row:
             self.logbook.write(step, step * training.batch_size)
+            self.picture.draw()
         if improved:
             self._keep_best(self._save())
         elif self._worth_saving and step % training.save_interval == 0 and self.saved != step:
@@ -267,7 +278,7 @@ class _Run:
         step = self.trainer.step
         with undisturbed():
             outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
-        improved = self.progress.take(step, outcome.dice)
+        self.dice, improved = outcome.dice, self.progress.take(step, outcome.dice)
         write_picture(self.ledger, step, outcome.picture)
         self.logbook.validate(step, outcome.dice, outcome.picture)
         self.journal.note("validation", step, dice=outcome.dice, best=self.progress.best, stale=self.progress.stale)
@@ -296,8 +307,3 @@ class _Run:
             if other != path:
                 checkpoints.remove(other)
         self.journal.note("best", found.step, dice=self.progress.best)
-
-
-def _progress_bar(done: int, total: int) -> Any:
-    quiet = not sys.stderr.isatty()
-    return tqdm(initial=done, total=total, unit="step", mininterval=20 if quiet else 0.2, dynamic_ncols=True)

@@ -9,6 +9,7 @@ from medsegdiff.checkpoints import folder as checkpoints
 
 CONFIG, RUN = "config.yaml", "run.json"
 LOG, EVENTS = "log.csv", "events.jsonl"
+PROGRESS = "progress.png"
 TENSORBOARD, SAMPLES = "tensorboard", "samples"
 WRITER = "train"
 
@@ -29,7 +30,7 @@ def own(out: Path) -> Ledger:
         ledger.claim(name for name in written if (out / name).is_file())
         ledger.claim([LOG, EVENTS], grows=True)
     links = [name for name in (TENSORBOARD, SAMPLES, checkpoints.BEST) if (out / name).is_symlink()]
-    ledger.check([*written, LOG, EVENTS, *links])
+    ledger.check([*written, LOG, EVENTS, PROGRESS, *links])
     for folder in (out, out / checkpoints.BEST):
         for path in checkpoints.list_checkpoints(folder):
             if not (path / checkpoints.STATE).is_file():  # what is damaged alone will be replaced

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import signal
@@ -41,7 +42,8 @@ def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
-    assert "2 bad input; 128 + N stopped by signal N, as 130 by Ctrl-C." in text
+    assert "128 + N stopped by signal N, as 130 by Ctrl-C." in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 # argparse ends the process after printing help, so main does not return here.
@@ -282,3 +284,16 @@ def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(capsys, error):
 def test_a_request_to_end_is_heard(capsys):
     assert report(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_script_gets_one_json_object_alone(tmp_path, capsys):
+    words = ["data", "phantom", "--out-dir", str(tmp_path / "isic"), "--train", "1", "--test", "1"]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"out_dir": str(tmp_path / "isic"), "train": 1, "test": 1}
+    assert said.err.startswith("wrote 1 training and 1 test images")
+    assert main([*words, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["data", "phantom", "--quiet", "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: --out-dir: missing")

@@ -42,16 +42,21 @@ def test_everything_is_there(done):
     assert {"metrics.csv", "metrics.json", "run.json"} <= names
     with Image.open(done / "overview.png") as picture:
         assert picture.width > 1000
+    page = (done / "report.html").read_text()
+    assert "Training loss" in page and "Best: ISIC_95" in page and 'class="mask"' in page
+    with Image.open(done / "run" / "progress.png") as picture:
+        assert picture.width > 500
 
 
 def test_each_stage_is_announced_and_the_places_come_last(done, capsys):
     assert demo(done, TINY) == 0
     said = capsys.readouterr().out
-    assert [line[:3] for line in said.splitlines() if line[1:3] == "/5"] == [f"{i}/5" for i in range(1, 6)]
+    assert [line[:3] for line in said.splitlines() if line[1:3] == "/6"] == [f"{i}/6" for i in range(1, 7)]
     assert "generated" in said  # the scores are not taken for those of real images
-    last = said.splitlines()[-4:]
+    assert f"keeping the network of the last time, {done / 'run' / 'step-000003'}" in said
+    last = said.splitlines()[-5:]
     assert [line.split()[0] for line in last] == [
-        str(done / name) for name in ("overview.png", "predictions", "run", "data")
+        str(done / name) for name in ("report.html", "overview.png", "predictions", "run", "data")
     ]
 
 
@@ -99,7 +104,7 @@ def test_a_run_of_other_steps_is_not_removed(done):
     assert list_checkpoints(done / "run")
 
 
-@pytest.mark.parametrize("name", ["overview.png", "predictions/metrics.csv"])
+@pytest.mark.parametrize("name", ["overview.png", "report.html", "predictions/metrics.csv"])
 def test_a_file_of_the_user_s_is_not_overwritten(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")

@@ -90,7 +90,11 @@ def test_validation_pictures_and_a_best_checkpoint_come_with_their_options(image
     out = tmp_path / "run"
     options = "--num-classes 3 --steps 9 --val-interval 1 --val-steps 2 --val-fraction 0.5 --patience 1 --lr 0".split()
     assert train(images, out, *options) == 0  # without learning the second validation is no better than the first
-    assert "trained 2 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3].startswith("trained 2 steps")
+    best = json.loads((out / "step-000002" / "state.json").read_text())["training"]["validation"]["best"]
+    assert said[-2] == f"best validation Dice {best:.4f}, at step 1: {out / 'best'}"
+    assert said[-1] == f"next: medsegdiff sample --model-path {out / 'best'} --data-dir {images}"
     assert [path.name for path in (out / "best").iterdir()] == ["step-000001"]
     assert len(list((out / "samples").iterdir())) == 2
     assert len(json.loads((out / "run.json").read_text())["dataset"]["validation"]) == 2

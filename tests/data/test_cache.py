@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.data import digests, source
 from medsegdiff.data.cache import default_cache, prepare
@@ -27,6 +29,7 @@ CURVE = ROOT / "tests/parity/cases/curve-isic-64.npz"
 BUILDER = """
 import os, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from medsegdiff.data import cache, source
 from medsegdiff.data.cases import Case
 
@@ -451,12 +454,14 @@ def test_senseless_arguments(make_cases, tmp_path):
         quiet(cases, 16, tmp_path / "file")
 
 
-def test_progress_goes_to_standard_error(make_cases, tmp_path, capsys):
+def test_progress_goes_to_standard_error(make_cases, tmp_path, capsys, monkeypatch):
+    clock = itertools.count(step=10)  # a slow machine: what is soon over is not shown
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     cases = make_cases(2)
     prepare(cases, 16, tmp_path / "cache")
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Preparing" in captured.err
+    assert "preparing: 2 of 2 cases" in captured.err
     prepare(cases, 8, tmp_path / "cache", progress=False)
     assert capsys.readouterr().err == ""
 

@@ -57,6 +57,8 @@ def test_missing_predictions_are_told(folders, truth, masks, tmp_path):
     assert saved["missing"] == report.missing
     assert saved["images"] == {"with ground truth": 10, "evaluated": 3, "missing": 7}
     assert saved["metrics"]["dice"]["mean"] == 1
+    assert saved["predictions"] == str(folders.predictions)
+    assert saved["ground truth"] == {id: str(truth[id]) for id in list(masks)[:3]}
     assert saved["note"] == "masks [redrawn]"
     assert EMPTY_CONVENTION in saved["conventions"].values()
     assert saved["versions"]["numpy"] == np.__version__

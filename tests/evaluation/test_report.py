@@ -3,6 +3,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medsegdiff.evaluation.measure import Score
@@ -21,13 +22,16 @@ def scores():
     return [Score(id, Path(f"pred/{id}.png"), dict.fromkeys(keys, value)) for id, value in (("a", 0.25), ("b", 0.75))]
 
 
+BINS = np.array([[0.5, 0, 0.5], [0.125, 0, 0.375], [0, 0, 0.5]])
+
+
 def build(scores, **more):
     return Report(scores, summaries(scores, METRICS, 0), ["c"], make_protocol(size=64), **more)
 
 
 def full(scores):
     return build(
-        scores, calibration=Calibration(0.125, 2), comparison=comparison(scores, 0), selection=selection(scores)
+        scores, calibration=Calibration(0.125, 2, BINS), comparison=comparison(scores, 0), selection=selection(scores)
     )
 
 
@@ -44,7 +48,9 @@ def test_everything_is_written(tmp_path, scores):
     assert {float(rows[1][key]) for key in rows[1] if key not in ("id", "prediction")} == {0.75}
 
     assert content["metrics"]["ged"]["mean"] == 0.5
-    assert content["calibration"] == {"ece": 0.125, "images": 2, "bins": 15}
+    calibration = {"ece": 0.125, "images": 2, "bins": 3, "share": [0.5, 0.0, 0.5]}
+    calibration.update({"probability": [0.25, None, 0.75], "observed": [0.0, None, 1.0]})
+    assert content["calibration"] == calibration
     assert content["comparison"]["images"] == 2
     assert content["comparison"]["dice"]["cal"]["mean"] == 0.5
     assert content["comparison"]["dice"]["ensemble - cal"]["high"] == 0

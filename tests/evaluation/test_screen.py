@@ -41,7 +41,10 @@ def full():
     scores = images(2, 0.25, 0.75)
     scores[1].metrics["cal_dice"] = 0.5
     return build(
-        scores, calibration=Calibration(0.125, 2), comparison=comparison(scores, 0), selection=selection(scores)
+        scores,
+        calibration=Calibration(0.125, 2, np.full((3, 15), 0.5)),
+        comparison=comparison(scores, 0),
+        selection=selection(scores),
     )
 
 
@@ -74,7 +77,7 @@ def test_tables_fit_80_columns(full):
 def test_rows_over_fewer_images_say_so():
     scores = images(2, 0.25, 0.75, 0.5)
     del scores[2].metrics["ged"]
-    text = printed(build(scores, calibration=Calibration(0.1, 1)))
+    text = printed(build(scores, calibration=Calibration(0.1, 1, np.full((3, 15), 0.5))))
     assert row(text, "GED of the members (best 0) (2 images)")[0] == "0.5000"
     assert "Expected calibration error (1 images)" in text
     assert row(text, "Brier score (best 0)")[0] == "0.5000"

@@ -37,6 +37,10 @@ def test_calibration_is_the_mean_of_the_classes_errors():
     assert found.images == 3
     errors = [expected_calibration_error([image[c] for image in images]) for c in range(2)]
     assert found.ece == pytest.approx(np.mean(errors))
+    shares, probabilities, truths = found.bins
+    assert shares.sum() == pytest.approx(1)
+    every = [image[c] for image in images for c in range(2)]
+    np.testing.assert_allclose([probabilities, truths], np.mean([one[1:] for one in every], axis=0))
     assert calibration([score()]) is None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.masks.uncertainty import error_retention
-from medsegdiff.plots.curves import draw_retention
+from medsegdiff.plots.curves import draw_progress, draw_retention
 
 
 def colours(path):
@@ -37,6 +37,17 @@ def test_the_suffix_chooses_the_format_and_words_are_shown(tmp_path):
     text = (tmp_path / "curve.svg").read_text()
     for words in ("mean of 1 - Dice", "by agreement (area 0.438)", "least possible (area 0.312)", "area 0.375"):
         assert words in text
+
+
+def test_progress_shows_the_loss_and_its_mean_and_the_best_dice(tmp_path):
+    loss = [(step, 1 / step) for step in range(1, 31)]
+    draw_progress([(0, 0.0), *loss], [(10, 0.5), (20, 0.75), (30, 0.6)], tmp_path / "progress.svg")
+    text = (tmp_path / "progress.svg").read_text()
+    assert "best 0.7500 at step 20" in text and "validation Dice" in text and "mean of the last 10 rows" in text
+    lines = re.findall(r'<path d="M ([^"]+)" clip-path[^>]+stroke: #0072b2', text)
+    assert [line.count("L") for line in lines] == [29, 29]
+    draw_progress(loss[:1], [], tmp_path / "progress.svg")
+    assert "validation Dice" not in (tmp_path / "progress.svg").read_text()
 
 
 def test_importing_does_not_load_matplotlib():

@@ -90,6 +90,26 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits_and_logs(rich, discs,
         assert_same_end(broken, whole)
 
 
+def test_the_bar_shows_a_running_mean_of_the_loss_and_the_dice_of_validation(config, discs, monkeypatch):
+    shown = []
+
+    class Bar(loop.screen.Bar):
+        def update(self):
+            shown.append(dict(self.words))
+
+    monkeypatch.setattr(loop.screen, "Bar", Bar)
+    config = with_validation(with_training(config, log_interval=1), val_interval=2, val_steps=2)
+    train(config, discs, discs)
+    out = Path(config.training.out_dir)
+    with (out / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss"]) for row in rows]
+    means = [float(words["loss"]) for words in shown]
+    np.testing.assert_allclose(means, np.cumsum(losses) / np.arange(1, 5), atol=1e-4)
+    assert [words.get("val_dice") for words in shown] == [None, None, *2 * [f"{float(rows[1]['val_dice']):.4f}"]]
+    assert (out / "progress.png").stat().st_size > 1000
+
+
 def test_a_run_made_longer_has_the_log_of_one_that_was_long_from_the_start(rich, discs, tmp_path):
     rich = with_training(rich, lr_anneal_steps=7)
     train(at(rich, tmp_path / "whole"), discs)

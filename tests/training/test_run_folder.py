@@ -15,7 +15,9 @@ def save(out, step, keep=0):
     return checkpoints.save(out, checkpoints.Checkpoint(step, RunConfig(), arrays, training={}), keep)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "run.json", "log.csv", "events.jsonl", "samples/step-000002.png"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "run.json", "log.csv", "events.jsonl", "progress.png", "samples/step-000002.png"]
+)
 def test_what_training_did_not_write_is_refused(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")

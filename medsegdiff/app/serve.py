@@ -1,0 +1,92 @@
+"""`medsegdiff serve`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from medsegdiff.app.options import Parser
+from medsegdiff.base.bounds import check_bounds
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import note, tell
+from medsegdiff.checkpoints.shipped import DEFAULT
+from medsegdiff.config.choices import Precision
+
+SUMMARY = "a web page that segments images, for this machine"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def configure(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--model-path",
+        type=str,
+        default=DEFAULT,
+        help="a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package",
+    )
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="address to listen at; 0.0.0.0: all of them")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at")
+    parser.add_argument("--auth", type=str, default="", metavar="USER:PASSWORD", help="who may come in")
+    parser.add_argument("--max-mb", type=int, default=32, help="largest upload in megabytes")
+    parser.add_argument("--max-pixels", type=int, default=25, help="largest image in millions of pixels")
+    parser.add_argument("--max-waiting", type=int, default=16, help="images that may wait; further ones are refused")
+    parser.add_argument(
+        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
+    )
+    parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for sample")
+    parser.put_first("--model-path", "--host", "--port", "--auth")
+
+
+def run(options: Any) -> int:
+    """Run the command; returns the exit code."""
+    user, colon, password = options.auth.partition(":")
+    if options.auth and not (user and colon and password):
+        raise InputError("--auth: must be USER:PASSWORD")
+    check_bounds("--port", options.port, 1, 65535)
+    for name, most in (("max_mb", 4096), ("max_pixels", 64), ("max_waiting", 10000)):
+        check_bounds(f"--{name.replace('_', '-')}", getattr(options, name), 1, most)
+    if find_spec("gradio") is None:
+        raise InputError("serve: needs gradio; pip install 'medsegdiff-jittor[app]'")
+    if options.host not in _LOOPBACK and not options.auth:
+        note("note: whoever reaches this machine can use the page; give --auth USER:PASSWORD")
+    with tempfile.TemporaryDirectory(prefix="medsegdiff-") as folder:
+        # Read when gradio is imported. What comes in lies there, and goes with it.
+        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+        serve(options, (user, password) if options.auth else None)
+    return 0
+
+
+def serve(options: Any, auth: Any) -> None:
+    """Answer until Ctrl-C; the network stays in this thread."""
+    from starlette.middleware import Middleware
+
+    from medsegdiff.api import load
+    from medsegdiff.web.guard import Guard
+    from medsegdiff.web.page import Bounds, build, look
+    from medsegdiff.web.worker import Worker
+
+    worker = Worker(load(options.model_path, weights=options.weights, precision=options.precision))
+    page = build(worker, Bounds(options.max_mb, options.max_pixels, options.max_waiting))
+    try:
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            auth=auth,
+            max_file_size=f"{options.max_mb}mb",
+            app_kwargs={"middleware": [Middleware(Guard, megabytes=2 * options.max_mb)]},  # base64 takes a third more
+            prevent_thread_lock=True,
+            show_error=True,
+            quiet=True,
+            ssr_mode=False,
+            footer_links=["api"],
+            **look(),
+        )
+    except OSError as error:
+        raise InputError(f"--port {options.port}: cannot be listened at ({error}); give another --port") from None
+    tell(f"http://{options.host}:{options.port} until Ctrl-C", host=options.host, port=options.port)
+    try:
+        worker.run()
+    finally:
+        page.close(verbose=False)

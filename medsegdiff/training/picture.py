@@ -1,0 +1,36 @@
+"""`progress.png` in a run's folder: how the training goes, drawn anew while it does."""
+
+from __future__ import annotations
+
+import time
+
+from medsegdiff.base import screen
+from medsegdiff.plots.curves import draw_progress
+from medsegdiff.training.logbook import Logbook
+from medsegdiff.training.run_folder import PROGRESS
+
+_SHARE = 0.01  # of the time, at most, goes into drawing
+
+
+class ProgressPicture:
+    """Draws a log; nothing that fails here stops a training."""
+
+    def __init__(self, logbook: Logbook) -> None:
+        self.logbook, self.path = logbook, logbook.path.with_name(PROGRESS)
+        self._due = 0.0
+        self._complained = False
+
+    def draw(self, at_once: bool = False) -> None:
+        """Draw, unless the last time is too near for what it took; `at_once`: in any case."""
+        begun = time.monotonic()
+        if begun < self._due and not at_once:
+            return
+        try:
+            loss = self.logbook.curve("loss")
+            if loss:
+                draw_progress(loss, self.logbook.curve("val_dice"), self.path)
+        except Exception as error:  # a broken font, a full disk: the log has it all
+            if not self._complained:
+                screen.note(f"note: {self.path}: not drawn ({' '.join(str(error).split())})")
+            self._complained = True
+        self._due = time.monotonic() + (time.monotonic() - begun) / _SHARE

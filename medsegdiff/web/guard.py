@@ -1,0 +1,66 @@
+"""What stands before the page: no request larger than allowed, and a browser that asks nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from typing import Any, Callable
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Message = dict[str, Any]
+
+
+class TooLarge(Exception):
+    """More bytes came than are allowed."""
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(self, app: Any, megabytes: int) -> None:
+        self.app, self.megabytes = app, megabytes
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Pass a request on, unless it is too large."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most, come, begun = self.megabytes * 10**6, 0, False
+
+        async def counted() -> Message:
+            nonlocal come
+            message = await receive()
+            come += len(message.get("body", b""))
+            if come > most:
+                raise TooLarge
+            return message
+
+        async def guarded(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        try:
+            if stated.isdigit() and int(stated) > most:
+                raise TooLarge
+            await self.app(scope, counted, guarded)
+        except TooLarge:
+            if not begun:
+                body = json.dumps({"detail": f"larger than {self.megabytes} MB, the most that is taken here"}).encode()
+                kind = [(b"content-type", b"application/json"), (b"connection", b"close")]
+                await guarded({"type": "http.response.start", "status": 413, "headers": kind})
+                await guarded({"type": "http.response.body", "body": body})

@@ -1,0 +1,125 @@
+"""The one place where a server computes: jobs, one after another, in the thread that owns the network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+
+from medsegdiff.api import Segmenter
+from medsegdiff.base.bounds import check_bounds
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.sampling import SAMPLERS
+from medsegdiff.diffusion.samplers import State
+from medsegdiff.inference.segmentation import Segmentation
+
+
+class Cancelled(Exception):
+    """Nobody waits for the job any more."""
+
+
+@dataclass
+class Job:
+    """An image to segment."""
+
+    image: np.ndarray
+    """uint8 (H, W, 3)."""
+    id: str
+    members: int = 5
+    steps: int = 0
+    """Network evaluations a mask; 0: as many as the network needs by default."""
+    sampler: str = "ddpm"
+    seed: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may ask for."""
+
+    members: int = 50
+    steps: int = 250
+
+    def check(self, job: Job) -> None:
+        """Refuse what is too much, or makes no sense.
+
+        Raises:
+            InputError: it does.
+        """
+        check_bounds("members", job.members, 1, self.members)
+        check_bounds("steps", job.steps, 0, self.steps)
+        if job.sampler not in SAMPLERS:
+            raise InputError(f"sampler {job.sampler}: must be one of {', '.join(SAMPLERS)}")
+
+
+class Worker:
+    """Takes jobs from any thread; `run` works on them in the thread that calls it."""
+
+    def __init__(self, segmenter: Segmenter, limits: Optional[Limits] = None) -> None:
+        self.segmenter, self.limits = segmenter, limits or Limits()
+        self._jobs: queue.Queue[Any] = queue.Queue()
+        self._closed = False
+
+    def run(self) -> None:
+        """Work until `close`."""
+        while not self._closed:
+            with contextlib.suppress(queue.Empty):
+                job, put = self._jobs.get(timeout=0.2)  # so that a signal is heard
+                put(self._outcome(job, put))
+
+    def close(self) -> None:
+        """Let `run` return."""
+        self._closed = True
+
+    def _outcome(self, job: Job, put: Any) -> Any:
+        """A `Segmentation`, or the exception that there is in its place."""
+
+        def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
+            if job.cancelled.is_set():
+                raise Cancelled
+            if members[0] == 0:
+                put(state)
+
+        try:
+            if job.cancelled.is_set():
+                raise Cancelled
+            asked = {"members": job.members, "steps": job.steps or None, "sampler": job.sampler, "seed": job.seed}
+            return self.segmenter.segment(job.image, id=job.id, on_step=on_step, **asked)
+        except (InputError, Cancelled) as error:
+            return error
+        except Exception as error:  # one job's failure must not end the server
+            return RuntimeError(f"unexpected {type(error).__name__}")
+
+    async def steps(self, job: Job) -> AsyncIterator[Any]:
+        """Have `job` done: the states of its first member as they come, then the `Segmentation`.
+
+        Whoever stops listening cancels the job.
+
+        Raises:
+            InputError: the job is refused, or the network predicts what is not finite.
+            RuntimeError: it failed.
+        """
+        self.limits.check(job)
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+        def put(event: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        self._jobs.put((job, put))
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Segmentation):
+                    return
+        finally:
+            job.cancelled.set()

@@ -1,0 +1,47 @@
+import re
+
+from medsegdiff.web.cases import choose, show
+from medsegdiff.web.runs import read_runs
+from tests.web.conftest import predict
+
+
+def scores(count):
+    return {f"i{n}": {"dice": n / count} for n in range(count)}
+
+
+def test_the_best_the_middle_and_the_worst_are_chosen_once_each():
+    assert choose(scores(9)) == [
+        ("best", "i8"), ("best", "i7"), ("median", "i5"), ("median", "i4"), ("worst", "i1"), ("worst", "i0"),
+    ]  # fmt: skip
+    assert choose(scores(3)) == [("best", "i2"), ("best", "i1"), ("worst", "i0")]
+    assert choose(scores(1)) == [("best", "i0")]
+    assert choose({}) == []
+
+
+def test_outlines_lie_on_the_edges_of_the_mask(predictions):
+    shown = show("best", "case<0>", read_runs([predictions]))
+    assert shown.size == (60, 40)
+    assert shown.image.startswith("data:image/jpeg;base64,") and shown.panels[0].heat.startswith("data:image/jpeg")
+    for path in (shown.truth, shown.panels[0].outline):
+        points = [tuple(map(float, pair.split())) for pair in re.split("[MLZ]+", path)[1:-1]]
+        assert {round(min(p[axis] for p in points)) for axis in (0, 1)} == {10}
+        assert {round(max(p[axis] for p in points)) for axis in (0, 1)} == {30}
+    assert shown.panels[0].dice == 1
+    assert shown.notes == []
+
+
+def test_a_picture_that_is_gone_is_said_and_the_rest_is_shown(predictions):
+    runs = read_runs([predictions])
+    (predictions.parent / "pictures" / "case<0>.jpg").unlink()
+    shown = show("best", "case<0>", runs)
+    assert "case<0>.jpg: no such file" in shown.notes[0]
+    assert not shown.image and shown.truth and shown.panels
+    runs[0].sampled["image_files"] = {}
+    assert "do not say where it is" in show("best", "case<0>", runs).notes[0]
+
+
+def test_other_runs_are_shown_where_they_have_the_image(predictions, tmp_path):
+    second = predict(tmp_path / "other" / "few", "nowhere", count=2, shift=3)
+    runs = read_runs([predictions, second])
+    assert [panel.run for panel in show("best", "case<1>", runs).panels] == [0, 1]
+    assert [panel.run for panel in show("best", "case<5>", runs).panels] == [0]

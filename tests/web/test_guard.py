@@ -1,0 +1,43 @@
+import asyncio
+import json
+
+import pytest
+
+from medsegdiff.web.guard import Guard
+
+
+def answered(chunks, headers=(), kind="http"):
+    """(status, headers, body) of a request whose body comes in `chunks`, and how many reached the app."""
+    reached, sent = [], []
+
+    async def app(scope, receive, send):
+        for _ in chunks:
+            reached.append(await receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    parts = iter(chunks)
+
+    async def receive():
+        return {"type": "http.request", "body": next(parts)}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(app, 1)({"type": kind, "headers": list(headers)}, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], len(reached)
+
+
+def test_what_is_small_enough_passes_and_the_browser_asks_nobody_else():
+    status, headers, body, reached = answered([b"x" * 500_000, b"y" * 500_000])
+    assert (status, body, reached) == (200, b"ok", 2)
+    assert b"default-src 'self'" in headers[b"content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "reached"), [([(b"content-length", b"1000001")], 0), ([], 2), ([(b"content-length", b"12")], 2)]
+)
+def test_what_is_too_large_is_refused_at_once_or_when_it_is_seen(headers, reached):
+    status, _, body, got = answered([b"x" * 400_000] * 5, headers)
+    assert (status, got) == (413, reached)
+    assert "larger than 1 MB" in json.loads(body)["detail"]

@@ -1,0 +1,106 @@
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from medsegdiff.api import Segmenter
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.run import RunConfig
+from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.diffusion.samplers import State
+from medsegdiff.inference.segmentation import Segmentation
+from medsegdiff.web.worker import Cancelled, Job, Worker
+from tests.fake_denoiser import Bright
+
+CONFIG = RunConfig(diffusion=DiffusionConfig(diffusion_steps=8, noise_schedule="cosine", predict_xstart=True))
+IMAGE = np.full((20, 30, 3), 200, np.uint8)
+
+
+@pytest.fixture
+def worker():
+    worker = Worker(Segmenter(Bright(), CONFIG))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    yield worker
+    worker.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def events(worker, *jobs, stop_after=None):
+    """What is heard of each job; the listener leaves after so many events."""
+
+    async def hear(job):
+        heard = []
+        steps = worker.steps(job)
+        async for event in steps:
+            heard.append(event)
+            if len(heard) == stop_after:
+                await steps.aclose()
+                break
+        return heard
+
+    async def all_of_them():
+        return await asyncio.gather(*map(hear, jobs))
+
+    return asyncio.run(all_of_them())
+
+
+def test_the_states_come_first_and_the_mask_last(worker):
+    [heard] = events(worker, Job(IMAGE, "x", members=2, steps=4, seed=3))
+    assert all(isinstance(event, State) for event in heard[:-1]) and len(heard) == 5
+    alone = worker.segmenter.segment(IMAGE, id="x", members=2, steps=4, seed=3)
+    np.testing.assert_array_equal(heard[-1].members, alone.members)
+
+
+def test_two_at_once_get_their_own(worker):
+    dark = np.zeros_like(IMAGE)
+    first, second = events(worker, Job(IMAGE, "a"), Job(dark, "b"))
+    assert (first[-1].id, second[-1].id) == ("a", "b")
+    assert first[-1].mask.all() and not second[-1].mask.any()
+
+
+def test_who_leaves_stops_the_job_and_the_next_goes_on(worker):
+    job = Job(IMAGE, "x", steps=8)
+    asked = []
+    denoise = worker.segmenter._denoiser.denoise
+    go_on = threading.Event()
+
+    def slow(mask_t, t, condition):
+        asked.append(t)
+        if len(asked) == 2:
+            go_on.wait(5)
+        return denoise(mask_t, t, condition)
+
+    worker.segmenter._denoiser.denoise = slow
+    [heard] = events(worker, job, stop_after=1)
+    go_on.set()
+    assert len(heard) == 1 and job.cancelled.is_set()
+    [after] = events(worker, Job(IMAGE, "y", steps=2))
+    assert isinstance(after[-1], Segmentation)
+    assert len(asked) == 2 + 2  # the first one took no third step
+
+
+def test_a_job_cancelled_before_its_turn_is_not_begun(worker):
+    job = Job(IMAGE, "x")
+    job.cancelled.set()
+    with pytest.raises(Cancelled):
+        events(worker, job)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"members": 0}, "members"), ({"steps": 999}, "steps"), ({"sampler": "x"}, "sampler x")]
+)
+def test_senseless_jobs_are_refused(worker, wrong, message):
+    with pytest.raises(InputError, match=message):
+        events(worker, Job(IMAGE, "x", **wrong))
+
+
+def test_a_failure_ends_the_job_alone(worker):
+    denoise = worker.segmenter._denoiser.denoise
+    worker.segmenter._denoiser.denoise = None
+    with pytest.raises(RuntimeError, match="unexpected TypeError"):
+        events(worker, Job(IMAGE, "x"))
+    worker.segmenter._denoiser.denoise = denoise
+    assert isinstance(events(worker, Job(IMAGE, "x"))[0][-1], Segmentation)
