@@ -183,8 +183,9 @@ def files_of(folder: Path, ids: Collection[str]) -> list[str]:
     """
     if not folder.is_dir():
         return []
-    named = [(stem(path), path.name) for path in sorted(folder.iterdir())]
-    named = [(id, name) for id, name in named if name[len(id) :] in (PNG, NIFTI, DICOM, ".gif")]
+    names = sorted(path.name for path in folder.iterdir())  # of folders, too, which bar the way
+    ends = (PNG, NIFTI, DICOM, ".gif")
+    named = [(name[: -len(end)], name) for name in names for end in ends if name.endswith(end)]
     masks = [name for id, name in named if id in ids and not name.endswith(".gif")]
     return masks + [name for id, name in named if _COMPANION.search(id) and _COMPANION.sub("", id) in ids]
 
