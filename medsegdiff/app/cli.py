@@ -133,7 +133,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input; 128 + N stopped by signal N, as 130 by Ctrl-C.",
             "--debug shows tracebacks.",
         ]
     )

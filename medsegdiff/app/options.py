@@ -222,6 +222,11 @@ def helps(section: type) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
+def switch(default: bool = False) -> dict[str, Any]:
+    """How an option is added that is true where it is given alone, and false or true where it is given so."""
+    return {"type": bool, "nargs": "?", "const": True, "default": default}
+
+
 def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
     """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
     group = parser.add_argument_group(title)
@@ -234,7 +239,7 @@ def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequenc
         text = texts[f.name]
         kind = types[f.name]
         if kind is bool:
-            group.add_argument(option, type=bool, nargs="?", const=True, default=default, help=text)
+            group.add_argument(option, **switch(default), help=text)
         elif typing.get_origin(kind) is Literal:
             choices = ",".join(filter(None, typing.get_args(kind)))
             group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)

@@ -250,7 +250,7 @@ def _load_file(path: Path) -> Weights:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        arrays = load_file(path)
+        arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
         options = json.loads(metadata["config"])
     except KeyError:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None

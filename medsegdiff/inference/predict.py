@@ -125,10 +125,10 @@ def predict(
                 if is_volume(case.image):
                     write_case(ledger, case, dataset, done_slices, extras, segmenter.sampling.postprocess, about)
                     continue
-                size = dataset.original_sizes[result.index]
+                size, labels = dataset.original_sizes[result.index], dataset.form.spec.labels
                 picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
                 trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
-                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about)
+                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels)
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             rows = results.known(ledger, wanted)

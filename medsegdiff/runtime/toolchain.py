@@ -6,7 +6,6 @@ functions also serve `medsegdiff doctor`.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -14,30 +13,22 @@ import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import sysconfig
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base import machine, ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing, writing
-from medsegdiff.runtime import cache, compilation
+from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
+from medsegdiff.runtime.importing import as_before, refuse_spaces
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
-_OPENMP = {  # of libgomp, which writes a line of its own for what it does not understand, and computes on
-    "OMP_NUM_THREADS": r"[1-9]\d*(\s*,\s*[1-9]\d*)*",
-    "OMP_WAIT_POLICY": "active|passive",
-    "GOMP_SPINCOUNT": r"\d+\s*[kmgt]?|infinite|infinity",
-}
-_SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
@@ -71,46 +62,16 @@ def utilities(nvcc: Optional[str] = None) -> Any:
     """
     if "jittor_utils" in sys.modules:
         return sys.modules["jittor_utils"]
-    _refuse_spaces()
+    refuse_spaces()
     os.environ.setdefault("log_silent", "1")
     os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
     os.environ.setdefault("cache_name", compilation.cache_name())
     folder = jittor_home() / ".cache" / "jittor"
     cache.check_home(folder)
-    with writing(folder, cache.ELSEWHERE), compilation.keyed(), _as_before():
+    with writing(folder, cache.ELSEWHERE), compilation.keyed(), as_before(jittor_home()):
         module = importlib.import_module("jittor_utils")
         cache.check(Path(module.cache_path))
     return module
-
-
-def _refuse_spaces() -> None:
-    found = importlib.util.find_spec("jittor")
-    if found and found.origin and re.search(r"\s", found.origin):  # some minutes later no kernel would compile
-        folder = Path(found.origin).parent
-        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
-
-
-@contextlib.contextmanager
-def _as_before() -> Iterator[None]:
-    """Import `jittor_utils` within this block, and it changes nothing of the process nor of the user's home.
-
-    It would note a `JITTOR_HOME` there for ever, let HTTPS trust anybody, and recursion end in a crash.
-    """
-    home, recursion, https = os.environ.get("HOME"), sys.getrecursionlimit(), ssl._create_default_https_context
-    os.environ["HOME"] = str(jittor_home())
-    try:
-        yield
-    except OSError as error:  # its lock, half made, complains of itself when it is forgotten
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-        traceback.clear_frames(error.__traceback__)
-        sys.unraisablehook = hook
-        raise
-    finally:
-        sys.setrecursionlimit(recursion)
-        ssl._create_default_https_context = https
-        del os.environ["HOME"]
-        if home:
-            os.environ["HOME"] = home
 
 
 def jittor_home() -> Path:
@@ -238,25 +199,6 @@ def _prepare_mpi() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(ranks.fair_threads()))
 
 
-def _prepare_threads() -> None:
-    """Tell libgomp, which reads it when Jittor loads it, how its threads wait and how many there are.
-
-    At the end of each loop a thread waits for the others. By itself it first repeats 300,000 pauses, which on some
-    processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
-    each loop. What the user chose stays.
-    """
-    for name, pattern in _OPENMP.items():
-        value = os.environ.get(name, "").strip()
-        if not value:
-            os.environ.pop(name, None)
-        elif not re.fullmatch(pattern, value, re.IGNORECASE):
-            raise InputError(f"{name}={value}: is not what OpenMP knows, which would ignore it; correct or unset it")
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
-    if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
-        os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
-
-
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
     return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
@@ -291,7 +233,7 @@ def prepare(copy: Optional[Path] = None) -> None:
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _prepare_mpi()
-    _prepare_threads()
+    threads.prepare()
     with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
     if copy is not None:

@@ -60,7 +60,7 @@ def train(
             configuration's checkpoints, this machine lacks
             the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
             gradients of all steps, or of many in a row, were not.
-        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written, if anything was learnt.
+        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGHUP came; a checkpoint was written, if anything was learnt.
     """
     check_shares(config)
     precision.check(config.training.precision)

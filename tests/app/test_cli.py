@@ -41,7 +41,7 @@ def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
-    assert "2 bad input; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1." in text
+    assert "2 bad input; 128 + N stopped by signal N, as 130 by Ctrl-C." in text
 
 
 # argparse ends the process after printing help, so main does not return here.
@@ -111,6 +111,12 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_imports_nothing_before_ctrl_c_is_looked_after():
+    code = "import sys; before = {*sys.modules}; import medsegdiff; print({*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "{'medsegdiff'}\n"
 
 
 def test_module_and_command_are_one():

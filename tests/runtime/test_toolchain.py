@@ -9,7 +9,7 @@ import types
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime import compilation, toolchain
+from medsegdiff.runtime import compilation, threads, toolchain
 from medsegdiff.runtime.cuda import copies, toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
 
@@ -62,13 +62,13 @@ def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
     for value in bad:
         machine.setenv(name, value)
         with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
-            toolchain._prepare_threads()
+            threads.prepare()
     for value in good:
         machine.setenv(name, value)
-        toolchain._prepare_threads()
+        threads.prepare()
         assert os.environ[name] == value
     machine.setenv(name, "")
-    toolchain._prepare_threads()
+    threads.prepare()
     assert os.environ.get(name) != ""
 
 
@@ -299,7 +299,7 @@ def test_under_mpirun_jittor_is_given_mpi_and_a_share_of_the_cores(machine):
 
 @pytest.mark.parametrize(
     ("own", "spins"),
-    [({}, toolchain._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, threads._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
     ids=["nothing", "a number of spins", "a policy, which a number of spins would override"],
 )
 def test_threads_wait_asleep_unless_the_user_says_how(machine, own, spins):
@@ -340,7 +340,7 @@ def test_jittors_libgomp_does_as_it_is_told():
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
-    assert f"GOMP_SPINCOUNT = '{toolchain._SPINS}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{threads._SPINS}'" in done.stderr
 
 
 def test_under_mpirun_without_what_jittor_needs_the_reason_is_told(machine):
