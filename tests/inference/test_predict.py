@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,6 +189,7 @@ class Fake:
     """Segments without a network; counts how often."""
 
     evaluations = 3
+    denoiser = SimpleNamespace(backend="none")
 
     def __init__(self, stop_before=None, **options):
         self.sampling, self.stop_before, self.segmented = SamplingConfig(steps=3, members=1, **options), stop_before, []
