@@ -14,11 +14,14 @@ demo: $(VENV)/.installed
 
 # Most tests are small: two at a time with a thread each are done sooner than one with all threads. Those of the kernels
 # and of the full-width networks have all threads.
+# COVERAGE=1 also says which lines ran, those in processes of their own aside.
 WIDE := tests/kernels tests/parity
+COVERED := $(if $(COVERAGE),--cov=medsegdiff --cov-append --cov-report=)
 test: $(VENV)/.installed-dev
-	@status=0; \
-	$(BIN)/python -m pytest $(WIDE) || status=1; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(WIDE:%=--ignore=%) || status=1; \
+	@status=0; rm -f .coverage; \
+	$(BIN)/python -m pytest $(COVERED) $(WIDE) || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COVERED) -n 2 --dist loadfile $(WIDE:%=--ignore=%) || status=1; \
+	$(if $(COVERAGE),$(BIN)/coverage report --skip-covered --sort=cover;) \
 	exit $$status
 
 # As on other processors: kernels compiled for vectors of 256 bits, oneDNN held down to older instruction sets.

@@ -33,11 +33,11 @@ class TorchDenoiser:
     def __init__(self, weights: Any) -> None:
         import torch
 
-        from benchmarks.torch_network import TorchMedSegDiff
+        from benchmarks.torch_v2 import twin
 
         self.torch, self.config = torch, weights.config.network
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.network = TorchMedSegDiff(self.config).eval()
+        self.network = twin(self.config).eval()
         self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
         self.backend = f"PyTorch {torch.__version__}"
         self.mask_shape = (self.config.mask_channels, self.config.image_size, self.config.image_size)
@@ -49,8 +49,15 @@ class TorchDenoiser:
 
     def gather(self, parts: Sequence[Any], rows: Sequence[int]) -> Any:
         """See `Denoiser`."""
-        values = [[value for value in column] for column in zip(*parts)]
-        return type(parts[0])(*(None if v[0] is None else self.torch.cat(v)[list(rows)] for v in values))
+
+        def joined(values: tuple[Any, ...]) -> Any:
+            if values[0] is None:
+                return None
+            if isinstance(values[0], list):
+                return [joined(column) for column in zip(*values)]
+            return self.torch.cat(values)[list(rows)]
+
+        return type(parts[0])(*map(joined, zip(*parts)))
 
     def denoise(self, mask_t: np.ndarray, t: float, condition: Any) -> Any:
         """See `Denoiser`."""

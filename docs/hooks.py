@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import medsegdiff
 from medsegdiff.app.cli import COMMANDS, main
@@ -19,6 +21,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in {"options.md": _options(), "api.md": _functions()}.items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Links that lead out of the documentation become their text: the site has nothing there."""
+    out = re.escape("../" * (1 + page.file.src_uri.count("/")))
+    return re.sub(rf"\[([^\]]+)\]\({out}[^)]*\)", r"\1", markdown)
 
 
 def _options() -> str:

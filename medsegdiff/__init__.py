@@ -6,10 +6,10 @@ changes settings of the process, when a network is needed.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # to a type checker it is true; `typing` is not imported, nor anything else: Ctrl-C comes early
 if TYPE_CHECKING:
+    from typing import Any
+
     from medsegdiff.api import Segmentation, Segmenter, evaluate, load, train
     from medsegdiff.base.errors import InputError
 
@@ -20,6 +20,8 @@ __all__ = ["InputError", "Segmentation", "Segmenter", "evaluate", "load", "train
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module("medsegdiff.base.errors" if name == "InputError" else "medsegdiff.api"), name)
     globals()[name] = value
     return value

@@ -53,7 +53,7 @@ def load(
 
     Args:
         path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
-            or a `.pt` or `.pkl` file of a published network
+            a `.pt` or `.pkl` file of a published network, or "isic", which comes with the package: skin lesions
         weights: "ema", the averaged weights, or "model", the raw ones
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime

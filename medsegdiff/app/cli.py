@@ -18,11 +18,19 @@ from medsegdiff.app.options import Parser, did_you_mean
 from medsegdiff.base import ranks, screen, stopping, streams
 from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.files import REMEDIES
+from medsegdiff.runtime import cache
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "convert", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OF_ALL = ("--quiet", "--json", "--debug")
 """Options of every command."""
+_OF_PATHS = {
+    errno.ENOENT: "is not there, or was removed meanwhile; check the path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EACCES: "permission denied; choose another, or ask for the right",
+    errno.ESTALE: "was removed meanwhile by another machine; check the path",
+    errno.EIO: "the disk cannot read or write it; check the disk",
+}
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
 
@@ -79,6 +87,11 @@ def _failure(error: Exception) -> tuple[int, str]:
         return _unwritable(error, "")
     if isinstance(error, OSError) and error.errno in _FULL:
         return _unwritable(error, error.filename or "standard output or a file")
+    if isinstance(error, OSError) and error.errno in _OF_PATHS:
+        return 2, f"error: {error.filename or 'the working directory'}: {_OF_PATHS[error.errno]}"
+    compiling = cache.compiler_failure(error)
+    if compiling:
+        return 2, f"error: {compiling}"
     line = " ".join(str(error).split())[:300]
     full = next((number for number in _FULL if os.strerror(number) in str(error)), None)
     if full is not None:  # as a compiler says, or a library that copies
@@ -137,7 +150,7 @@ def _overview() -> str:
             *lines,
             "",
             "Exit codes: 0 done, 1 a check failed, 2 bad input;",
-            "130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.",
+            "128 + N stopped by signal N, as 130 by Ctrl-C.",
             "Of every command: --quiet says errors alone, --json what it found as one JSON",
             "object on standard output, --debug shows tracebacks.",
         ]

@@ -15,7 +15,10 @@ SUMMARY = "weights from .pt and .pkl files; to safetensors, .pt and ONNX"
 
 _KINDS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
 # What no weights tell; the rest of a network's options is seen in them.
-_NETWORK = ("image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order")
+_NETWORK = (
+    *("image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order"),
+    *("ssformer_heads", "attention_norm"),
+)
 _DIFFUSION = (
     *("diffusion_steps", "noise_schedule", "mask_scale"),
     *("predict_xstart", "sigma_small", "rescale_timesteps"),
@@ -45,7 +48,10 @@ def configure(parser: Parser) -> None:
         "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
     )
     parser.add_argument(
-        "--precision", type=Literal["fp32", "fp16"], default="fp32", help="of an ONNX network's matrix products"
+        "--precision",
+        type=Literal["fp32", "fp16"],
+        default="fp32",
+        help="of a .safetensors file's numbers, or an ONNX network's products",
     )
     parser.add_argument(
         "--trained-as",
@@ -74,8 +80,8 @@ def run(options: Any) -> int:
         )
     if kind != "onnx" and _KINDS.get(out.suffix) != kind:
         raise InputError(f"{out}: a file of --to {kind} must end in .{kind}")
-    if options.precision != "fp32" and kind != "onnx":
-        raise InputError(f"--precision {options.precision}: is for --to onnx; other files are float32")
+    if options.precision != "fp32" and kind == "pt":
+        raise InputError(f"--precision {options.precision}: is for .safetensors and ONNX; .pt files are float32")
     given = {name: value for name in (*_NETWORK, *_DIFFUSION) if (value := getattr(options, name)) is not None}
     weights, notes = load_any(Path(options.input), options.weights, options.trained_as, given)
     for path in export(weights, out, kind, options.precision, notes):

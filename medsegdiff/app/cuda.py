@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, switch
 from medsegdiff.base.errors import InputError
 
 
@@ -17,7 +17,7 @@ def configure(parser: Parser) -> None:
         "check-gpu": "compare the network's operations on the GPU, and their gradients, with NumPy",
     }
     for name, text in texts.items():
-        group.add_argument(f"--{name}", type=bool, nargs="?", const=True, default=False, help=text)
+        group.add_argument(f"--{name}", **switch(), help=text)
     group.add_argument(
         "--cuda-arch",
         type=Optional[int],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional
 
 from medsegdiff.app import check
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, switch
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
@@ -123,8 +123,8 @@ def _prepare(options: Any) -> int:
 
 
 def _configure_cache(parser: Parser) -> None:
-    parser.add_argument("--list", type=bool, nargs="?", const=True, default=False, help="list what is kept")
-    parser.add_argument("--clear", type=bool, nargs="?", const=True, default=False, help="remove all of it")
+    parser.add_argument("--list", **switch(), help="list what is kept")
+    parser.add_argument("--clear", **switch(), help="remove all of it")
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="default: the user's cache folder")
 
 

@@ -125,7 +125,13 @@ def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfi
         # image shows, and the variance's loss, scaled down, does not drown the mask's.
         diffusion=DiffusionConfig(diffusion_steps=100, predict_xstart=True, rescale_learned_sigmas=True),
         # The published rule for masks (> 0 after smoothing) widens them by a pixel: much, at this size.
-        data=DataConfig(data_dir=str(out / "data"), mask_resize="nearest", augment=True, cache_dir=str(out / "cache")),
+        data=DataConfig(
+            data_name="isic",
+            data_dir=str(out / "data"),
+            mask_resize="nearest",
+            augment=True,
+            cache_dir=str(out / "cache"),
+        ),
         training=TrainingConfig(
             out_dir=str(out / "run"),
             steps=plan.steps,

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, Optional
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError, flag
 from medsegdiff.base.reading import read_yaml
 from medsegdiff.config.files import find_config
@@ -119,11 +120,39 @@ class Parser(ArgumentParser):
         return InputError(f"{file(first[1])}: {line}" if first and file(first[1]) else line)
 
     def parse_args(self, args: Optional[Sequence[str]] = None, *rest: Any, **options: Any) -> Namespace:
-        """As the base class does, after writing `--image_size` as `--image-size`."""
+        """As the base class does, after writing `--image_size` as `--image-size`.
+
+        Raises:
+            InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
+        """
         if args is not None:
             args = with_dashes(args)
-            self.given = {word.partition("=")[0] for word in args if word.startswith("--")}
-        return super().parse_args(args, *rest, **options)
+            given = [word.partition("=")[0] for word in args if word.startswith("--")]
+            self.given = set(given)
+            for action in self._actions:
+                if action.nargs in ("*", "+") and sum(map(given.count, action.option_strings)) > 1:
+                    raise InputError(f"`{action.dest}`: given several times; give all after one: `{action.dest}` A B")
+        return _settled(super().parse_args(args, *rest, **options))
+
+    def parse_object(self, *args: Any, **options: Any) -> Namespace:
+        """As the base class does.
+
+        Raises:
+            InputError: a text holds what no path can.
+        """
+        return _settled(super().parse_object(*args, **options))
+
+
+def _settled(options: Namespace) -> Namespace:
+    """The options with `~` in paths read as shells do, which do not see those in files or after `=`."""
+    for name, value in list(options.items()):
+        texts = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
+        if any("\0" in text for text in texts):
+            raise InputError(f"`{name}` {value!r}: holds a NUL character; remove it")
+        if texts and (name == "images" or name.endswith(("_dir", "_path"))):
+            paths = [str(machine.home() / text[2:]) if text[:2] in ("~", "~/") else text for text in texts]
+            options[name] = paths if isinstance(value, list) else paths[0]
+    return options
 
 
 def in_our_words(line: str, known: Iterable[str]) -> str:
@@ -151,6 +180,7 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
         return f"{option}: must be of type {' or '.join(kinds)}, not {value}"
+    line = re.sub(r"Expected a <class 'str'>\. Got value: (.*)", r'must be text: in YAML write "\1", with quotes', line)
     return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
 
 
@@ -192,6 +222,11 @@ def helps(section: type) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
+def switch(default: bool = False) -> dict[str, Any]:
+    """How an option is added that is true where it is given alone, and false or true where it is given so."""
+    return {"type": bool, "nargs": "?", "const": True, "default": default}
+
+
 def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
     """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
     group = parser.add_argument_group(title)
@@ -204,7 +239,7 @@ def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequenc
         text = texts[f.name]
         kind = types[f.name]
         if kind is bool:
-            group.add_argument(option, type=bool, nargs="?", const=True, default=default, help=text)
+            group.add_argument(option, **switch(default), help=text)
         elif typing.get_origin(kind) is Literal:
             choices = ",".join(filter(None, typing.get_args(kind)))
             group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, switch
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 
@@ -24,10 +24,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--full-curve",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="replay all steps of training curves, not the first 10 (ten minutes on two cores)",
     )
     parser.add_argument("--out-dir", type=str, default="", help="write each replayed curve there: a plot and a CSV")

@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional
 
-from medsegdiff.app.options import Parser, add_section, output_folder
+from medsegdiff.app.options import Parser, add_section, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
+from medsegdiff.checkpoints.shipped import DEFAULT, names
 from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
@@ -63,21 +64,13 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument(
         "--save-members",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="keep every member, and the conditioning network's own mask, for evaluate to compare",
     )
-    parser.add_argument(
-        "--overlay", type=bool, nargs="?", const=True, default=True, help="draw each mask over its image"
-    )
+    parser.add_argument("--overlay", **switch(True), help="draw each mask over its image")
     parser.add_argument(
         "--maps",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="write standard deviation and entropy as grey maps too, besides the probability",
     )
     parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
@@ -91,10 +84,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--overwrite",
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
+        **switch(),
         help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
     )
     add_section(parser, SamplingConfig, "sampling")
@@ -149,6 +139,9 @@ def sample(
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
+    if not model_path and expected is None and DEFAULT in names():
+        model_path = DEFAULT
+        print(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):

@@ -31,24 +31,30 @@ _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `path` into an `InputError`."""
+def writing(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turn the operating system's refusals while writing `path` into an `InputError`.
+
+    Args:
+        path: what is written
+        remedy: what to do, where that is not to choose another folder
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        raise InputError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error
+        reason, _, usual = REMEDIES[error.errno].partition("; ")
+        raise InputError(f"{path}: cannot be written: {reason}; {remedy or usual}") from error
 
 
-def make_folder(path: Path) -> Path:
-    """Create the folder `path` with its parents and check that it can be written to.
+def make_folder(path: Path, remedy: str = "") -> Path:
+    """Create the folder `path` with its parents and check that it can be written to; `remedy` as for `writing`.
 
     Raises:
         InputError: it cannot be created or is not writable.
     """
     path = Path(path)
-    with writing(path):
+    with writing(path, remedy):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{uuid.uuid4().hex}.tmp"
         probe.touch()
@@ -79,10 +85,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk; not where a file system has nothing to flush."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import platform
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +58,20 @@ def describe(cpuinfo: str) -> Cpu:
     return Cpu(model[1].strip() if model else platform.machine(), frozenset(flags[1].split() if flags else ()))
 
 
+def home() -> Path:
+    """The user's home folder.
+
+    Raises:
+        InputError: `HOME` is not set, and the system knows of none.
+    """
+    import pwd  # which other systems lack
+
+    try:
+        return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir).absolute()
+    except KeyError:  # as in a container that runs under a number without a name
+        raise InputError("HOME: is not set, and this user has no home folder; set HOME to a folder of yours") from None
+
+
 def allowed_cores() -> int:
     """How many cores the threads of this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -72,30 +88,35 @@ def quota() -> float:
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files,
     https://docs.kernel.org/scheduler/sched-bwc.html
     """
+    limits = [math.inf]
+    for found in _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        if len(found) == 2 and min(found) > 0:  # -1: none
+            limits.append(found[0] / found[1])
+    return min(limits)
+
+
+def memory() -> float:
+    """How many bytes this process may use: the machine's, or the limit of its control groups where that is less."""
+    limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    limits += [found[0] for found in _limits("memory", ("memory.max",), ("memory.limit_in_bytes",)) if len(found) == 1]
+    return min(limits)
+
+
+def _limits(controller: str, *files: tuple[str, ...]) -> Iterator[list[float]]:
+    """The numbers in `files`, those of version 2 or of version 1, of this process's control group and all above it."""
     try:
         lines = _OWN_GROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return math.inf
-    limits = [math.inf]
+        return
     for line in lines:
         if line.count(":") < 2:
             continue
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        group = _ALL_GROUPS / ("cpu" if controllers else "") / path.lstrip("/")
+        group = _ALL_GROUPS / (controller if controllers else "") / path.lstrip("/")
         # Every group above has its own limit. In a container the path may be the host's: then only the top is there.
-        limits += [_limit(folder) for folder in (group, *group.parents)]
-    return min(limits)
-
-
-def _limit(group: Path) -> float:
-    """The limit that the files of one control group set, infinity where there is none."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            time, period = map(float, " ".join((group / name).read_text() for name in names).split())
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-        if time > 0 and period > 0:  # -1: none
-            return time / period
-    return math.inf
+        for folder in (group, *group.parents):
+            for names in files:
+                with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                    yield [float(number) for name in names for number in (folder / name).read_text().split()]

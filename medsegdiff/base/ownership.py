@@ -9,12 +9,14 @@ Lines are added and never changed, each before its files get their names, so wha
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -22,6 +24,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import fsync, make_folder, remove, writing
 
 MANIFEST = ".medsegdiff.jsonl"
+_STAGE = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 class Group(NamedTuple):
@@ -98,10 +101,12 @@ class Ledger:
         Raises:
             InputError: a file in the way is not this command's own, or the disk refuses.
         """
-        stage = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp"
+        stage, held = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp", []
+        _remove_abandoned(self.folder)
         try:
             with writing(self.folder):
                 stage.mkdir()
+                held.append(_lock(stage))
                 yield stage
                 names = [str(path.relative_to(stage)) for path in sorted(stage.rglob("*")) if path.is_file()]
                 outdated = [last, *(name for name in instead_of if name != last)]
@@ -117,6 +122,8 @@ class Ledger:
                     fsync((self.folder / name).parent)
         finally:
             remove(stage)
+            for handle in held:
+                os.close(handle)
 
     def claim(self, names: Iterable[str], grows: bool = False) -> None:
         """Take the files `names` for this command's own from now on: as they are, or whatever they hold if they grow.
@@ -156,6 +163,27 @@ class Ledger:
         finally:
             os.close(handle)
         self._take(line)
+
+
+def _lock(stage: Path) -> int:
+    """Hold a stage until the handle that is returned is closed, as it is when the process ends."""
+    handle = os.open(stage, os.O_RDONLY)
+    with suppress(OSError):  # where there are no locks, a stage that a killed process left stays
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the stages of killed processes."""
+    for stage in folder.glob(".*.tmp"):
+        if _STAGE.fullmatch(stage.name) and not stage.is_symlink():
+            with suppress(OSError):
+                handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove(stage)
+                finally:
+                    os.close(handle)
 
 
 def digest(path: Path) -> str:

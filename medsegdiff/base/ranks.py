@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medsegdiff.base import machine, streams
+from medsegdiff.base.errors import InputError
 
 _GRACE = 3  # seconds
 
@@ -24,12 +25,31 @@ def started_together() -> bool:
 
 def count() -> int:
     """How many processes work together."""
-    return int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
+    return _number("OMPI_COMM_WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
+    return _number("OMPI_COMM_WORLD_RANK", 0)
+
+
+def _number(name: str, alone: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else alone
+
+
+def _check() -> None:
+    """Refuse what `mpirun` never sets, and a shell's start-up file may.
+
+    Raises:
+        InputError: one of its variables is no number, or makes no sense beside the other.
+    """
+    for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        text = os.environ.get(name)
+        if text is not None and not (text.isdecimal() and len(text) < 7):
+            raise InputError(f"{name}={text[:40]}: is no number; only mpirun should set it: unset {name}")
+    if not rank() < count():
+        raise InputError(f"OMPI_COMM_WORLD_RANK={rank()}: there are {count()} processes; only mpirun should set it")
 
 
 def fair_threads() -> int:
@@ -37,14 +57,19 @@ def fair_threads() -> int:
 
     Unless `mpirun` bound it to fewer cores, it has those of its parent, `mpirun` itself, in common with its siblings.
     """
-    siblings = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
+    siblings = _number("OMPI_COMM_WORLD_LOCAL_SIZE", 1) or 1
     ours, all_cores = (len(os.sched_getaffinity(process)) for process in (0, os.getppid()))
     return max(1, min(ours, int(min(all_cores, machine.quota()) // siblings)))
 
 
 @contextlib.contextmanager
 def only_the_leader_speaks() -> Iterator[None]:
-    """What the other processes print within the block goes nowhere."""
+    """What the other processes print within the block goes nowhere.
+
+    Raises:
+        InputError: the environment's account of them makes no sense.
+    """
+    _check()
     with contextlib.ExitStack() as stack:
         if rank():
             nowhere = stack.enter_context(Path(os.devnull).open("w"))

@@ -55,6 +55,23 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
+def heeded() -> Iterator[None]:
+    """Let signals come within the block, though it lies in one of `held_back` or a library has installed handlers."""
+    global _waiting
+    held, _waiting = _waiting, None
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    for number, handler in _ours.items():
+        signal.signal(number, handler)
+    try:
+        for number in (held or ())[:1]:
+            signal.raise_signal(number)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _waiting = None if held is None else []
+
+
+@contextmanager
 def asked() -> Iterator[list[int]]:
     """Raise `Stopped` within the block when a signal asks for it, and note its number in the list.
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints.card import card_of, describe, markdown
+from medsegdiff.checkpoints.finite import broken
 from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.foreign import fit
 from medsegdiff.config.run import RunConfig
@@ -32,7 +33,7 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
         weights: what to write
         out: earlier files of the same names are replaced if they were written so, too
         kind: "safetensors", "pt" or "onnx"
-        precision: "fp32", or for "onnx" "fp16"
+        precision: "fp32", or, of the numbers stored in a safetensors file and of an ONNX network's products, "fp16"
         notes: what the model card is to say besides
 
     Raises:
@@ -40,7 +41,7 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
             kind needs is not installed.
     """
     arrays, adapted = fit(weights.arrays, weights.config.network, weights.source)
-    weights, notes = weights._replace(arrays=arrays), [*notes, *adapted]
+    weights, notes = weights._replace(arrays=arrays, config=_portable(weights.config)), [*notes, *adapted]
     folder = out if kind == "onnx" else out.parent
     ledger = Ledger(folder, _WRITER)
     card = folder / "card.json" if kind == "onnx" else card_of(out)
@@ -50,7 +51,7 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
             files = _write_onnx(weights, stage, precision)
         else:
             files = [stage / out.name]
-            _write_safetensors(weights, stage / f"{out.stem}.safetensors")
+            _write_safetensors(weights, stage / f"{out.stem}.safetensors", precision)
             if kind == "pt":
                 _write_pt(stage / f"{out.stem}.safetensors", files[0])
         described = describe(weights, files, notes)
@@ -60,9 +61,19 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
     return [folder / name for name in [*names, card.name, text.name]]
 
 
-def _write_safetensors(weights: Weights, path: Path) -> None:
+def _portable(config: RunConfig) -> RunConfig:
+    """The configuration without the paths of the machine that trained."""
+    paths = ("data_dir", "cache_dir", "out_dir", "split", "resume_checkpoint")
+    return RunConfig.from_flat({name: value for name, value in config.flat().items() if name not in paths})
+
+
+def _write_safetensors(weights: Weights, path: Path, precision: str) -> None:
     metadata = {"format": "pt", "config": json.dumps(weights.config.flat())}  # pt: as PyTorch lays numbers out
-    path.write_bytes(save(weights.arrays, metadata))  # not save_file, which lets nobody else read it
+    kind = np.float16 if precision == "fp16" else np.float32
+    arrays = {name: array.astype(kind) for name, array in weights.arrays.items()}
+    if found := broken(arrays):
+        raise InputError(f"{path.name}: not written: as fp16, {found}; leave out `precision`")
+    path.write_bytes(save(arrays, metadata))  # not save_file, which lets nobody else read it
 
 
 def _write_pt(source: Path, path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -206,7 +207,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
     """The weights to sample with.
 
     Args:
-        path: a run's folder (its newest checkpoint is taken), a checkpoint folder, or a
+        path: a run's folder (its newest checkpoint that is whole is taken), a checkpoint folder, or a
             `.safetensors` file: one inside a checkpoint, or one with the config in its metadata
         which: "ema" (the first average) or "model" (the raw weights)
 
@@ -217,11 +218,20 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
         return _load_file(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
-    if not (path / STATE).is_file():
-        checkpoints = list_checkpoints(path)
-        if not checkpoints:
-            raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
-        path = checkpoints[-1]
+    if (path / STATE).is_file():
+        return _weights_of(path, which)
+    found = list_checkpoints(path)
+    if not found:
+        raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
+    for newer in reversed(found[1:]):
+        try:
+            return _weights_of(newer, which)
+        except InputError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    return _weights_of(found[0], which)
+
+
+def _weights_of(path: Path, which: str) -> Weights:
     state = read_state(path)
     first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
     group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
@@ -240,7 +250,7 @@ def _load_file(path: Path) -> Weights:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        arrays = load_file(path)
+        arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
         options = json.loads(metadata["config"])
     except KeyError:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None

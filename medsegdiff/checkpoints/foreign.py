@@ -50,7 +50,9 @@ def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> 
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{path}: holds no weights of a MedSegDiff network: it has no {error.args[0]}") from None
     given = {**found, **given}
-    heads = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
+    heads: tuple[str, ...] = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
+    if found.get("ssformer", "none") != "none":
+        heads += ("ssformer_heads",)
     missing = [name for name in ("image_size", *heads, "diffusion_steps") if name not in given]
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)

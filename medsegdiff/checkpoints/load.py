@@ -10,6 +10,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note, read_yaml
 from medsegdiff.checkpoints.folder import load_weights
 from medsegdiff.checkpoints.foreign import Adapted, load_foreign
+from medsegdiff.checkpoints.shipped import find_model
 from medsegdiff.checkpoints.torch_file import SUFFIXES
 from medsegdiff.config.files import find_config
 from medsegdiff.config.run import RunConfig
@@ -26,7 +27,7 @@ def load_any(
     """The weights in a run's folder, a checkpoint, a `.safetensors` file, or a `.pt` or `.pkl` file of others.
 
     Args:
-        path: where they are
+        path: where they are, or the name of a network that comes with the package
         which: "ema" or "model"
         trained_as: file of options (YAML), or the name of one that comes with the package, that a file of others was
             trained with
@@ -35,6 +36,7 @@ def load_any(
     Raises:
         InputError: nothing is there, it cannot be read, or its options are not known.
     """
+    path = find_model(path)
     if not is_foreign(path):
         if trained_as or options:
             given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])

@@ -19,7 +19,7 @@ def recognise(shapes: Shapes, image_size: Optional[int] = None) -> dict[str, Any
     levels, blocks = _levels(shapes)
     found: dict[str, Any] = {
         "num_channels": width,
-        "image_channels": inputs - masks,
+        "image_channels": shapes["hwm.conv_blocks_context.0.blocks.0.conv.weight"][1],
         "num_classes": masks + 1,
         "num_res_blocks": blocks,
         "channel_mult": ",".join(str(level // width) for level in levels),
@@ -34,6 +34,8 @@ def recognise(shapes: Shapes, image_size: Optional[int] = None) -> dict[str, Any
     if "hwm.ffparser.0.complex_weight" in shapes:
         found["version"] = "v1"
         image_size = image_size or 2 * shapes["hwm.ffparser.0.complex_weight"][1]
+    if "anchors.0.mean" in shapes:
+        found.update(version="v2", image_input=inputs > masks, **_spectrum(shapes))
     if image_size is not None:
         found["image_size"] = image_size
         stages = [1 + level * (blocks + 1) for level in range(len(levels))]
@@ -51,6 +53,20 @@ def _levels(shapes: Shapes) -> tuple[list[int], int]:
     ends = [stage for stage in range(count) if _upsamples(shapes, f"output_blocks.{stage}")]
     blocks = ends[0] if ends else count - 1  # a level has one more on the way up, at whose end it upsamples
     return widths[:: -(blocks + 1)], blocks
+
+
+def _spectrum(shapes: Shapes) -> dict[str, Any]:
+    """Options of version "v2"."""
+    found: dict[str, Any] = {"anchor_levels": 2 if "anchors.1.mean" in shapes else 1, "ssformer": "none"}
+    block, count = "ssformer.blocks.{}.noise", 0
+    while f"{block.format(count)}.query.weight" in shapes:
+        count += 1
+    if count:
+        weighted, width = shapes[f"{block.format(0)}.query.weight"][:2]
+        found.update(ssformer="spectrum" if weighted == 2 * width else "cross", ssformer_blocks=count)
+    if found["ssformer"] == "spectrum":
+        found["spectrum"] = "nbp" if f"{block.format(0)}.filter.out.weight" in shapes else "sine"
+    return found
 
 
 def _upsamples(shapes: Shapes, stage: str) -> bool:

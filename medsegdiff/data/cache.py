@@ -43,7 +43,7 @@ def default_cache() -> Path:
     chosen = os.environ.get("MEDSEGDIFF_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medsegdiff"
+    return Path(os.environ.get("XDG_CACHE_HOME") or machine.home() / ".cache") / "medsegdiff"
 
 
 def prepare(
@@ -94,8 +94,10 @@ def prepare(
         mask_resize = "nearest"
     with_masks = all(case.mask is not None for case in cases)
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
-    lists, folder = (make_folder(Path(cache_dir or default_cache()) / name) for name in (DATASETS, ENTRIES))
-    known = digests((path for case in cases for path in case.files), folder / INDEX, progress)
+    cache, remedy = Path(cache_dir or default_cache()), "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
+    lists, folder = (make_folder(cache / name, remedy) for name in (DATASETS, ENTRIES))
+    sources = (path for case in cases for path in (case.files if with_masks else case.channels))
+    known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
     make = partial(_make_anew, folder, form)
@@ -133,7 +135,8 @@ def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip
 
 def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
     """Make an entry that was damaged or removed, from files that are still the same."""
-    if _path(folder, case, form, digests(case.files, folder / INDEX, False)) != path:
+    sources = case.files if form.mask_resize else case.channels
+    if _path(folder, case, form, digests(sources, folder / INDEX, False)) != path:
         raise InputError(f"{case.image}: was changed meanwhile; run the same again")
     _build(folder, [(path, case)], form, False)
 
@@ -176,7 +179,7 @@ def _using(folder: Path) -> Iterator[None]:
             for below in folder.iterdir():
                 if below.is_dir():
                     clear_leftovers(below)
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        _wait(handle, fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
@@ -206,14 +209,19 @@ def _lock(path: Path) -> Iterator[None]:
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait(handle)
         while os.fstat(handle).st_nlink == 0:  # its holder removed it while this process waited
             os.close(handle)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _wait(handle)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _wait(handle: int, kind: int = fcntl.LOCK_EX) -> None:
+    with contextlib.suppress(OSError):  # of file systems without locks: then several may work, each for itself
+        fcntl.flock(handle, kind)

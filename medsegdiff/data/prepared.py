@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Callable
 
@@ -49,7 +50,7 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.slices)
 
-    @property
+    @cached_property
     def groups(self) -> list[str]:
         """The patient of each slice."""
         return [self.cases[place].group for place, _ in self.slices]
@@ -64,12 +65,12 @@ class Prepared:
         """Whether each case has one."""
         return self.form.mask_resize is not None
 
-    @property
+    @cached_property
     def original_sizes(self) -> list[tuple[int, int]]:
         """Height and width of each slice in its file, in pixels."""
         return [(about.height, about.width) for about in (self._entry(place).about for place, _ in self.slices)]
 
-    @property
+    @cached_property
     def by_case(self) -> list[list[int]]:
         """The slices of each case, by their places here."""
         found: list[list[int]] = [[] for _ in self.cases]

@@ -100,4 +100,6 @@ def _picture(case: Case, spec: DataSpec) -> np.ndarray:
 
 def _check_channels(case: Case, found: int, spec: DataSpec) -> None:
     if found != spec.channels:
-        raise InputError(f"{case.image}: has {found} channels, where the others have {spec.channels}; correct it")
+        raise InputError(
+            f"{case.image}: has {found} channels, and {spec.channels} are read; give an image like those of training"
+        )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import writing
-from medsegdiff.data.cache import DATASETS, ENTRIES, LOCK
+from medsegdiff.base.files import remove, writing
+from medsegdiff.data.cache import DATASETS, ENTRIES, INDEX, LOCK
 
 
 class Stock(NamedTuple):
@@ -45,7 +47,7 @@ def listing(folder: Path) -> Stock:
 
 
 def clear(folder: Path) -> int:
-    """Remove all that is kept; how many bytes that were. Trainings that use it make again what they need.
+    """Remove all that is kept, and nothing else; how many bytes that were. Trainings make again what they need.
 
     Raises:
         InputError: another process is preparing a dataset there, or the disk refuses.
@@ -60,12 +62,29 @@ def clear(folder: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process prepares a dataset there; wait for its end") from None
-        size = sum(_size(path) for name in (DATASETS, ENTRIES) for path in (folder / name).rglob("*"))
-        for name in (DATASETS, ENTRIES):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        except OSError:  # a file system without locks
+            pass
+        size = 0
+        for path in [*_own(folder), lock]:
+            size += sum(map(_size, [path, *path.rglob("*")]))
+            remove(path)
+        for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
+            with suppress(OSError):  # of others there is something in it
+                kept.rmdir()
         return size
     finally:
         os.close(handle)
+
+
+def _own(folder: Path) -> Iterator[Path]:
+    """What is named as preparing names it: there may be folders and files of others beside it."""
+    for path in (folder / DATASETS).glob("*"):
+        if re.fullmatch(r"\.?[0-9a-f]{40}(\.json|\.lock)?", path.name):  # a folder is an earlier version's
+            yield path
+    yield folder / ENTRIES / INDEX
+    for path in (folder / ENTRIES).glob("*/*"):
+        if re.fullmatch(r"[0-9a-f]{2}/[0-9a-f]{38}\.safetensors", f"{path.parent.name}/{path.name}"):
+            yield path
 
 
 def _size(path: Path) -> int:

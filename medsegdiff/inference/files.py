@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -15,6 +15,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
+from medsegdiff.io.labels import to_classes
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import THRESHOLD, decide
@@ -49,6 +50,7 @@ def write_image(
     truth: Optional[Path] = None,
     trace: Optional[Callable[[Path], None]] = None,
     about: Optional[dict[str, Any]] = None,
+    labels: Optional[Mapping[int, int]] = None,
 ) -> Path:
     """Write the files of one image, see `io.predictions`, together; returns the path of the mask, `ID.png`.
 
@@ -62,6 +64,7 @@ def write_image(
         truth: file of the ground truth, for the overlay
         trace: writes further files of this image into the folder that it is given
         about: what to remember of them, see `Ledger.together`
+        labels: the class of each value of the ground truth, where it has any, see `io.labels`
 
     Raises:
         InputError: as `io.predictions.write_prediction`, or the image cannot be read.
@@ -73,7 +76,7 @@ def write_image(
 
     def draw(folder: Path) -> None:
         if extras.overlays:
-            drawn = overlay(picture(), *_foreground(maps, mask, truth), maps.std.max(axis=0))
+            drawn = overlay(picture(), *_foreground(maps, mask, truth, labels or {}), maps.std.max(axis=0))
             Image.fromarray(drawn).save(folder / f"{result.id}_overlay.png")
         if trace is not None:
             trace(folder)
@@ -97,7 +100,7 @@ def row_of(slices: Sequence[ImageResult]) -> ImageRow:
 
 
 def _foreground(
-    maps: Maps, mask: Optional[np.ndarray], truth: Optional[Path]
+    maps: Maps, mask: Optional[np.ndarray], truth: Optional[Path], labels: Mapping[int, int]
 ) -> tuple[np.ndarray, Optional[np.ndarray]]:
     """What is outlined: the mask (H, W), as a probability, and the ground truth; of several classes all together."""
     single = len(maps.probability) == 1
@@ -105,13 +108,16 @@ def _foreground(
         outlined = maps.probability[0]
     else:
         outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
-    return outlined, None if truth is None else _ground_truth(truth, single, outlined.shape)
+    return outlined, None if truth is None else _ground_truth(truth, single, outlined.shape, labels)
 
 
-def _ground_truth(path: Path, single: bool, size: tuple[int, ...]) -> Optional[np.ndarray]:
+def _ground_truth(path: Path, single: bool, size: tuple[int, ...], labels: Mapping[int, int]) -> Optional[np.ndarray]:
     """bool (H, W); None where it cannot be drawn, which is no reason to segment nothing."""
     try:
-        drawn = read_mask(path) > THRESHOLD if single else read_labels(path) > 0
+        if labels:
+            drawn = to_classes(read_labels(path), labels) > 0
+        else:
+            drawn = read_mask(path) > THRESHOLD if single else read_labels(path) > 0
     except InputError as error:
         print(f"note: the overlay is without ground truth: {error}")
         return None

@@ -74,7 +74,7 @@ def predict(
     tracer = _Tracer({name: [] for name in extras.traces})
     for name in extras.traces:
         if name not in dataset.ids:
-            raise InputError(f"`trace` {name}: no such picture; the first image is {dataset.ids[0]}")
+            raise InputError(f"`trace` {name}: no such image; the first is {dataset.ids[0]}")
     names = [case.id for case in cases]
     slices = dataset.by_case
     wanted = results.settings(segmenter.sampling, weights)
@@ -125,10 +125,10 @@ def predict(
                 if is_volume(case.image):
                     write_case(ledger, case, dataset, done_slices, extras, segmenter.sampling.postprocess, about)
                     continue
-                size = dataset.original_sizes[result.index]
+                size, labels = dataset.original_sizes[result.index], dataset.form.spec.labels
                 picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
                 trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
-                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about)
+                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels)
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             rows = results.known(ledger, wanted)

@@ -7,15 +7,32 @@ from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 
+MOST_PIXELS = 1 << 26
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def check_size(what: object, width: int, height: int) -> None:
+    """Refuse a picture that would take more memory than it is worth.
+
+    Raises:
+        InputError: it has more than `MOST_PIXELS`.
+    """
+    if width * height > MOST_PIXELS:
+        raise InputError(too_large(what, f"{width} x {height} pixels"))
+
+
+def too_large(what: object, size: str) -> str:
+    """The words by which a picture of more than `MOST_PIXELS` is refused."""
+    return f"{what}: {size}, and more than {MOST_PIXELS:,} ({MOST_PIXELS >> 20} million) are not read; make it smaller"
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:
     """A Pillow image as uint8 (H, W, 3), RGB in [0, 255]: what `pictures.read_image` reads of its file.
 
     Raises:
-        InputError: its pixels are wider than 8 bits, or it cannot be decoded.
+        InputError: it is too large, its pixels are wider than 8 bits, or it cannot be decoded.
     """
+    check_size("image", image.width, image.height)
     if image.mode not in _EIGHT_BITS:
         raise InputError(
             f"image: a Pillow image of mode {image.mode}, whose range is not known; "
@@ -41,11 +58,12 @@ def from_array(array: np.ndarray) -> np.ndarray:
             files have them
 
     Raises:
-        InputError: it has another shape or type, no pixel, or a value outside [0, 1].
+        InputError: it has another shape or type, no pixel, too many, or a value outside [0, 1].
     """
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if not (grey or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
         raise InputError(f"image: an array of shape {array.shape}; give (H, W, 3) in RGB, or grey (H, W)")
+    check_size("image", array.shape[1], array.shape[0])
     if array.dtype.kind == "f":
         if not ((array >= 0) & (array <= 1)).all():
             raise InputError(

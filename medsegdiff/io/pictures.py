@@ -14,12 +14,11 @@ from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note, reading
-from medsegdiff.io.arrays import to_rgb
+from medsegdiff.io.arrays import check_size, to_rgb, too_large
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
-MOST_PIXELS = 1 << 26
 _LOSSY = ("JPEG", "MPO")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
@@ -51,16 +50,14 @@ def decode(path: Path) -> Picture:
 
     Raises:
         InputError: the file is missing, no regular file, empty, damaged, of no format of `FORMATS`, or has more
-            than `MOST_PIXELS`.
+            than `arrays.MOST_PIXELS`.
     """
     _hush()
     with reading(path) as file:
         # Given open, not by name: files that Pillow opens itself it may map, and it garbles a mapped TIFF on its side.
         try:
             with Image.open(file, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    raise InputError(_too_large(path, f"{width} x {height} pixels"))
+                check_size(path, *image.size)
                 stored = _stored(image)
                 pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # its others are previews
                 image.load()
@@ -71,7 +68,7 @@ def decode(path: Path) -> Picture:
             known = ", ".join(FORMATS)
             raise InputError(f"{path}: not an image of a known format ({known}); export it as PNG or TIFF") from None
         except Image.DecompressionBombError:
-            raise InputError(_too_large(path, "too many pixels")) from None
+            raise InputError(too_large(path, "too many pixels")) from None
         except Exception as error:  # on damaged files its decoders raise nearly anything
             line = " ".join(str(error).split())
             raise InputError(f"{path}: damaged or cut off ({line}); fetch or export it again") from error
@@ -88,10 +85,6 @@ def _hush() -> None:
         libtiff = ctypes.CDLL(Image.core.__file__)
         libtiff.TIFFSetWarningHandler(None)
         libtiff.TIFFSetErrorHandler(None)
-
-
-def _too_large(path: Path, what: str) -> str:
-    return f"{path}: {what}, and more than {MOST_PIXELS:,} ({MOST_PIXELS >> 20} million) are not read; make it smaller"
 
 
 def _stored(image: Image.Image) -> str:

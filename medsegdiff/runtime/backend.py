@@ -84,6 +84,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
                     signal.signal(number, handler)
     jittor.flags.python_path = compilation.kernel_compiler(jittor.flags.python_path)
     jittor.flags.cc_flags = compilation.exact(jittor.flags.cc_flags, jittor.flags.cc_path)
+    jittor.flags.use_parallel_op_compiler = compilation.compilers()
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal", module="numpy")
     if jittor.has_cuda:

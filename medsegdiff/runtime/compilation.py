@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
+import importlib
 import os
 import platform
 import shlex
@@ -21,17 +21,18 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
-from medsegdiff.base import machine, screen
+from medsegdiff.base import machine, screen, stopping
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 
 CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
 
+_NUMBER = 2  # bytes that name a task
+_COMPILER = 3e9  # bytes that one may take
 _PRELUDE, _LAUNCHER = "prelude.h", "compile_kernel.sh"
 EXACT = "-fno-reciprocal-math -mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
 """For every kernel: division and square root as the processor has them.
@@ -94,9 +95,24 @@ def arranged() -> Iterator[None]:
         yield
     except SystemExit as stop:  # it says why, if at all, in its log
         raise InputError("Jittor had to compile a part of itself anew and must be started again: repeat this") from stop
+    except (AssertionError, ImportError) as error:
+        raise InputError(_unloadable(error)) from error
     finally:  # read by Jittor's import alone, and not meant for child processes, whose cache may be another
         for name in settings:
             del os.environ[name]
+
+
+def _unloadable(error: Exception) -> str:
+    """Why what was compiled cannot be loaded; Jittor itself keeps silent about its first part."""
+    try:
+        importlib.import_module("jit_utils_core")
+        reason = f"{type(error).__name__}: {error}"
+    except Exception as found:
+        reason = str(found)
+    return (
+        f"Jittor, or what was compiled of it, cannot be loaded ({' '.join(reason.split())[:400]}); if it wants a newer "
+        "libstdc++, as in an environment of conda: conda install -c conda-forge libstdcxx-ng"
+    )
 
 
 def _left_alone() -> bool:
@@ -166,43 +182,70 @@ def kernel_compiler(python: str) -> str:
 def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg: str = "") -> None:
     """Run those compiler commands whose results are not in the cache, with a progress bar once it takes longer.
 
-    Stands in for `jittor_utils.run_cmds`. One process a core, and the largest source first, so that it is not
-    what the end waits for. The processes end with the commands, by themselves: Jittor's handlers may ignore the signal
-    by which a `multiprocessing.Pool` ends those that are idle, and whoever waits for them holds the cache's lock.
+    Stands in for `jittor_utils.run_cmds`. As many at once as there are cores, and memory for, and the largest source
+    first, so that it is not what the end waits for. Pipes join the processes: `multiprocessing` wants semaphores,
+    which some containers lack, and waits for ever for a worker that Jittor's handlers keep from ending.
 
     Raises:
         InputError: one of the processes was killed.
+        RuntimeError: a compiler failed.
     """
-    import jittor_utils
-
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
     if not tasks:
         return
-    if multiprocessing.current_process().daemon:  # such a process may not have any of its own
-        for task in tasks:
-            jittor_utils.do_compile(task)
-        return
+    (todo, fill), (done, tell) = os.pipe(), os.pipe()
+    os.write(
+        fill, b"".join(index.to_bytes(_NUMBER, "little") for index in range(len(tasks)))
+    )  # a pipe holds 65536 bytes
+    os.close(fill)
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
-    with ProcessPoolExecutor(
-        min(machine.usable_cores(), len(tasks)), multiprocessing.get_context("fork"), _start_worker
-    ) as pool:
-        done = as_completed([pool.submit(jittor_utils.do_compile, task) for task in tasks])
+    workers: list[int] = []
+    with stopping.heeded(), os.fdopen(done, encoding="utf-8", errors="replace") as lines:
         try:
-            for finished in screen.track(done, len(tasks), f"compiling {what}", "file"):
-                finished.result()
-        except BrokenProcessPool:
-            raise InputError(
-                "a process that compiled was killed, perhaps for want of memory; free some, and repeat this"
-            ) from None
+            workers += [_start_worker(tasks, todo, tell) for _ in range(min(compilers(), len(tasks)))]
+            for end in (todo, tell):
+                os.close(end)
+            bar = screen.track(lines, len(tasks), f"compiling {what}", "file")
+            complaints = [line for line in bar if line.strip()]
+        except BaseException:
+            for worker in workers:
+                os.killpg(worker, signal.SIGTERM)  # compilers remove what they have half written
+            raise
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            codes = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+    if min(codes) < 0:
+        raise InputError("a process that compiled was killed, perhaps for want of memory; free some, and repeat this")
+    if complaints:
+        raise RuntimeError(complaints[0].strip())
 
 
-def _start_worker() -> None:
+def compilers() -> int:
+    """How many compilers may run at once: one a core, and one for each 3 GB of memory."""
+    return max(1, min(machine.usable_cores(), int(machine.memory() / _COMPILER)))
+
+
+def _start_worker(tasks: Sequence[Any], todo: int, tell: int) -> int:
+    """Start a process, in a group of its own, that works off the tasks whose numbers it reads from the pipe `todo`.
+
+    To the pipe `tell` it writes a line for each, which is empty where all is well. Returns the process's number.
+    """
     import jittor_utils
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C would print a traceback for each worker
-    jittor_utils.pool_initializer()
+    worker = os.fork()
+    if worker:
+        with contextlib.suppress(OSError):  # it may have done so itself, or have ended
+            os.setpgid(worker, worker)
+        return worker
+    try:
+        os.setpgid(0, 0)
+        jittor_utils.pool_initializer()
+        while number := os.read(todo, _NUMBER):
+            jittor_utils.do_compile(tasks[int.from_bytes(number, "little")])
+            os.write(tell, b"\n")
+    except BaseException as error:  # a line of 4096 bytes is written at once
+        os.write(tell, f"{' '.join(str(error).split()) or type(error).__name__}\n".encode(errors="replace")[-4000:])
+    finally:
+        os._exit(0)
 
 
 def _source_size(command: str) -> int:

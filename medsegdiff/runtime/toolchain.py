@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -21,13 +22,13 @@ from typing import Any, Optional
 from medsegdiff.base import machine, ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing, writing
-from medsegdiff.runtime import compilation
+from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
+from medsegdiff.runtime.importing import as_before, refuse_spaces
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
 _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
-_SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
@@ -57,23 +58,36 @@ def utilities(nvcc: Optional[str] = None) -> Any:
         nvcc: the CUDA compiler that Jittor is to use, empty for none; by default the one that is found
 
     Raises:
-        InputError: that folder cannot be written.
+        InputError: that folder cannot be written, code in it cannot be run, or Jittor lies below a folder with a space.
     """
-    if "jittor_utils" not in sys.modules:
-        os.environ.setdefault("log_silent", "1")
-        os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
-        os.environ.setdefault("cache_name", compilation.cache_name())
-    with compilation.keyed(), writing(jittor_home() / ".cache" / "jittor"):
-        return importlib.import_module("jittor_utils")
+    if "jittor_utils" in sys.modules:
+        return sys.modules["jittor_utils"]
+    refuse_spaces()
+    os.environ.setdefault("log_silent", "1")
+    os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
+    os.environ.setdefault("cache_name", compilation.cache_name())
+    folder = jittor_home() / ".cache" / "jittor"
+    cache.check_home(folder)
+    with writing(folder, cache.ELSEWHERE), compilation.keyed(), as_before(jittor_home()):
+        module = importlib.import_module("jittor_utils")
+        cache.check(Path(module.cache_path))
+    return module
 
 
 def jittor_home() -> Path:
-    """The folder under which Jittor keeps its cache: `$JITTOR_HOME`, or the last one it was given so, or the user's."""
+    """The folder under which Jittor keeps its cache: `$JITTOR_HOME`, or one that it noted, or the user's.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = os.environ.get("JITTOR_HOME")
+    if chosen:
+        return Path(chosen).absolute()
     try:
-        noted = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        noted = {}
-    return Path(os.environ.get("JITTOR_HOME") or noted.get("JITTOR_HOME") or Path.home()).absolute()
+        noted = json.loads((machine.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
+        return Path(noted["JITTOR_HOME"]).absolute()
+    except (OSError, ValueError, KeyError, TypeError):
+        return machine.home()
 
 
 def compiler() -> Optional[str]:
@@ -185,19 +199,6 @@ def _prepare_mpi() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(ranks.fair_threads()))
 
 
-def _prepare_threads() -> None:
-    """Tell libgomp, which reads it when Jittor loads it, how its threads wait and how many there are.
-
-    At the end of each loop a thread waits for the others. By itself it first repeats 300,000 pauses, which on some
-    processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
-    each loop. What the user chose stays.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
-    if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
-        os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
-
-
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
     return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
@@ -210,7 +211,8 @@ def prepare(copy: Optional[Path] = None) -> None:
         copy: the copy of Jittor for CUDA to import; by default the prepared one, if it fits and there is a driver
 
     Raises:
-        InputError: Jittor's cache cannot be written, or processes were started by an MPI that does not fit.
+        InputError: Jittor's cache cannot be used, a variable makes no sense to OpenMP, or processes were started by an
+            MPI that does not fit.
     """
     copy = copy or find_copy()
     nvcc, reason = (str(copies.nvcc(copy)), "") if copy else find_cuda()
@@ -231,7 +233,7 @@ def prepare(copy: Optional[Path] = None) -> None:
     jittor_utils._py3_include_path = f'-I"{sysconfig.get_paths()["include"]}"'
     jittor_utils._py3_extension_suffix = sysconfig.get_config_var("EXT_SUFFIX")
     _prepare_mpi()
-    _prepare_threads()
+    threads.prepare()
     with lock.lock_scope():  # other processes may be about to do the same
         _prepare_onednn()
     if copy is not None:

@@ -6,7 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what mpirun passes on and Slurm can send
+# What mpirun passes on and Slurm can send, and what a terminal sends that is closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -19,9 +20,10 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT, SIGTERM and SIGUSR1 instead of dying of them."""
+    """Collect signals instead of dying of them; one that is ignored, as `nohup` wants it, stays so."""
     requests: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}
     try:
         yield requests
     finally:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import fsync, replacing, writing
+from medsegdiff.base.reading import read_text
 from medsegdiff.training.board import Board
 from medsegdiff.training.run_folder import LOG
 
@@ -122,19 +124,26 @@ class Logbook:
         The validation of step `validated`, which may lie after that row, is not done again.
 
         Columns that the file or those sums have and this run has not are kept.
+
+        Raises:
+            InputError: the file is no such log, or damaged.
         """
         self._sums, self.row = {name: list(values) for name, values in pending.items()}, row
         if self._board is not None:
             self._board.first = max(row, validated) + 1
         self.columns += [name for name in pending if name not in self.columns]
-        if not self.path.exists():
+        if not self.path.exists() or not self.path.stat().st_size:
             return
         # A line that a crash cut short lacks its end.
-        lines = [line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
-        rows = list(csv.DictReader(lines))
+        lines = [line for line in read_text(self.path).splitlines(keepends=True) if line[-1] == "\n"]
+        try:
+            rows = list(csv.DictReader(lines, strict=True))
+            kept = [found for found in rows if int(found["step"]) <= row and None not in found]
+        except (csv.Error, KeyError, TypeError, ValueError):
+            remedy = "move it elsewhere, and a new one is begun"
+            raise InputError(f"{self.path}: is not the log that a training writes, or is damaged; {remedy}") from None
         self.columns += [name for name in (rows[0] if rows else ()) if name not in self.columns]
         with replacing(self.path) as beside:
-            kept = [found for found in rows if int(found["step"]) <= row]
             beside.write_text(_text(self.columns, kept, header=True), encoding="utf-8")
 
     def close(self) -> None:

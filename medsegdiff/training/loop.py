@@ -61,7 +61,7 @@ def train(
             configuration's checkpoints, this machine lacks
             the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
             gradients of all steps, or of many in a row, were not.
-        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was written, if anything was learnt.
+        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGHUP came; a checkpoint was written, if anything was learnt.
     """
     check_shares(config)
     precision.check(config.training.precision)
@@ -293,7 +293,9 @@ class _Run:
             data=self.about,
         )
         self.logbook.flush()  # a checkpoint must not outlive the rows before it
-        path = checkpoints.save(self.out, found, self.config.training.keep)
+        # Weights of which steps fail may not take the place of those before.
+        keep = self.config.training.keep if self._worth_saving else 0
+        path = checkpoints.save(self.out, found, keep)
         self.saved = found.step
         self.journal.note("checkpoint", found.step, path=path.name)
         return found

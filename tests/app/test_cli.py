@@ -42,7 +42,7 @@ def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
-    assert "130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1." in text
+    assert "128 + N stopped by signal N, as 130 by Ctrl-C." in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -113,6 +113,12 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_imports_nothing_before_ctrl_c_is_looked_after():
+    code = "import sys; before = {*sys.modules}; import medsegdiff; print({*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "{'medsegdiff'}\n"
 
 
 def test_module_and_command_are_one():
@@ -244,6 +250,14 @@ def test_on_another_system_commands_that_need_no_jittor_run(monkeypatch, capsys)
         (
             shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
             "error: no space left on the disk; free",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aaa"),
+            "error: aaa: the name is too long; choose a shorter",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            "error: the working directory: is not there, or",
         ),
         (RuntimeError("g++: fatal error: error writing to -: No space left on device"), "error: no space left on the"),
     ],

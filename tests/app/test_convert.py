@@ -3,6 +3,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,11 +26,12 @@ OPTIONS = "--image-size 32 --num-heads 1 --diffusion-steps 30 --predict-xstart".
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of ours."""
+    """A run of ours, trained from a folder that is nobody else's business."""
+    config = replace(CONFIG, data=replace(CONFIG.data, data_dir="/mine"))
     raw = {name: array + 1 for name, array in ARRAYS.items()}
     folder = tmp_path / "run"
     folder.mkdir()
-    checkpoints.save(folder, checkpoints.Checkpoint(5, CONFIG, {"model": raw, "ema-0.9999": ARRAYS}, {}))
+    checkpoints.save(folder, checkpoints.Checkpoint(5, config, {"model": raw, "ema-0.9999": ARRAYS}, {}))
     return folder
 
 
@@ -96,6 +98,16 @@ def test_averaged_or_raw_weights(run, tmp_path):
     assert same(load_file(tmp_path / "b.safetensors"), {name: array + 1 for name, array in ARRAYS.items()})
 
 
+def test_half_precision_takes_half_the_room_and_names_no_path_of_the_machine(run, tmp_path):
+    assert convert(run, tmp_path / "a.safetensors", "--precision", "fp16") == 0
+    assert (tmp_path / "a.safetensors").stat().st_size < 0.6 * sum(array.nbytes for array in ARRAYS.values())
+    found = load_weights(tmp_path / "a.safetensors")
+    for name, array in ARRAYS.items():
+        assert found.arrays[name].dtype == np.float32
+        np.testing.assert_allclose(found.arrays[name], array, rtol=1e-3, atol=1e-7)
+    assert found.config == CONFIG  # without data_dir
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_files_stand_alone(run, tmp_path, precision):
     pytest.importorskip("onnx", reason="onnx, an extra, is not installed")
@@ -122,7 +134,7 @@ def test_onnx_files_stand_alone(run, tmp_path, precision):
         (["{run}", "{out}"], "out: must end in .safetensors or .pt; for a folder of ONNX files give --to onnx"),
         (["{run}", ""], "must end in .safetensors or .pt"),
         (["{run}", "{out}.bin", "--to", "pt"], "out.bin: a file of --to pt must end in .pt"),
-        (["{run}", "{out}.pt", "--precision", "fp16"], "--precision fp16: is for --to onnx"),
+        (["{run}", "{out}.pt", "--precision", "fp16"], "--precision fp16: is for .safetensors and ONNX"),
         (["{run}", "{out}.safetensors", "--image-size", "64"], "--image-size: for .pt and .pkl files of others"),
         (["{pickled}", "{out}.safetensors"], "weights do not tell --image-size, --num-heads, --diffusion-steps"),
         (["{pickled}", "{out}.safetensors", "--trained-as", "isic"], "does not fit the network of its options"),

@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal, Optional, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
 
+from medsegdiff.app import sample as app_sample
+from medsegdiff.app import train as app_train
 from medsegdiff.app.options import Parser, add_section, helps, with_dashes
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
@@ -283,3 +286,39 @@ def test_a_pipe_is_no_file_of_options(tmp_path):
     os.mkfifo(tmp_path / "options.yaml")
     with pytest.raises(InputError, match=r"options\.yaml: a pipe"):
         parse("--config", str(tmp_path / "options.yaml"))
+
+
+def parsed(configure, *words):
+    parser = Parser(prog="medsegdiff x")
+    configure(parser)
+    return parser.parse_args(list(words))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("attention_resolutions: 16", 'attention_resolutions: must be text: in YAML write "16", with quotes'),
+        ('data_dir: "a\\0b"', r"data_dir 'a\x00b': holds a NUL character; remove it"),
+    ],
+)
+def test_what_yaml_makes_of_a_text_is_told(tmp_path, line, words):
+    (tmp_path / "a.yaml").write_text(f"{line}\n")
+    with pytest.raises(InputError, match=re.escape(words)):
+        parsed(app_train.configure, "--config", str(tmp_path / "a.yaml"))
+
+
+def test_a_tilde_is_the_home_folder_in_files_and_after_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "a.yaml").write_text("model_path: ~/run\nimages: [~/a, b]\ntrace: [~/a]\n")
+    options = parsed(
+        app_sample.configure, "--config", str(tmp_path / "a.yaml"), "--data-dir=~/data", "--out-dir", "~me"
+    )
+    assert (options.model_path, options.data_dir, options.out_dir) == ("/home/me/run", "/home/me/data", "~me")
+    assert (options.images, options.trace) == (["/home/me/a", "b"], ["~/a"])
+    run = app_train.read_options(RunConfig(), {"data_dir": "~/data"})
+    assert run.data.data_dir == "/home/me/data"
+
+
+def test_a_list_that_is_given_twice_is_refused():
+    with pytest.raises(InputError, match="images: given several times; give all after one: images A B"):
+        parsed(app_sample.configure, "--images", "a", "--images=b")

@@ -65,8 +65,9 @@ def complaint(capsys):
 
 def test_every_option_arrives(sampled, tmp_path):
     words = (
-        "--model-path run --data-dir d --images a.png b --out-dir o --weights model --limit 3 --save-members --maps "
-        "--cache-dir c --trace x y --sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
+        "--model-path run --data-dir d --data-name folder --images a.png b --out-dir o --weights model --limit 3 "
+        "--save-members --maps --cache-dir c --trace x y "
+        "--sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
         "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9 "
         "--backend onnx --trained-as isic"
     )
@@ -88,6 +89,7 @@ def test_every_option_arrives(sampled, tmp_path):
         ),
         "model_path": "run",
         "data_dir": "d",
+        "data_name": "folder",
         "images": ["a.png", "b"],
         "out_dir": "o",
         "weights": "model",
@@ -127,7 +129,7 @@ def test_options_come_from_a_file_too(sampled, tmp_path):
         (["--images", ""], '--images "": is empty'),
         (["--images", "{mine}", "--out-dir", ""], '--out-dir "": is empty'),
         (["--images", "{isic}/none.png"], "none.png: no such file or folder"),
-        (["--data-dir", "{mine}"], "mine"),
+        (["--data-dir", "{mine}/none"], "none: no such"),
         (["--images", "{mine}", "--trace", "c"], "--trace c: no such image among those to segment; the first is a"),
         (["--images", "{mine}/a.png", "--control", "shuffle-noise"], "--control shuffle-noise: gives an image"),
         (["--images", "{mine}", "--steps", "9"], "--steps 9: the model was trained with 8 steps"),

@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -277,3 +278,14 @@ def test_a_name_may_fill_what_a_file_system_allows(tmp_path):
         with replacing(tmp_path / name) as beside:
             beside.write_text("whole")
         assert (tmp_path / name).read_text() == "whole"
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path, monkeypatch):
+    def fsync(handle):
+        raise OSError(errno.EINVAL if stat.S_ISDIR(os.fstat(handle).st_mode) else errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.fsync(tmp_path)
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError, match="no"):
+        files.fsync(tmp_path / "a")

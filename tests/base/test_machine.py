@@ -1,5 +1,7 @@
 import math
 import os
+import pwd
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,29 @@ def test_another_system_is_refused(monkeypatch, system, processor, remedy):
     monkeypatch.setattr(machine.platform, "machine", lambda: processor)
     with pytest.raises(InputError, match=f"{system} on {processor}: Jittor runs on Linux on x86-64; .*{remedy}"):
         machine.check_system()
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "gigabytes"),
+    [
+        ("0::/a\n", {"memory.max": "max\n", "a/memory.max": "4000000000\n"}, 4),
+        ("0::/a\n", {"memory.max": "3000000000\n", "a/memory.max": "max\n"}, 3),
+        ("5:memory:/a\n", {"memory/a/memory.limit_in_bytes": "2000000000\n"}, 2),
+        ("5:memory:/a\n", {"memory/a/memory.limit_in_bytes": "9223372036854771712\n"}, 64),
+        ("0::/\n", {}, 64),
+    ],
+)
+def test_a_containers_limit_is_its_memory(groups, monkeypatch, own, files, gigabytes):
+    groups(own, **files)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 64_000_000}.get)
+    assert machine.memory() == gigabytes * 1e9
+
+
+def test_home_without_a_variable(monkeypatch):
+    monkeypatch.setenv("HOME", "")
+    assert machine.home() == Path(pwd.getpwuid(os.getuid()).pw_dir)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(InputError, match="HOME: is not set, and this user has no home folder; set HOME"):
+        machine.home()
+    monkeypatch.setenv("HOME", "/a")
+    assert machine.home() == Path("/a")

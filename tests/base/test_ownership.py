@@ -147,3 +147,18 @@ def test_a_manifest_that_is_a_link_is_not_followed(tmp_path):
     with pytest.raises(InputError, match="a link is in the way"):
         write(tmp_path / "out", {"a": "1"})
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path):
+    left, mine = tmp_path / f".{'0' * 32}.tmp", tmp_path / ".notes.tmp"
+    for folder in (left, mine):
+        folder.mkdir()
+        (folder / "a").touch()
+    with Ledger(tmp_path, "one").together("a") as first:
+        assert not left.exists()
+        assert mine.exists()
+        (first / "a").write_text("first")
+        with Ledger(tmp_path, "two").together("b") as second:
+            assert first.exists()
+            (second / "b").write_text("second")
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["first", "second"]

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from medsegdiff.base import machine, ranks
+from medsegdiff.base.errors import InputError
 
 
 @pytest.fixture
@@ -66,3 +67,25 @@ def test_a_failure_of_one_of_several_ends_it_at_once(second_of_two, monkeypatch,
         ranks.fail(2, "error: so")
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: so\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "abc"},
+        {"SIZE": "2", "RANK": "-1"},
+        {"SIZE": "0"},
+        {"RANK": "1"},
+        {"LOCAL_SIZE": ""},
+        {"SIZE": "9" * 99},
+    ],
+)
+def test_variables_that_make_no_sense_are_named(monkeypatch, capsys, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    with (
+        pytest.raises(InputError, match=r"^OMPI_COMM_WORLD_.*only mpirun should set it"),
+        ranks.only_the_leader_speaks(),
+    ):
+        print("never")
+    assert capsys.readouterr().out == ""

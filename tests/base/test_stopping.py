@@ -99,3 +99,18 @@ def test_held_back_signals_come_when_the_block_is_done():
         signal.sigpending()
     assert done == [b"alive\n"]
     assert heard == [signal.SIGTERM]
+
+
+def test_signals_come_in_a_part_that_heeds_them():
+    done = []
+    with stopping.asked() as heard, stopping.held_back():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a library may do
+        with pytest.raises(KeyboardInterrupt), stopping.heeded():
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigpending()
+            done.append("never")
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), stopping.heeded():
+            done.append("never")
+    assert heard == [signal.SIGINT, signal.SIGTERM]
+    assert done == []

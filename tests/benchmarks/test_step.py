@@ -30,3 +30,15 @@ def test_the_work_is_the_same_for_everyone():
     assert images.shape == (2, 3, 64, 64)
     assert masks.shape == noise.shape == (2, 1, 64, 64)
     assert t.shape == (2,)
+
+
+def test_a_version_is_compared_with_itself_in_pytorch():
+    variants = [
+        dataclasses.replace(variant, name=f"{variant.framework} {version}", version=version)
+        for variant in VARIANTS[:2]
+        for version in ("new", "v2")
+    ]
+    times = {"torch new": [1.0], "torch v2": [2.0], "medsegdiff new": [0.5], "medsegdiff v2": [0.5]}
+    lines = table({"work": dataclasses.asdict(WORK), "seconds": times}, variants).splitlines()
+    ratios = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in lines[4:] if line}
+    assert ratios == {"torch new": "1.00", "torch v2": "1.00", "medsegdiff new": "0.50", "medsegdiff v2": "0.25"}

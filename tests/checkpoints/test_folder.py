@@ -156,9 +156,23 @@ def test_a_checkpoint_that_is_not_finite_counts_as_damaged(from_before, spaces):
     assert complaint.endswith(
         "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint"
     )
-    with pytest.raises(InputError, match=r"a\.bias is not finite"):
-        checkpoints.load_weights(from_before, "model")
     np.testing.assert_array_equal(checkpoints.load_weights(from_before).arrays["a.bias"], spaces.other["a.bias"])
+
+
+def test_weights_come_from_the_newest_checkpoint_that_can_be_used(from_before, capsys):
+    """As training continues from it."""
+    assert "step-000010" in checkpoints.load_weights(from_before, "model").source
+    said = capsys.readouterr().err
+    assert said.startswith("skipped: ")
+    assert said.endswith(
+        "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint\n"
+    )
+    (from_before / "step-000010" / "state.json").unlink()
+    assert "step-000009" in checkpoints.load_weights(from_before, "model").source
+    for name in ("step-000002", "step-000009"):
+        (from_before / name / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"step-000002/model\.safetensors: the file is empty"):
+        checkpoints.load_weights(from_before, "model")
 
 
 def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path, spaces):

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from medsegdiff.checkpoints.foreign import fit
 from medsegdiff.checkpoints.graph.networks import shapes
 from medsegdiff.checkpoints.load import load_any
 from medsegdiff.config.network import NetworkConfig
+from medsegdiff.parity import cases
 from medsegdiff.parity.cases import parameter
 
+FOLDER = Path(__file__).parents[1] / "parity" / "cases"
 SMALL = {"image_size": 64, "num_channels": 32, "num_res_blocks": 1, "channel_mult": "1,2"}
 NEW, V1 = NetworkConfig(**SMALL), NetworkConfig(**SMALL, version="v1")
 UNSEEN = {"image_size": 64, "num_heads": 1, "diffusion_steps": 100}
@@ -119,3 +123,21 @@ def test_what_is_not_finite_or_something_else_is_refused(write):
 def test_options_are_for_files_of_others(tmp_path):
     with pytest.raises(InputError, match=r"trained_as, image_size: for \.pt and \.pkl files of others"):
         load_any(tmp_path, trained_as="isic", options={"image_size": 64})
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("forward-*.npz")), ids=lambda file: file.stem)
+def test_a_file_of_each_published_network_has_the_weights_and_options_of_its_parity_case(write, file):
+    case = cases.load(file)
+    wanted = {name: cases.parameter(name, shape) for name, shape in shapes(case.network).items()}
+    saved = {name: array for name, array in wanted.items() if "bottleneck_proj" not in name}
+    unseen = ("num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order", "ssformer_heads")
+    options = {name: getattr(case.network, name) for name in (*unseen, "attention_norm", "image_size")}
+    found = load_any(write(saved), options={**options, "diffusion_steps": 1000}).weights
+    for name, array in saved.items():
+        assert found.arrays[name].tobytes() == array.tobytes(), name
+    network = dataclasses.replace(found.config.network, channel_mult=case.network.channel_mult)
+    attended = dataclasses.replace(network, attention_resolutions=case.network.attention_resolutions)
+    assert attended.level_widths == network.level_widths == found.config.network.level_widths
+    assert shapes(attended) == shapes(found.config.network) == shapes(case.network)
+    assert dataclasses.replace(attended, num_label_classes=case.network.num_label_classes) == case.network

@@ -51,7 +51,7 @@ def test_one_file_may_have_all_channels(tmp_path):
     case = Case("b", (write(tmp_path / "b.nii.gz", image),), write(tmp_path / "m.nii.gz", labels))
     found = prepared([case], tmp_path, spec=DataSpec(3, "z-score", {1: 1, 2: 2}, False))
     assert found.image(0).shape == (3, 16, 16)
-    with pytest.raises(InputError, match=r"b\.nii\.gz: has 3 channels, where the others have 2"):
+    with pytest.raises(InputError, match=r"b\.nii\.gz: has 3 channels, and 2 are read"):
         prepared([case], tmp_path, spec=SPEC)
 
 

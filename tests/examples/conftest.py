@@ -14,7 +14,8 @@ def exported(tmp_path):
     """Writes a network as a file or folder of a kind; returns its place and its weights."""
 
     def exported(kind, name, **options):
-        network = NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1, **options)
+        options = {"channel_mult": "1,1", **options}
+        network = NetworkConfig(image_size=32, num_channels=32, num_res_blocks=1, **options)
         config = RunConfig(network=network, diffusion=DiffusionConfig(diffusion_steps=30, mask_scale=0.5))
         source = tmp_path / "source"
         source.write_text("weights")

@@ -9,9 +9,9 @@ from examples.pytorch.load import load  # noqa: E402
 from medsegdiff.inference.onnx_denoiser import load_onnx  # noqa: E402
 
 
-@pytest.mark.parametrize("version", ["new", "v1"])
-def test_our_weights_in_pytorch_give_what_they_give_here(exported, version):
-    path, weights = exported("safetensors", "a.safetensors", version=version)
+@pytest.mark.parametrize(("version", "levels"), [("new", "1,1"), ("v1", "1,1"), ("v2", "1,1,1,1")])
+def test_our_weights_in_pytorch_give_what_they_give_here(exported, version, levels):
+    path, weights = exported("safetensors", "a.safetensors", version=version, channel_mult=levels)
     rng = np.random.default_rng(0)
     image, mask = rng.random((2, 3, 32, 32), np.float32), rng.standard_normal((2, 1, 32, 32), np.float32)
     with torch.inference_mode():

@@ -6,7 +6,6 @@ MEDSEGDIFF_FUZZ=100 runs a hundred times as many cases.
 import io
 import os
 import random
-import resource
 import struct
 
 import numpy as np
@@ -27,7 +26,6 @@ from medsegdiff.io.predictions import read_probability
 TIMES = int(os.environ.get("MEDSEGDIFF_FUZZ", "1"))
 RGB = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
 DISC = np.add.outer((np.arange(40) - 20) ** 2, (np.arange(30) - 15) ** 2) < 100
-MOST_MEMORY = 2_000_000  # KiB
 
 
 def seeds(count):
@@ -86,7 +84,6 @@ def test_damaged_pictures(tmp_path, capfd, seed):
     for function in (read_image, read_mask, read_labels, read_probability):
         attempt(function, path)
     assert all(line.startswith("note: ") for line in capfd.readouterr().err.splitlines())
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MEMORY
 
 
 @seeds(100)

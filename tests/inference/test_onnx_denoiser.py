@@ -19,6 +19,7 @@ SMALL = {"image_size": 32, "num_channels": 32, "channel_mult": "1,1", "num_res_b
 CONFIGS = {
     "new": NetworkConfig(**SMALL),
     "v1": NetworkConfig(**SMALL, version="v1"),
+    "v2": NetworkConfig(**{**SMALL, "channel_mult": "1,1,1"}, version="v2", ssformer_blocks=1),
     "plain": NetworkConfig(**SMALL, learn_sigma=False, num_classes=3),
 }
 

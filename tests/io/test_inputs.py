@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case, from_files
 from medsegdiff.data.layouts import isic
+from medsegdiff.data.spec import DataSpec
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import truth_from_folder
+from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.pictures import list_pictures, read_image
 from medsegdiff.io.predictions import check_id
@@ -73,6 +76,17 @@ def test_inverted_levels_are_warned_of(inputs, tmp_path, capsys):
     assert "a.bmp: holds the levels 0, 128, 255; those above one half are foreground" in said
     assert "of the masks' pixels are foreground" in said
     assert "are they inverted?" in said
+
+
+def test_three_levels_are_the_classes_that_labels_say(inputs, tmp_path):
+    case = pair(inputs / "train/inverted-three-levels")
+    spec = DataSpec(labels=parse_labels("128,0"))
+    disc, cup = prepare([case], 64, tmp_path / "cache", progress=False, spec=spec).mask(0)
+    with Image.open(case.mask) as mask:
+        levels = np.array(mask.resize((64, 64), Image.NEAREST))
+    np.testing.assert_array_equal(disc, levels == 128)
+    np.testing.assert_array_equal(cup, levels == 0)
+    assert cup.any()
 
 
 def test_the_same_name_in_two_folders_is_two_cases(inputs):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io import pictures
+from medsegdiff.io import arrays, pictures
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import list_pictures, read_image
 from medsegdiff.io.predictions import read_probability
@@ -241,7 +241,7 @@ def test_several_pages_are_said(tmp_path, rgb, capsys, suffix):
 
 def test_what_pillow_warns_of_is_not_shown(tmp_path, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    monkeypatch.setattr(arrays, "MOST_PIXELS", 100)
     picture = Image.new("P", (6, 5))
     picture.save(tmp_path / "a.png", transparency=bytes([255, 3]))
     read_image(tmp_path / "a.png")
@@ -281,3 +281,12 @@ def test_pictures_of_a_folder(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "h.png").mkdir()
     assert [path.name for path in list_pictures(tmp_path)] == ["a.tif", "b.PNG", "c.jpeg", "g.webp"]
+
+
+def test_what_is_in_memory_may_not_be_larger_than_a_file(monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_PIXELS", 30)
+    for image in (Image.new("L", (6, 6)), np.zeros((6, 6, 3), np.uint8), np.zeros((6, 6))):
+        read = arrays.from_array if isinstance(image, np.ndarray) else arrays.from_pillow
+        with pytest.raises(InputError, match=r"image: 6 x 6 pixels, and more than 30 .*make it smaller"):
+            read(image)
+        assert read(image.crop((0, 0, 6, 5)) if read is arrays.from_pillow else image[:5]).shape == (5, 6, 3)

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 
 from medsegdiff.plots.overlay import overlay
@@ -41,3 +45,10 @@ def test_overlay_puts_the_uncertainty_beside(row):
     assert picture.shape[0] == 60
     assert heat[2, 2].sum() < 20  # no uncertainty: black
     assert heat[30, 40].sum() > 550  # the largest: light yellow
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_for_words():
+    code = "from medsegdiff.plots import overlay; import matplotlib.figure"
+    environment = {**os.environ, "HOME": "/dev/null", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from medsegdiff.base import machine
+from medsegdiff.base import machine, stopping
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.backend import jt
@@ -171,12 +170,11 @@ def test_the_largest_source_is_compiled_first(utils, tmp_path, monkeypatch):
 
 
 def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, monkeypatch):
-    import multiprocessing
-
     monkeypatch.setattr(utils, "do_compile", record)
     with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
         compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
-    assert multiprocessing.active_children() == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def killed(task):
@@ -199,13 +197,54 @@ def test_processes_that_ignore_signals_are_not_waited_for(utils, tmp_path, monke
     assert (tmp_path / "order").read_text().count("a.cc") == 40
 
 
-def test_a_process_that_may_have_no_children_compiles_itself(utils, tmp_path, monkeypatch):
+def test_no_semaphores_are_needed(utils, tmp_path, monkeypatch):
+    """As in a container without /dev/shm."""
     monkeypatch.setattr(utils, "do_compile", record)
-    monkeypatch.setattr(compilation.multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    monkeypatch.setattr(compilation.multiprocessing, "get_context", None)
+    monkeypatch.setattr("_multiprocessing.SemLock", None)
     (tmp_path / "a.cc").touch()
     compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'], str(tmp_path), "")
     assert (tmp_path / "order").read_text() == "a.cc\n"
+
+
+def slow(task):
+    """Stands in for `jittor_utils.do_compile`: a compiler that takes its time."""
+    subprocess.run(["sleep", "300"], check=False)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_signal_ends_the_compilers_too(utils, monkeypatch, late):
+    """Though they are held back, as while Jittor is loaded, and Jittor has a handler of its own."""
+    monkeypatch.setattr(utils, "do_compile", slow)
+    parent, begun = os.getpid(), time.monotonic()
+    if os.fork() == 0:
+        time.sleep(1)
+        os.kill(parent, signal.SIGTERM)
+        os._exit(0)
+    with pytest.raises(KeyboardInterrupt), stopping.asked(), stopping.held_back():
+        if late:
+            time.sleep(2)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        compilation.run_commands(['"g++" "a.cc" -c'] * 3, "", "")
+    os.wait()
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(("cores", "memory", "expected"), [(8, 64e9, 8), (8, 7e9, 2), (8, 1e9, 1), (1, 64e9, 1)])
+def test_there_is_memory_for_the_compilers(monkeypatch, cores, memory, expected):
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    monkeypatch.setattr(machine, "memory", lambda: memory)
+    assert compilation.compilers() == expected
+
+
+def test_jittor_compiles_as_many_kernels_at_once():
+    assert jt.flags.use_parallel_op_compiler == compilation.compilers()
+
+
+@pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])
+def test_what_cannot_be_loaded_is_told(error):
+    expected = pytest.raises(InputError, match=rf"cannot be loaded \({type(error).__name__}.*conda install")
+    with expected, compilation.arranged():
+        raise error
 
 
 def test_nothing_to_compile_starts_nothing():
@@ -247,6 +286,24 @@ def cache_path(tmp_path, **environment):
         check=True,
     )
     return Path(done.stdout.strip())
+
+
+def test_the_home_of_another_cache_is_left_alone(tmp_path):
+    """It may be read-only, and what Jittor would note there would hold for ever."""
+    home = tmp_path / "home"
+    home.mkdir()
+    assert cache_path(tmp_path, HOME=str(home)).is_relative_to(tmp_path / ".cache")
+    assert list(home.iterdir()) == []
+
+
+def test_the_process_stays_as_it_was(tmp_path):
+    code = "import os, ssl, sys; print(sys.getrecursionlimit(), ssl._create_default_https_context, os.environ['HOME'])"
+    both = f"{code}; from medsegdiff.runtime.toolchain import utilities; utilities(); {code}"
+    environment = {**os.environ, "HOME": str(tmp_path), "JITTOR_HOME": str(tmp_path / "a")}
+    done = subprocess.run([sys.executable, "-c", both], env=environment, capture_output=True, text=True, check=True)
+    before, after = done.stdout.splitlines()
+    assert before.split(" at ")[0] == after.split(" at ")[0]
+    assert after.endswith(f" {tmp_path}")
 
 
 def test_the_cache_is_ours(tmp_path):

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime import compilation, toolchain
+from medsegdiff.runtime import compilation, threads, toolchain
 from medsegdiff.runtime.cuda import copies, toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
 
@@ -39,6 +39,37 @@ def machine(monkeypatch, tmp_path):
 def pretend_version(monkeypatch, **versions):
     real = toolchain.package_version
     monkeypatch.setattr(toolchain, "package_version", lambda name: versions.get(name, real(name)))
+
+
+def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
+    machine.delitem(sys.modules, "jittor_utils")
+    machine.setattr(
+        importlib.util, "find_spec", lambda name: types.SimpleNamespace(origin=f"/my env/{name}/__init__.py")
+    )
+    with pytest.raises(InputError, match="/my env/jittor: Jittor cannot compile from a path with a space"):
+        toolchain.prepare()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("OMP_NUM_THREADS", ("0", "abc", "-1"), ("1", "4,2", " 2 ")),
+        ("OMP_WAIT_POLICY", ("lazy",), ("passive", "ACTIVE")),
+        ("GOMP_SPINCOUNT", ("-5", "x"), ("0", "30k", "infinite")),
+    ],
+)
+def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
+    for value in bad:
+        machine.setenv(name, value)
+        with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
+            threads.prepare()
+    for value in good:
+        machine.setenv(name, value)
+        threads.prepare()
+        assert os.environ[name] == value
+    machine.setenv(name, "")
+    threads.prepare()
+    assert os.environ.get(name) != ""
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -157,10 +188,10 @@ def test_the_copy_is_put_in_front_where_there_is_one(machine, tmp_path):
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
-def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda):
+def test_a_copy_has_one_cache_with_and_without_a_driver(machine, cuda, tmp_path):
     """It may be compiled where there is no GPU."""
     machine.delitem(sys.modules, "jittor_utils")
-    machine.setattr(importlib, "import_module", lambda name: None)
+    machine.setattr(importlib, "import_module", lambda name: types.SimpleNamespace(cache_path=tmp_path / "a/b"))
     cuda("13.0", "9.28.1")
     names = []
     for driver, nvcc in ((None, "nvcc"), ((13, 0), "nvcc"), ((13, 0), "")):
@@ -268,7 +299,7 @@ def test_under_mpirun_jittor_is_given_mpi_and_a_share_of_the_cores(machine):
 
 @pytest.mark.parametrize(
     ("own", "spins"),
-    [({}, toolchain._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, threads._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
     ids=["nothing", "a number of spins", "a policy, which a number of spins would override"],
 )
 def test_threads_wait_asleep_unless_the_user_says_how(machine, own, spins):
@@ -309,7 +340,7 @@ def test_jittors_libgomp_does_as_it_is_told():
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
-    assert f"GOMP_SPINCOUNT = '{toolchain._SPINS}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{threads._SPINS}'" in done.stderr
 
 
 def test_under_mpirun_without_what_jittor_needs_the_reason_is_told(machine):

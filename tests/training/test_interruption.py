@@ -5,6 +5,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from medsegdiff.training.interruption import Interrupted, held_back, stop_requests, undisturbed
 
 
@@ -46,5 +48,19 @@ def test_a_compiler_that_a_step_starts_survives_ctrl_c():
 
 
 def test_exit_codes_are_those_of_the_shell():
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    assert [Interrupted(number).exit_code for number in numbers] == [130, 143, 138]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    assert [Interrupted(number).exit_code for number in numbers] == [130, 143, 138, 129]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_each_signal_is_a_request_unless_it_is_ignored(number):
+    before = signal.getsignal(number)
+    try:
+        for handler, heard in ((signal.SIG_IGN, []), (signal.SIG_DFL, [number])):
+            signal.signal(number, handler)
+            with stop_requests() as requests:
+                os.kill(os.getpid(), number)
+                assert requests == heard
+            assert signal.getsignal(number) == handler
+    finally:
+        signal.signal(number, before)

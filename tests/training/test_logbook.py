@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.training.logbook import COLUMNS, Logbook
 from tests.training.events import shown
 
@@ -127,3 +128,22 @@ def test_a_dice_loss_has_columns_and_its_sums_outlive_a_training_without(tmp_pat
     resumed.resume(0, saved)
     resumed.write(1, 2)
     assert rows(tmp_path)[0]["loss_dice"] == "0.375"
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00rubbish\n", b"step,x\nabc,d\n", b"x\n1\n", b'step\n"1\n', b"step,x\n,\n"]
+)
+def test_a_log_of_another_kind_is_named_and_kept(tmp_path, content):
+    book = Logbook(tmp_path, tensorboard=False)
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"log\.csv: (not UTF-8|is not the log that a training writes)"):
+        book.resume(1, {})
+    assert (tmp_path / "log.csv").read_bytes() == content
+
+
+def test_an_empty_log_begins_anew(tmp_path):
+    book = Logbook(tmp_path, tensorboard=False)
+    (tmp_path / "log.csv").touch()
+    book.resume(1, {})
+    book.write(2, 2)
+    assert [row["step"] for row in rows(tmp_path)] == ["2"]

@@ -300,6 +300,23 @@ def test_no_checkpoint_follows_a_step_that_was_skipped(config, discs, monkeypatc
     assert [path.name for path in checkpoints.list_checkpoints(Path(config.training.out_dir))] == ["step-000001"]
 
 
+def test_a_run_that_ends_on_a_skipped_step_takes_no_other_s_place(config, discs, monkeypatch):
+    """Its weights may be what made the step fail."""
+    config = with_training(config, steps=3, save_interval=1, keep=1)
+    step = Trainer.train_step
+
+    def failing(self, batch):
+        return step(self, batch._replace(images=batch.images * np.float32(np.nan)) if self.step == 2 else batch)
+
+    monkeypatch.setattr(Trainer, "train_step", failing)
+    assert train(config, discs).name == "step-000003"
+    out = Path(config.training.out_dir)
+    assert [path.name for path in checkpoints.list_checkpoints(out)] == ["step-000002", "step-000003"]
+    monkeypatch.undo()
+    train(with_training(config, steps=4), discs)
+    assert [path.name for path in checkpoints.list_checkpoints(out)] == ["step-000004"]
+
+
 def test_one_image_at_a_time_is_refused_before_anything_is_written(config, discs):
     with pytest.raises(InputError, match="microbatch 1: batch norm cannot train on one image of 32 x 32 pixels"):
         train(with_training(config, microbatch=1), discs)

@@ -28,6 +28,8 @@ class Layers:
         self.b, self.config = builder, config
         self.embedding: Value = ""
         """Of timestep and label, as all residual blocks begin with it."""
+        self.time: Value = ""
+        """Of the timestep alone."""
 
     def residual(self, name: str, x: Map, width: int, resample: str = "") -> Map:
         """A residual block with the timestep embedding; `resample` is "", "up" or "down"."""
@@ -38,15 +40,12 @@ class Layers:
         h = self.conv(f"{name}.in_layers.2", h, width)
         doubled = self.config.use_scale_shift_norm
         e = self.linear(f"{name}.emb_layers.1", self.embedding, 4 * self.config.num_channels, width * (1 + doubled))
-        e = self.b.node("Unsqueeze", e, self.integers(2, 3))
         norm = f"{name}.out_layers.0"
         if doubled:
-            scale, shift = self.b.node("Split", e, self.integers(width, width), outputs=2, axis=1)
-            scale = self.b.node("Add", scale, self.b.constant(np.float32([1])))
-            h = self.norm(norm, h)
-            h = h._replace(value=self.b.node("Add", self.b.node("Mul", h.value, scale), shift))
+            h = self.modulated(self.norm(norm, h), *self.parts(e, width, 2))
         else:
-            h = self.norm(norm, h._replace(value=self.b.node("Add", h.value, e)))
+            added = self.b.node("Unsqueeze", e, self.integers(2, 3))
+            h = self.norm(norm, h._replace(value=self.b.node("Add", h.value, added)))
         h = self.conv(f"{name}.out_layers.3", self.silu(h), width)
         return self.add(h, x if x.width == width else self.conv(f"{name}.skip_connection", x, width, 1))
 
@@ -122,12 +121,26 @@ class Layers:
         weight, bias = self.b.weight(f"{name}.weight", (outputs, inputs)), self.b.weight(f"{name}.bias", (outputs,))
         return self.b.product("Gemm", x, weight, bias, transB=1)
 
+    def parts(self, values: Value, width: int, count: int) -> list[Value]:
+        """(N, count width) -> so many (N, width, 1, 1)."""
+        values = self.b.node("Unsqueeze", values, self.integers(2, 3))
+        return self.b.node("Split", values, self.integers(*[width] * count), outputs=count, axis=1)
+
+    def modulated(self, x: Map, scale: Value, shift: Value) -> Map:
+        """`x * (1 + scale) + shift`."""
+        scale = self.b.node("Add", scale, self.b.constant(np.float32([1])))
+        return x._replace(value=self.b.node("Add", self.b.node("Mul", x.value, scale), shift))
+
+    def normalised(self, x: Map, groups: int) -> Value:
+        """Each group of channels with mean 0 and standard deviation 1."""
+        grouped = self.b.node("Reshape", x.value, self.integers(0, groups, -1))
+        ones, zeros = self.b.constant(np.ones(groups, np.float32)), self.b.constant(np.zeros(groups, np.float32))
+        h = self.b.node("InstanceNormalization", grouped, ones, zeros, epsilon=EPS)
+        return self.b.node("Reshape", h, self.integers(0, x.width, x.size, x.size))
+
     def norm(self, name: str, x: Map) -> Map:
         """Group normalisation, with its weights."""
-        grouped = self.b.node("Reshape", x.value, self.integers(0, GROUPS, -1))
-        ones, zeros = self.b.constant(np.ones(GROUPS, np.float32)), self.b.constant(np.zeros(GROUPS, np.float32))
-        h = self.b.node("InstanceNormalization", grouped, ones, zeros, epsilon=EPS)
-        h = self.b.node("Reshape", h, self.integers(0, x.width, x.size, x.size))
+        h = self.normalised(x, GROUPS)
         weight, bias = (
             self.b.weight(f"{name}.{part}", (x.width,), view=(x.width, 1, 1)) for part in ("weight", "bias")
         )

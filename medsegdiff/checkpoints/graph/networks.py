@@ -8,8 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from medsegdiff.base.errors import InputError
-from medsegdiff.checkpoints.graph.builder import Names, Value
+from medsegdiff.checkpoints.graph.builder import Builder, Names, Value
 from medsegdiff.checkpoints.graph.layers import EPS, Layers, Map
 from medsegdiff.config.network import NetworkConfig
 
@@ -17,53 +16,54 @@ STAGES = 5
 
 
 def shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight of a network by its published name.
-
-    Raises:
-        InputError: its version has no walk.
-    """
-    if config.version not in ("new", "v1"):
-        raise InputError(f"`version` {config.version}: can be converted to no other format, and needs Jittor")
+    """The shape of every weight of a network by its published name."""
     names = Names()
-    walk = Walk(names, config)
+    walk = walk_through(config, names)
     walk.denoise("", "", walk.encode("", ""))
     return names.shapes
 
 
+def walk_through(config: NetworkConfig, builder: Builder) -> Walk:
+    """The walk through the network of these options."""
+    from medsegdiff.checkpoints.graph.spectrum import SpectrumWalk
+
+    walks = {"new": AnchorWalk, "v1": DynamicWalk, "v2": SpectrumWalk}
+    return walks[config.version](builder, config)
+
+
 class Walk(Layers):
-    """Walks through a network of version "new" or "v1"."""
+    """What all versions have in common; each says what it takes of the image, and how that guides the denoiser."""
+
+    def condition(self, image: Map) -> dict[str, Value]:
+        """What this version's `denoise` needs of images, by name."""
+        raise NotImplementedError
+
+    def anchored(self, h: Map, stage: int, condition: dict[str, Value]) -> Map:
+        """The map after a stage of the contracting path, with what the image says of it."""
+        return h
+
+    def guide(self, h: Map, halved: list[Map], condition: dict[str, Value]) -> tuple[Map, dict[str, Value]]:
+        """The deepest map as it goes on, given those after each downsampling, and further outputs by name."""
+        return h, {}
 
     def encode(self, image: Value, label: Value) -> dict[str, Value]:
         """What depends on the image (N, C, S, S) and, with class conditioning, the label (N,) alone, by name."""
         config = self.config
-        x = Map(image, config.image_channels, config.image_size)
-        stem = self._first(x, slice(config.image_channels), biased=True)
-        found = {}
+        found = self.condition(Map(image, config.image_channels, config.image_size))
         if config.class_cond:
             shape = (config.num_label_classes, 4 * config.num_channels)
             found["label_embedding"] = self.b.node("Gather", self.b.weight("label_emb.weight", shape), label)
-        if config.version == "v1":
-            return {"stem": stem.value, "condition_image": self.b.node("Identity", image), **found}
-        cal, expanded, _ = self._highway(x, [])
-        half, quarter = self.bilinear(expanded[3], 2), self.bilinear(expanded[2], 4)
-        anchor = self.b.node("Concat", half.value, half.value, quarter.value, axis=1)
-        return {"stem": self.b.node("Add", stem.value, anchor), "cal": cal, **found}
+        return found
 
     def denoise(self, mask_t: Value, t: Value, condition: dict[str, Value]) -> dict[str, Value]:
         """What is said of masks (N, M, S, S) at timesteps (N,), by name."""
         config = self.config
         self._embed(t, condition.get("label_embedding"))
-        part = self._first(
-            Map(mask_t, config.mask_channels, config.image_size), slice(config.image_channels, None), False
-        )
+        masks = Map(mask_t, config.mask_channels, config.image_size)
+        part = self._first(masks, slice(config.seen_channels, None), biased=False)
         h = part._replace(value=self.b.node("Add", part.value, condition["stem"]))
-        h, skips, halved = self._down(h)
-        found = {}
-        if config.version == "v1":
-            image = Map(condition["condition_image"], config.image_channels, config.image_size)
-            found["cal"], _, bottleneck = self._highway(image, halved)
-            given = self.resized(self.conv("hwm.bottleneck_proj", bottleneck, h.width, 1), h.size)
-            h = self.add(h, given)
+        h, skips, halved = self._down(h, condition)
+        h, found = self.guide(h, halved, condition)
         h = self.residual("middle_block.0", h, h.width)
         h = self.attention("middle_block.1", h)
         h = self.residual("middle_block.2", h, h.width)
@@ -74,6 +74,10 @@ class Walk(Layers):
             target, variance = self.b.node("Split", out.value, self.integers(*halves), outputs=2, axis=1)
             return {"target": target, "variance": variance, **found}
         return {"target": out.value, **found}
+
+    def stem(self, image: Map) -> Value:
+        """The image's part of the first convolution, with its bias."""
+        return self._first(image, slice(self.config.seen_channels), biased=True).value
 
     def _first(self, x: Map, part: slice, biased: bool) -> Map:
         config, name = self.config, "input_blocks.0.0"
@@ -91,18 +95,22 @@ class Walk(Layers):
         e = self.b.node("Concat", self.b.node("Cos", angles), self.b.node("Sin", angles), axis=1)
         e = self.linear("time_embed.0", e, width, 4 * width)
         e = self.linear("time_embed.2", self.swish(e), 4 * width, 4 * width)
-        e = e if label is None else self.b.node("Add", e, label)
-        self.embedding = self.swish(e)  # which all blocks begin with
+        self.embedding = self.time = self.swish(e)  # which all blocks begin with
+        if label is not None:
+            self.embedding = self.swish(self.b.node("Add", e, label))
 
-    def _down(self, h: Map) -> tuple[Map, list[Map], list[Map]]:
+    def _down(self, h: Map, condition: dict[str, Value]) -> tuple[Map, list[Map], list[Map]]:
         """The map, all skips, and those after a downsampling."""
-        config, skips, halved, stage = self.config, [h], [], 0
+        config, halved, stage = self.config, [], 0
+        h = self.anchored(h, stage, condition)
+        skips = [h]
         for level, width in enumerate(config.level_widths):
             for _ in range(config.num_res_blocks):
                 stage += 1
                 h = self.residual(f"input_blocks.{stage}.0", h, width)
                 if 2**level in config.attention_factors:
                     h = self.attention(f"input_blocks.{stage}.1", h)
+                h = self.anchored(h, stage, condition)
                 skips.append(h)
             if level < len(config.level_widths) - 1:
                 stage += 1
@@ -112,6 +120,7 @@ class Walk(Layers):
                     if config.resblock_updown
                     else self.conv(f"{name}.op", h, width, stride=2)
                 )
+                h = self.anchored(h, stage, condition)
                 skips.append(h)
                 halved.append(h)
         return h, skips, halved
@@ -134,7 +143,7 @@ class Walk(Layers):
                 stage += 1
         return h
 
-    def _highway(self, x: Map, features: Sequence[Map]) -> tuple[Value, list[Map], Map]:
+    def highway(self, x: Map, features: Sequence[Map]) -> tuple[Value, list[Map], Map]:
         """Its mask, what each expanding stage gives, and its bottleneck."""
         base, skips = self.config.num_channels // 4, []
         widths = [min(base * 2**stage, 15 * base) for stage in range(STAGES)]
@@ -164,6 +173,36 @@ class Walk(Layers):
         ]
         y = self.b.node("BatchNormalization", x.value, *norm, epsilon=EPS)
         return x._replace(value=self.b.node("LeakyRelu", y, alpha=0.01))
+
+    def _inject(self, stage: int, x: Map, feature: Map) -> Map:
+        """The conditioning network's map after a stage, with the denoiser's taken in."""
+        raise NotImplementedError
+
+
+class AnchorWalk(Walk):
+    """Version "new"."""
+
+    def condition(self, image: Map) -> dict[str, Value]:
+        """See `Walk`."""
+        cal, expanded, _ = self.highway(image, [])
+        half, quarter = self.bilinear(expanded[3], 2), self.bilinear(expanded[2], 4)
+        anchor = self.b.node("Concat", half.value, half.value, quarter.value, axis=1)
+        return {"stem": self.b.node("Add", self.stem(image), anchor), "cal": cal}
+
+
+class DynamicWalk(Walk):
+    """Version "v1"."""
+
+    def condition(self, image: Map) -> dict[str, Value]:
+        """See `Walk`."""
+        return {"stem": self.stem(image), "condition_image": self.b.node("Identity", image.value)}
+
+    def guide(self, h: Map, halved: list[Map], condition: dict[str, Value]) -> tuple[Map, dict[str, Value]]:
+        """See `Walk`."""
+        image = Map(condition["condition_image"], self.config.image_channels, self.config.image_size)
+        cal, _, bottleneck = self.highway(image, halved)
+        given = self.resized(self.conv("hwm.bottleneck_proj", bottleneck, h.width, 1), h.size)
+        return self.add(h, given), {"cal": cal}
 
     def _inject(self, stage: int, x: Map, feature: Map) -> Map:
         h = self.fourier(f"hwm.ffparser.{stage}", self.conv(f"hwm.conv_trans_blocks_a.{stage}", feature, x.width, 1))

@@ -13,7 +13,7 @@ import numpy as np
 
 from medsegdiff import __version__
 from medsegdiff.checkpoints.graph.builder import Value
-from medsegdiff.checkpoints.graph.networks import Walk
+from medsegdiff.checkpoints.graph.networks import walk_through
 from medsegdiff.config.network import NetworkConfig
 
 OPSET, _IR_VERSION = 18, 8
@@ -117,12 +117,14 @@ def graphs(config: NetworkConfig, arrays: Mapping[str, np.ndarray], half: bool =
     shapes: Shapes = {
         **{"image": image, "label": (BATCH,), "mask": mask, "t": ("T",)},
         **{"stem": (BATCH, width, size, size), "condition_image": image, "label_embedding": (BATCH, 4 * width)},
+        "semantics": (BATCH, config.level_widths[-1], config.deepest_map, config.deepest_map),
+        **{"gate": (BATCH, 1, size, size), "half_gate": (BATCH, 1, size // 2, size // 2)},
         **{"target": mask, "variance": mask, "cal": mask},
     }
     encoding, denoising = Graph(arrays, half), Graph(arrays, half)
-    condition = Walk(encoding, config).encode("image", "label")
+    condition = walk_through(config, encoding).encode("image", "label")
     taken = [name for name in condition if name != "cal"]
-    outputs = Walk(denoising, config).denoise("mask", "t", {name: name for name in taken})
+    outputs = walk_through(config, denoising).denoise("mask", "t", {name: name for name in taken})
     images = ["image", "label"] if config.class_cond else ["image"]
     return {
         "encode": encoding.model("encode", images, condition, shapes),

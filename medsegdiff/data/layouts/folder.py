@@ -6,15 +6,14 @@ from pathlib import Path
 
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
-from medsegdiff.data.layouts.pairs import cases_of, pair_of
+from medsegdiff.data.layouts.pairs import cases_of, holds, pair_of
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.pictures import is_picture
 
 
 def matches(root: Path) -> bool:
     """Whether there are pictures where this layout looks for them."""
-    pair = pair_of(root, "train") or pair_of(root, "test")
-    return pair is not None and any(is_picture(path) for path in pair.images.rglob("*"))
+    return holds(pair_of(root, "train") or pair_of(root, "test"), is_picture)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:

@@ -50,6 +50,14 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
     return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
+def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
+    """Whether there are images, and where masks would lie among them, a mask."""
+    if pair is None or not pair.images.is_dir():
+        return False
+    files = [path for path in list_images(pair.images, below=True) if accepts(path)]
+    return bool(files) and (pair.images != pair.masks or any(_SUFFIX.search(stem(path)) for path in files))
+
+
 def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> list[Case]:
     """The cases of a pair of folders, with those below them; the images of a folder below are one patient's.
 

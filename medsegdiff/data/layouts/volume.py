@@ -7,15 +7,14 @@ from pathlib import Path
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import description
-from medsegdiff.data.layouts.pairs import Pair, cases_of, pair_of
+from medsegdiff.data.layouts.pairs import Pair, cases_of, holds, pair_of
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.volumes import is_volume
 
 
 def matches(root: Path) -> bool:
     """Whether there are volumes where this layout looks for them."""
-    pair = _pair(root, "train") or _pair(root, "test")
-    return pair is not None and any(is_volume(path) for path in pair.images.rglob("*"))
+    return holds(_pair(root, "train") or _pair(root, "test"), is_volume)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:

@@ -1,0 +1,20 @@
+"""The trained networks that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "models"
+DEFAULT = "isic"
+"""What `sample` takes where no model is named: skin lesions in dermoscopic images."""
+
+
+def names() -> list[str]:
+    """The names of the networks that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def find_model(name: str | Path) -> Path:
+    """The file of the network `name` that comes with the package; what is no such name, or is there, is itself."""
+    path = Path(name)
+    return FOLDER / f"{name}.safetensors" if str(name) in names() and not path.exists() else path

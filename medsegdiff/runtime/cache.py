@@ -1,0 +1,93 @@
+"""Jittor's cache of compiled code, examined before Jittor is imported, which may crash over what is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import make_folder, writing
+
+ELSEWHERE = "set JITTOR_HOME to another folder of yours"
+_LEAST_FREE = 16 << 20  # bytes, below which compilers fail
+# Of 64 bits: magic number, where the table of sections begins, the size and number of its entries.
+_ELF_HEADER = struct.Struct("<4s36xQ10xHH2x")
+
+
+def check_home(folder: Path) -> None:
+    """Make the folder of all of Jittor's caches, and have Jittor do without locks where its file system has none.
+
+    Raises:
+        InputError: it cannot be made, or no program may be run from its file system.
+    """
+    with writing(folder, ELSEWHERE):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise InputError(f"{folder}: its file system runs no programs (noexec), as Jittor's kernels are; {ELSEWHERE}")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            os.environ["disable_lock"] = "1"
+
+
+def check(cache: Path) -> None:
+    """Make the cache's folder fit for Jittor's import, or say why it is not.
+
+    Compiled files that are cut short, of which the system would end the process, are removed: they are made anew.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    make_folder(cache, ELSEWHERE)
+    with (cache.parent / "jittor.lock").open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as kernels are compiled under
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the core is
+        except BlockingIOError:  # who compiles there has looked itself
+            return
+        except OSError:
+            if os.environ.get("disable_lock") != "1":
+                raise
+        remove_broken(cache)
+
+
+def compiler_failure(error: Exception) -> str:
+    """Why a compiler failed that Jittor had called, as far as `error` tells of one; else nothing."""
+    if "Run cmd failed" not in str(error) or "jittor_utils" not in sys.modules:
+        return ""
+    folder = sys.modules["jittor_utils"].cache_path
+    if shutil.disk_usage(folder).free < _LEAST_FREE:
+        return f"{folder}: cannot be written: no space left on the disk; free some, or {ELSEWHERE}"
+    return "a compiler failed, see its words above; if it was killed, memory was short: free some, and repeat this"
+
+
+def remove_broken(cache: Path) -> None:
+    """Remove the compiled files below `cache` that are cut short."""
+    kinds = (".so",) if any(cache.glob("jittor_core*.so")) else (".so", ".o")
+    for folder, _, names in os.walk(cache):
+        for path in (Path(folder, name) for name in names if name.endswith(kinds)):
+            with contextlib.suppress(OSError):  # another user's
+                if not _is_whole(path):
+                    path.unlink()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an ELF file reaches to the end of its table of sections, which compilers write last.
+
+    https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
+    """
+    with path.open("rb") as file:
+        header = file.read(_ELF_HEADER.size)
+    if len(header) < _ELF_HEADER.size:
+        return False
+    magic, table, size, number = _ELF_HEADER.unpack(header)
+    return magic == b"\x7fELF" and table + size * number <= path.stat().st_size

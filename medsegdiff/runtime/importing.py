@@ -1,0 +1,53 @@
+"""Importing Jittor's helpers so that they change nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import ssl
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from medsegdiff.base.errors import InputError
+
+
+def refuse_spaces() -> None:
+    """Refuse a Jittor whose kernels could not be compiled where it lies.
+
+    Raises:
+        InputError: there is a space in its path.
+    """
+    found = importlib.util.find_spec("jittor")
+    if found and found.origin and re.search(r"\s", found.origin):  # some minutes later no kernel would compile
+        folder = Path(found.origin).parent
+        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
+
+
+@contextlib.contextmanager
+def as_before(home: Path) -> Iterator[None]:
+    """Import `jittor_utils` within this block, and it changes nothing of the process nor of the user's home.
+
+    It would note a `JITTOR_HOME` there for ever, let HTTPS trust anybody, and recursion end in a crash.
+
+    Args:
+        home: where it keeps its cache
+    """
+    users, recursion, https = os.environ.get("HOME"), sys.getrecursionlimit(), ssl._create_default_https_context
+    os.environ["HOME"] = str(home)
+    try:
+        yield
+    except OSError as error:  # its lock, half made, complains of itself when it is forgotten
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        traceback.clear_frames(error.__traceback__)
+        sys.unraisablehook = hook
+        raise
+    finally:
+        sys.setrecursionlimit(recursion)
+        ssl._create_default_https_context = https
+        del os.environ["HOME"]
+        if users:
+            os.environ["HOME"] = users

@@ -1,0 +1,39 @@
+import numpy as np
+from PIL import Image
+
+from medsegdiff.base.ownership import Ledger
+from medsegdiff.inference.files import Extras, row_of, write_image
+from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.ensembles import ImageRow
+from medsegdiff.io.predictions import WRITER
+
+
+def result(count=3, empty=0, agreement=0.5):
+    probability = np.zeros((1, 16, 16), np.float32)
+    probability[0, 4:9, 5:11] = 0.9
+    return ImageResult(0, "a", probability, 0 * probability, probability, count, empty, agreement, np.empty(0))
+
+
+def test_the_overlay_shows_the_ground_truth_that_labels_say(tmp_path):
+    levels = np.full((20, 24), 255, np.uint8)
+    levels[5:12, 6:15] = 128
+    Image.fromarray(levels).save(tmp_path / "levels.png")
+    Image.fromarray(np.where(levels == 128, 255, 0).astype(np.uint8)).save(tmp_path / "plain.png")
+    drawn = {}
+    for name, labels in (("plain", None), ("levels", {128: 1})):
+        (tmp_path / name).mkdir()
+        picture = np.zeros((20, 24, 3), np.uint8)
+        truth = tmp_path / f"{name}.png"
+        ledger = Ledger(tmp_path / name, WRITER)
+        write_image(ledger, result(), (20, 24), lambda picture=picture: picture, Extras(), truth=truth, labels=labels)
+        drawn[name] = (tmp_path / name / "a_overlay.png").read_bytes()
+    assert drawn["plain"] == drawn["levels"]
+
+
+def test_a_volume_s_row_is_of_its_slices_with_foreground():
+    assert row_of([result()]) == ImageRow(3, 0, 0.5)
+    assert row_of([result(empty=3, agreement=1.0)]) == ImageRow(3, 3, 1.0)
+    slices = [result(empty=3, agreement=1.0), result(agreement=0.4), result(count=4, empty=1, agreement=0.6)]
+    assert row_of(slices) == ImageRow(3, 0, 0.5)
+    assert row_of([result(empty=3, agreement=1.0)] * 2) == ImageRow(3, 3, 1.0)
+    assert row_of([result(1, 1, None)] * 2) == ImageRow(1, 1, None)
