@@ -22,8 +22,6 @@ from medsegdiff.runtime import cache
 
 COMMANDS = ("demo", "data", "train", "sample", "evaluate", "report", "serve", "convert", "parity", "doctor")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-OF_ALL = ("--quiet", "--json", "--debug")
-"""Options of every command."""
 _OF_PATHS = {
     errno.ENOENT: "is not there, or was removed meanwhile; check the path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
@@ -31,6 +29,8 @@ _OF_PATHS = {
     errno.ESTALE: "was removed meanwhile by another machine; check the path",
     errno.EIO: "the disk cannot read or write it; check the disk",
 }
+OF_ALL = ("--quiet", "--json", "--debug")
+"""Options of every command."""
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
 

@@ -141,7 +141,7 @@ def sample(
     """
     if not model_path and expected is None and DEFAULT in names():
         model_path = DEFAULT
-        print(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
+        tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):
@@ -167,7 +167,7 @@ def sample(
     if sampling.control == "shuffle-noise" and len(cases) < 2:
         raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
     if sampling.steps == 1 and not sampling.continuous:
-        print(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
+        tell(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
 
     from medsegdiff.base.ownership import Ledger, digest
     from medsegdiff.data.cache import prepare

@@ -11,6 +11,7 @@ from medsegdiff.app.options import Parser
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import note, tell
+from medsegdiff.checkpoints.shipped import DEFAULT
 from medsegdiff.config.choices import Precision
 
 SUMMARY = "a web page that segments images, for this machine"
@@ -19,7 +20,12 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--model-path", type=str, default="", help="a run's folder, a checkpoint or .safetensors file")
+    parser.add_argument(
+        "--model-path",
+        type=str,
+        default=DEFAULT,
+        help="a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package",
+    )
     parser.add_argument("--host", type=str, default="127.0.0.1", help="address to listen at; 0.0.0.0: all of them")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
     parser.add_argument("--auth", type=str, default="", metavar="USER:PASSWORD", help="who may come in")
@@ -35,8 +41,6 @@ def configure(parser: Parser) -> None:
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code."""
-    if not options.model_path:
-        raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     user, colon, password = options.auth.partition(":")
     if options.auth and not (user and colon and password):
         raise InputError("--auth: must be USER:PASSWORD")

@@ -59,10 +59,11 @@ def heeded() -> Iterator[None]:
     """Let signals come within the block, though it lies in one of `held_back` or a library has installed handlers."""
     global _waiting
     held, _waiting = _waiting, None
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     for number, handler in _ours.items():
         signal.signal(number, handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # here one that waits may come at once
         for number in (held or ())[:1]:
             signal.raise_signal(number)
         yield

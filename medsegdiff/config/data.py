@@ -31,7 +31,7 @@ class DataConfig:
         colour: whether three channels are red, green and blue
         split: JSON file of the names of cases or patients in "train", "validation" and "test"
         folds: of how many parts, chosen by patient, one is the test set; 0: it is the dataset's own, or test_fraction
-        fold: which one, counted from 0
+        fold: which one, counted from 0; or which split of a file that has several
         test_fraction: share of the patients in the test set, where the dataset has none of its own
         mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or by the nearest pixel, as
             always with more classes and of volumes
@@ -64,7 +64,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self)
-        if self.folds == 1 or self.fold >= max(self.folds, 1):
+        if self.folds == 1 or (self.fold >= max(self.folds, 1) and not self.split):
             raise InputError(f"`fold` {self.fold}, `folds` {self.folds}: give 2 folds or more, and one below them")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"`test_fraction` {self.test_fraction}: must be between 0 and 1")

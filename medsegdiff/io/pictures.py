@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from medsegdiff.io.arrays import check_size, to_rgb, too_large
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
+MOST_FOLDERS = 20_000
 _LOSSY = ("JPEG", "MPO")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
@@ -190,6 +192,25 @@ def list_folder(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: permission denied; make the folder readable") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r}: cannot be read ({error}); check the path") from None
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """The folder and all below it, each once, whatever links lead back to it; none where it is no folder.
+
+    Raises:
+        InputError: one cannot be read, or there are more than `MOST_FOLDERS`, more than a dataset has.
+    """
+    seen, waiting = set(), [Path(root)] if Path(root).is_dir() else []
+    while waiting:
+        folder = waiting.pop()
+        found = folder.stat()
+        if (found.st_dev, found.st_ino) in seen:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        if len(seen) > MOST_FOLDERS:
+            raise InputError(f"{root}: holds more than {MOST_FOLDERS:,} folders; give the one that holds the dataset")
+        yield folder
+        waiting += [path for path in reversed(list_folder(folder)) if path.is_dir()]
 
 
 def is_picture(path: Path) -> bool:

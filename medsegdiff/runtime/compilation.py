@@ -190,6 +190,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         InputError: one of the processes was killed.
         RuntimeError: a compiler failed.
     """
+
     tasks = [(command, cache_path, jittor_path) for command in sorted(commands, key=_source_size, reverse=True)]
     if not tasks:
         return
@@ -205,8 +206,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
             workers += [_start_worker(tasks, todo, tell) for _ in range(min(compilers(), len(tasks)))]
             for end in (todo, tell):
                 os.close(end)
-            bar = screen.track(lines, len(tasks), f"compiling {what}", "file")
-            complaints = [line for line in bar if line.strip()]
+            complaints = [line for line in screen.track(lines, len(tasks), f"compiling {what}", "file") if line.strip()]
         except BaseException:
             for worker in workers:
                 os.killpg(worker, signal.SIGTERM)  # compilers remove what they have half written

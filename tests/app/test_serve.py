@@ -7,7 +7,6 @@ from medsegdiff.app.cli import main
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--model-path: missing"),
         (["--model-path", "x", "--auth", "user"], "--auth: must be USER:PASSWORD"),
         (["--model-path", "x", "--port", "0"], "--port 0: must be"),
         (["--model-path", "x", "--max-pixels", "65"], "--max-pixels 65: must be"),

@@ -290,3 +290,20 @@ def test_what_is_in_memory_may_not_be_larger_than_a_file(monkeypatch):
         with pytest.raises(InputError, match=r"image: 6 x 6 pixels, and more than 30 .*make it smaller"):
             read(image)
         assert read(image.crop((0, 0, 6, 5)) if read is arrays.from_pillow else image[:5]).shape == (5, 6, 3)
+
+
+def test_each_folder_is_found_once_though_links_lead_back(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        for other in "xyz":
+            (tmp_path / name / other).symlink_to("..")
+    assert list(pictures.folders_below(tmp_path)) == [tmp_path, *(tmp_path / name for name in "abc")]
+    assert list(pictures.folders_below(tmp_path / "none")) == []
+
+
+def test_too_many_folders_are_no_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_FOLDERS", 3)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="holds more than 3 folders; give the one that holds the dataset"):
+        list(pictures.folders_below(tmp_path))

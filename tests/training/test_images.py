@@ -82,6 +82,8 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
     options = {"split": str(tmp_path / "split.json"), "cache_dir": str(tmp_path / "cache"), "val_images": 0}
     found = images(volumes, **options, out_dir=str(tmp_path / "run"), val_interval=5)
     assert found.split._asdict() == split
+    (tmp_path / "several.json").write_text(json.dumps([{}, {}, split]))
+    assert images(volumes, split=str(tmp_path / "several.json"), fold=2).split == found.split
     training, validation = open_images(found)
     assert set(training.groups) == {"0", "1", "2"}
     assert set(validation.groups) == {"3"}

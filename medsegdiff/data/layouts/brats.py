@@ -9,7 +9,7 @@ from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import SPLITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.pictures import folders_below, list_folder
 from medsegdiff.io.volumes import is_volume, stem
 
 # T1, T1 with contrast, T2, FLAIR, by how their files' names end.
@@ -22,7 +22,7 @@ REGIONS = {"whole": "1:1,2:1,3:1,4:1", "core": "1:1,2:0,3:1,4:1", "enhancing": "
 
 def matches(root: Path) -> bool:
     """Whether a folder below has a case's sequences."""
-    return any(_files(folder) for folder in _folders(root))
+    return any(_files(folder) for folder in folders_below(root) if folder != root)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
@@ -36,9 +36,9 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         found = [case for folder in below for case in find(folder, "train", False)]
         return found if all(case.mask for case in found) else []
     located = []
-    for folder in _folders(root):
+    for folder in folders_below(root):
         files = _files(folder)
-        if not files:
+        if not files or folder == root:
             continue
         channels = [next((files[end] for end in ends if end in files), None) for ends in _SEQUENCES]
         lacking = [ends[0] for ends, file in zip(_SEQUENCES, channels) if file is None]
@@ -57,10 +57,6 @@ def spec(root: Path, measure: Measure) -> DataSpec:
     """Four channels and all labels as classes."""
     found = measure()
     return found.spec(labels={1: 1, 2: 2, 3: 3} if 3 in found.values else dict(_LABELS))
-
-
-def _folders(root: Path) -> list[Path]:
-    return [folder for child in _subfolders(root) for folder in [child, *_folders(child)]]
 
 
 def _subfolders(root: Path) -> list[Path]:

@@ -10,13 +10,13 @@ from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import MASKS, SPLITS
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import find_series
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.pictures import folders_below, list_folder
 from medsegdiff.io.volumes import is_series, stem
 
 
 def matches(root: Path) -> bool:
     """Whether a folder below holds DICOM files."""
-    return any(map(is_series, _folders(root)))
+    return any(map(is_series, folders_below(root)))
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
@@ -30,9 +30,9 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
             two masks, or with `need_masks` none.
     """
     tests = [path for path in list_folder(root) if path.is_dir() and path.name.lower() in SPLITS["test"]]
-    folders = [folder for test in tests for folder in _folders(test)]
+    folders = [folder for test in tests for folder in folders_below(test)]
     if split == "train":
-        folders = [folder for folder in _folders(root) if folder not in folders]
+        folders = [folder for folder in folders_below(root) if folder not in folders]
     found, masks, named = {}, {}, {}
     for folder in folders:
         if folder.name.lower() in MASKS:
@@ -60,10 +60,3 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
 def spec(root: Path, measure: Measure) -> DataSpec:
     """What the files are, found out from them."""
     return measure().spec()
-
-
-def _folders(root: Path) -> list[Path]:
-    """The folder and all below it."""
-    if not root.is_dir():
-        return []
-    return [root, *(below for path in list_folder(root) if path.is_dir() for below in _folders(path))]
