@@ -139,17 +139,18 @@ def sample(
         save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
     """
-    if not model_path and expected is None and DEFAULT in names():
-        model_path = DEFAULT
-        tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
-    if not model_path:
-        raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     if weights not in ("ema", "model"):
         raise InputError(f"--weights {weights}: must be ema or model")
     if limit < 0:
         raise InputError(f"--limit {limit}: must be at least 0 (all)")
     out = output_folder(out_dir)
     _check_inputs(data_dir, images)
+    if not model_path and expected is None and DEFAULT in names():
+        model_path = DEFAULT
+        tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
+    if not model_path:
+        raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
+    chosen = choose(backend, sampling.precision)
     from medsegdiff.checkpoints.load import is_foreign, load_any
 
     told = expected if expected and is_foreign(model_path) else {}
@@ -178,7 +179,6 @@ def sample(
     if differing:
         differs = f"`{differing}` {has[differing]}, not {expected[differing]}"
         raise InputError(f"{loaded.source}: was trained with {differs}; give the options that it was trained with")
-    chosen = choose(backend, sampling.precision)
     sampling = sampling.resolved(config.diffusion)  # complains of steps that there are not
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked

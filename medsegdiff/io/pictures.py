@@ -47,6 +47,13 @@ class Picture(NamedTuple):
         return not self.is_deep and self.stored[-4:-1] == ";16"  # then the byte order; "BGR;16" is 5 bits a channel
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as a picture's header says, before any pixel is decoded; raises what Pillow raises."""
+    _hush()
+    with reading(path) as file, Image.open(file, formats=FORMATS) as image:
+        return image.size
+
+
 def decode(path: Path) -> Picture:
     """Decode a picture, turned upright as its EXIF or XMP says; of several pages the first, with a note.
 

@@ -13,7 +13,6 @@ from typing import Any, Optional
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
@@ -21,7 +20,7 @@ from medsegdiff.config.sampling import SAMPLERS
 from medsegdiff.data.drawing import draw
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.io.masks import read_mask
-from medsegdiff.io.pictures import read_image
+from medsegdiff.io.pictures import read_image, size_of
 from medsegdiff.web import view
 from medsegdiff.web.worker import Cancelled, Job, Worker
 
@@ -138,8 +137,8 @@ def _without_folders(line: str) -> str:
 
 def _picture(path: Path, bounds: Bounds) -> tuple[np.ndarray, str]:
     width = height = 0
-    with contextlib.suppress(Exception), Image.open(path) as opened:  # what it is not, reading says
-        width, height = opened.size
+    with contextlib.suppress(Exception):  # what it is not, reading says
+        width, height = size_of(path)
     if width * height > bounds.megapixels * 10**6:
         limit = f"more than the {bounds.megapixels} million pixels that are taken here; make it smaller"
         raise InputError(f"{path}: {width} x {height}, {limit}")

@@ -153,7 +153,7 @@ def test_module_and_command_are_one():
         (["train"], "--data-dir"),
         (["train", "--data-dir", "/no/such/folder"], "/no/such/folder"),
         (["demo", "--out-dir", ""], '--out-dir "": is empty'),
-        (["sample"], "--model-path"),
+        (["sample"], "--images"),
         (["sample", "--sampler", "guess"], "--sampler guess"),
         (["evaluate"], "--pred-path"),
         (["evaluate", "--pred-path", "x"], "--gt-path"),
