@@ -51,7 +51,9 @@ def names_and_shapes(case):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("forward-*.npz")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", sorted({*FOLDER.glob("forward-*.npz")} - {*FOLDER.glob("*-v2-*")}), ids=lambda file: file.stem
+)
 def test_it_equals_the_original(file):
     case = cases.load(file)
     network = build(case.network)
