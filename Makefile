@@ -48,7 +48,7 @@ alignment: $(VENV)/.installed
 # The documentation as a site in site/; a broken link is an error.
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet, which counts no warning
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
