@@ -20,6 +20,7 @@ from medsegdiff.io.pictures import read_image
 from medsegdiff.io.predictions import read_probability
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.plots.overview import Row, overview
+from medsegdiff.web.cases import choose
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,13 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--each", type=int, default=4, help="how many best, middle and worst ones")
     options = parser.parse_args(argv)
     with (options.pred_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        dice = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
-    order = sorted(dice, key=lambda id: -dice[id])
-    half = (len(order) - options.each) // 2
-    chosen = [*order[: options.each], *order[half : half + options.each], *order[-options.each :]]
+        dice = {row["id"]: {"dice": float(row["dice"])} for row in csv.DictReader(file)}
     cases = {case.id: case for case in find(options.data_dir, "test")}
     rows = []
-    for id in chosen:
+    for _, id in choose(dice, options.each):
         members = [read_probability(path) for path in sorted(options.pred_path.glob(f"{id}_member*.png"))]
         rows.append(
             Row(
@@ -47,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 read_mask(cases[id].mask) > THRESHOLD,
                 members,
                 np.std(members, axis=0) if members else None,
-                dice[id],
+                dice[id]["dice"],
             )
         )
     overview(rows, options.out)

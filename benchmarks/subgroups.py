@@ -24,6 +24,7 @@ from medsegdiff.io.pictures import read_image
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.masks.statistics import summarise
+from medsegdiff.plots.contact_sheet import Tile, contact_sheet
 
 FRAME = 6  # pixels at the picture's edges, where many have a line
 SEEN = Path(__file__).with_name("isic2016-test-seen.csv")
@@ -75,15 +76,6 @@ def groups(picture: np.ndarray, mask: np.ndarray, noted: str) -> list[str]:
     return [f"lesion {size} of the picture", *(name if there else f"no {name}" for name, there in seen.items())]
 
 
-def sheet(pictures: Sequence[np.ndarray], side: int = 96, across: int = 14) -> Image.Image:
-    """Pictures beside one another."""
-    rows = -(-len(pictures) // across)
-    whole = Image.new("RGB", (across * side, rows * side))
-    for i, picture in enumerate(pictures):
-        whole.paste(Image.fromarray(picture).resize((side, side)), (i % across * side, i // across * side))
-    return whole
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Find the groups, read the scores, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = summarise([scores[id] for id in ids], seed=0)
         lines.append(f"| {name} | {len(ids)} | {found.mean:.3f} | {found.low:.3f} to {found.high:.3f} |")
         if not name.startswith(("no ", "all", "lesion ")):
-            sheet([pictures[id] for id in ids]).save(options.out / f"{name.replace(' ', '-')}.jpg")
+            sheet = contact_sheet([Tile(pictures[id], None, id) for id in ids], columns=12)
+            Image.fromarray(sheet).save(options.out / f"{name.replace(' ', '-')}.jpg")
     (options.out / "README.md").write_text("\n".join(["# Scores by what is seen", "", *lines, ""]), encoding="utf-8")
     with (options.out / "groups.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

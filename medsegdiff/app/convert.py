@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from medsegdiff.app.options import Parser, add_section
+from medsegdiff.app.options import Parser, add_section, add_weights
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import DiffusionConfig
@@ -44,9 +44,7 @@ def configure(parser: Parser) -> None:
         metavar="{safetensors,pt,onnx}",
         help="what to write; by default as OUT's suffix says",
     )
-    parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
-    )
+    add_weights(parser)
     parser.add_argument(
         "--precision",
         type=Literal["fp32", "fp16"],

@@ -227,6 +227,13 @@ def switch(default: bool = False) -> dict[str, Any]:
     return {"type": bool, "nargs": "?", "const": True, "default": default}
 
 
+def add_weights(parser: ArgumentParser) -> None:
+    """Add the option that says which weights of a checkpoint are meant."""
+    parser.add_argument(
+        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
+    )
+
+
 def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
     """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
     group = parser.add_argument_group(title)

@@ -10,7 +10,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 
 SUMMARY = "replay numbers of the PyTorch original and print the errors"
-_IMAGES = ("data/ISIC/Train", "../shared/data/isic2016/Train")
+_IMAGES = Path("data/ISIC/Train")
 
 
 def configure(parser: Parser) -> None:
@@ -20,7 +20,7 @@ def configure(parser: Parser) -> None:
         "--isic-dir",
         type=str,
         default="",
-        help=f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES[0]}, where it is there",
+        help=f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES}, where it is there",
     )
     parser.add_argument(
         "--full-curve",
@@ -57,7 +57,7 @@ def _find_images(given: str) -> Optional[Path]:
         if not Path(given).is_dir():
             raise InputError(f"--isic-dir {given}: no such folder")
         return Path(given)
-    return next((Path(path) for path in _IMAGES if Path(path).is_dir()), None)
+    return _IMAGES if _IMAGES.is_dir() else None
 
 
 def _replay(case: Any, images: Optional[Path], full_curve: bool, out_dir: str) -> list[Any]:

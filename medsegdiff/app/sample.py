@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, add_section, output_folder, switch
+from medsegdiff.app.options import Parser, add_section, add_weights, output_folder, switch
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
@@ -58,9 +58,7 @@ def configure(parser: Parser) -> None:
         help="or image files, NIfTI volumes too, or folders of them",
     )
     parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
-    parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
-    )
+    add_weights(parser)
     parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
     parser.add_argument(
         "--save-members",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
-from medsegdiff.app.options import Parser
+from medsegdiff.app.options import Parser, add_weights
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import note, tell
@@ -32,9 +32,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--max-mb", type=int, default=32, help="largest upload in megabytes")
     parser.add_argument("--max-pixels", type=int, default=25, help="largest image in millions of pixels")
     parser.add_argument("--max-waiting", type=int, default=16, help="images that may wait; further ones are refused")
-    parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
-    )
+    add_weights(parser)
     parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for sample")
     parser.put_first("--model-path", "--host", "--port", "--auth")
 

@@ -18,11 +18,12 @@ from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.folder import Checkpoint
-from medsegdiff.config.run import RunConfig, difference
+from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Dataset
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import exchange
 from medsegdiff.runtime.toolchain import announce_kernels
+from medsegdiff.training.continuing import compare
 from medsegdiff.training.interruption import Interrupted, held_back, stop_requests, undisturbed
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
@@ -36,8 +37,6 @@ from medsegdiff.training.validation import Abandoned, Progress, Validator, write
 
 MOST_SKIPS = 20
 _RECENT = 50  # steps that the bar's mean loss is over, roughly
-# Options that change neither what is learnt nor what is logged.
-_INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "data_dir", "cache_dir"}
 
 
 def train(
@@ -127,7 +126,7 @@ class _Run:
                 )
             self.logbook.resume(0, {})
             return False
-        self._compare(found)
+        compare(found, self.config, self.dataset.fingerprint)
         self.trainer.restore(found)
         self.progress = Progress(**found.training.get("validation", {}))
         self.logbook.resume(found.training.get("row", found.step), found.training["log"], self.progress.last)
@@ -137,29 +136,6 @@ class _Run:
         self.saved = found.step
         screen.note(f"continuing from {self.out}/step-{found.step:06d}")
         return True
-
-    def _compare(self, found: Checkpoint) -> None:
-        """Refuse a checkpoint of another network or other data; say which options are new."""
-        for section in ("network", "diffusion"):
-            differs = difference(getattr(self.config, section), getattr(found.config, section))
-            if differs:
-                raise InputError(
-                    f"{self.out}: was trained with {differs}; give the same options to continue, or another `out_dir`"
-                )
-        if found.dataset != self.dataset.fingerprint:
-            held_out = difference(self.config.validation, found.config.validation)
-            hint = f" (and the same share held out: {held_out})" if held_out else ""
-            raise InputError(
-                f"{self.out}: was trained on other images or masks; give the same data{hint}, or another `out_dir`"
-            )
-        ours, theirs = self.config.flat(), found.config.flat()
-        for name in ours:
-            if name not in _INDIFFERENT and ours[name] != theirs[name]:
-                option = name.replace("_", "-")
-                screen.note(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}")
-        end, before = self.config.training.annealed, found.config.training.annealed
-        if end != before and end and before:  # as where --steps says when it ends
-            screen.note(f"note: the learning rate now falls to 0 at step {end}, not {before}")
 
     @contextmanager
     def journalled(self) -> Iterator[None]:
