@@ -4,9 +4,9 @@
 
 `--logs` is the folder of its Jittor.csv and Pytorch.csv, each with a row every 100 steps: 64 x 64 pixels, width 128,
 batch 16, 100 diffusion steps, learning rate 1e-4. They don't say what the network predicted. Their loss at low noise
-(q0) lies above that at high noise (q3), as it does where noise is predicted, and they have no column of the variance's
-term, so its default here is none: `--learn-sigma` trains with it. Training goes on where it was stopped. Writes log.csv,
-curve.png and README.md into `--out`.
+(q0) lies above that at high noise (q3), as where noise is predicted, and no column has the variance's term, so there is
+none here unless `--learn-sigma` is given. Training goes on where it was stopped. Writes log.csv, curve.png and
+README.md into `--out`.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def draw(path: Path, ours: Curve, theirs: dict[str, Curve]) -> None:
 def page(options: argparse.Namespace, ours: Curve, theirs: dict[str, Curve]) -> str:
     """The rows that all have, as a table in Markdown."""
     means = rows(ours)
+    variance, flag = ("with", " --learn-sigma") if options.learn_sigma else ("without", "")
     lines = [
         "# Our curve over the published ones",
         "",
-        f"`python -m benchmarks.published_curve --data-dir DIR --logs DIR --steps {options.steps}"
-        f"{' --learn-sigma' if options.learn_sigma else ''}`: 64 x 64 pixels, width 128, batch 16, learning rate 1e-4,",
-        f"100 diffusion steps, noise predicted, {'with' if options.learn_sigma else 'without'} the variance's term. A row"
-        f" is the mean of {EVERY} steps;",
+        f"`python -m benchmarks.published_curve --data-dir DIR --logs DIR --steps {options.steps}{flag}`: 64 x 64",
+        f"pixels, width 128, batch 16, lr 1e-4, 100 diffusion steps, noise predicted, {variance} the variance's term.",
+        f"A row is the mean of {EVERY} steps,",
         "row 0 is the first step. Weights, batches and noise were drawn anew: the curves can be alike, not equal.",
         "",
         "| step | log | " + " | ".join(COLUMNS) + " |",
