@@ -16,9 +16,10 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
-import numpy as np
+if TYPE_CHECKING:  # which a machine may lack until it is set up
+    import numpy as np
 
 Run = Callable[[], None]
 
@@ -52,6 +53,8 @@ class Work:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Images (N, 3, S, S), masks and noise (N, 1, S, S), timesteps (N,), the same for everyone."""
+        import numpy as np
+
         rng = np.random.default_rng(0)
         shape = (self.batch, 1, self.size, self.size)
         images = rng.random((self.batch, 3, self.size, self.size), np.float32)
@@ -240,7 +243,7 @@ def _our_side() -> Side:
 
             def forward() -> None:
                 with precision.using(variant.precision), jt.no_grad():
-                    prediction = network(jt.array(images), jt.array(noise), jt.array(t.astype(np.float32)))
+                    prediction = network(jt.array(images), jt.array(noise), jt.array(t.astype("float32")))
                     jt.sync(list(prediction))
 
             return forward

@@ -67,7 +67,7 @@ def _machine(rehearsal: bool) -> Row:
     for name, command in asked.items():
         found = shutil.which(command[0])
         done = subprocess.run(command, capture_output=True, text=True, check=False) if found else None
-        row[name] = " ".join(done.stdout.split())[:160] if done else "not there"
+        row[name] = " ".join(done.stdout.split())[:240] if done else "not there"
     return row
 
 

@@ -1,3 +1,6 @@
+import os
+import shutil
+import subprocess
 import tarfile
 
 import numpy as np
@@ -5,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.gpu import carry as carrying
+from benchmarks.gpu.visit import ROOT
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.layouts import folder, isic
@@ -31,3 +35,19 @@ def test_what_cannot_travel_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(carrying, "LIMIT", 1000)
     with pytest.raises(InputError, match="are more than the"):
         carrying.carry(tmp_path / "carried", tmp_path / "isic", 32, packages=False, back=None)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not os.environ.get("MEDSEGDIFF_ONLINE"), reason="downloads 30 MB; MEDSEGDIFF_ONLINE=1 runs it")
+def test_the_packages_suffice_in_an_empty_environment_without_an_index(tmp_path):
+    python = shutil.which(f"python{carrying.PYTHON}")
+    carrying.fetch(tmp_path / "wheels")
+    assert sum(wheel.stat().st_size for wheel in (tmp_path / "wheels").iterdir()) < 40 << 20
+    subprocess.run([python, "-m", "venv", tmp_path / "empty"], check=True)
+    inside = tmp_path / "empty" / "bin" / "python"
+    offline = ["--no-index", "--no-cache-dir", "--quiet"]
+    subprocess.run([inside, "-m", "pip", "install", *offline, *(tmp_path / "wheels").iterdir()], check=True)
+    subprocess.run([inside, "-m", "pip", "check"], check=True)
+    commands = ("cli", "train", "sample", "evaluate", "parity", "doctor")
+    imports = ", ".join(["benchmarks.gpu.stages", *(f"medsegdiff.app.{command}" for command in commands)])
+    subprocess.run([inside, "-c", f"import {imports}"], cwd=ROOT, check=True)
