@@ -2,10 +2,10 @@
 
     python -m benchmarks.alignment --data-dir DIR [--config isic-small] [--steps 2000]
 
-Trains the configuration with `medsegdiff train` and with the PyTorch network (`benchmarks.torch_trainer`), samples the
-test images with both networks' weights from the same noise, scores both, and writes log-ours.csv, log-pytorch.csv,
-curves.png and README.md, the table, into `--out`. Each part that is done is not done again; a training that was
-stopped continues.
+Trains the configuration with this package, with the PyTorch network (`benchmarks.torch_trainer`), and once more with
+this package from weights that differ by 1e-7 of themselves: how far rounding alone moves a training. Samples the test
+images with the weights of each from the same noise, scores them, and writes the logs, curves.png and README.md, the
+table, into `--out`. Each part that is done is not done again; a training that was stopped continues.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import yaml
 
+import medsegdiff
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.config.files import find_config
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.layouts import isic
 from medsegdiff.data.loader import Batches
+from medsegdiff.nn.unet import MedSegDiff
 from medsegdiff.training.logbook import Logbook
 
 Logs = dict[str, dict[str, np.ndarray]]  # side, column
-SIDES = {"ours": "this package, Jittor", "pytorch": "PyTorch"}
+SIDES = {"ours": "this package, Jittor", "pytorch": "PyTorch", "nudged": "this package, first weights changed by 1e-7"}
 CURVES = ("loss_diff", "loss_cal", "vb", "grad_norm")
+NUDGE = 1e-7
 SETTLED = 200  # steps after which the curves are compared
 METRICS = {"published_iou": "Mean IoU", "published_dice": "Mean Dice", "iou": "IoU at 0.5", "dice": "Dice at 0.5"}
 
@@ -46,19 +50,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("results/alignment"), help="checkpoints and predictions")
     parser.add_argument("--out", type=Path, default=Path("logs/alignment"), help="what is to be kept")
     parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
-    parser.add_argument("--pytorch-alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--train-alone", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    run = {side: options.work / side for side in SIDES}
-    last = f"step-{options.steps:06d}"
-    if options.pytorch_alone:
-        train_pytorch(configuration(options, run["pytorch"]))
+    if options.train_alone:
+        TRAININGS[options.train_alone](configuration(options, options.work / options.train_alone))
         return
-    if not (run["ours"] / last).exists():
-        given = configuration(options, run["ours"]).flat().items()
-        _medsegdiff("train", *(f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None))
-    if not (run["pytorch"] / last).exists():  # in a process of its own: each framework has its threads
-        again = sys.argv[1:] if argv is None else argv
-        subprocess.run([sys.executable, "-m", "benchmarks.alignment", *again, "--pytorch-alone"], check=True)
+    for side in SIDES:
+        if not (options.work / side / f"step-{options.steps:06d}").exists():
+            again = sys.argv[1:] if argv is None else argv  # in a process of its own: each framework has its threads
+            subprocess.run([sys.executable, "-m", "benchmarks.alignment", *again, "--train-alone", side], check=True)
     scores = {side: score(options.work / side, options.data_dir, options.limit) for side in SIDES}
     logs = {side: read(options.work / side / "log.csv") for side in SIDES}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
-    """The configuration of both trainings, but for the folder they write to."""
+    """The configuration of all trainings, but for the folder they write to."""
     given = yaml.safe_load(find_config(options.config).read_text(encoding="utf-8"))
     ours = {"data_dir": str(options.data_dir), "out_dir": str(out), "tensorboard": False}
     return RunConfig.from_flat({**given, **ours, "steps": options.steps, "lr_anneal_steps": options.steps})
@@ -77,6 +77,22 @@ def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
 
 def _medsegdiff(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "medsegdiff", *arguments], check=True)
+
+
+def train_nudged(config: RunConfig) -> None:
+    """Train from initial weights that differ in their last bits."""
+    initialise = MedSegDiff.initialise
+
+    def nudged(network: MedSegDiff, seed: int = 0) -> MedSegDiff:
+        initialise(network, seed)
+        rng = np.random.default_rng(0)
+        for parameter in network.parameters():
+            noise = rng.standard_normal(parameter.shape).astype(np.float32)
+            parameter.assign(parameter * (1 + NUDGE * noise))
+        return network
+
+    with patch.object(MedSegDiff, "initialise", nudged):
+        medsegdiff.train(config)
 
 
 def train_pytorch(config: RunConfig) -> None:
@@ -106,6 +122,9 @@ def train_pytorch(config: RunConfig) -> None:
     checkpoints.save(out, trainer.checkpoint())
 
 
+TRAININGS = {"ours": medsegdiff.train, "pytorch": train_pytorch, "nudged": train_nudged}
+
+
 def score(run: Path, data_dir: Path, limit: int) -> dict[str, float]:
     """Sample the test images with the run's averaged weights, and score them; done once."""
     folder = run / "predictions"
@@ -124,24 +143,31 @@ def read(path: Path, columns: Sequence[str] = CURVES) -> dict[str, np.ndarray]:
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in ("step", *columns)}
 
 
-def differences(logs: Logs) -> dict[str, float]:
-    """How far our curves are from PyTorch's, as a share of them: the mean over the rows after `SETTLED` steps."""
-    ours, theirs = logs["ours"], logs["pytorch"]
+def differences(logs: Logs, side: str) -> dict[str, tuple[float, float]]:
+    """How far a side is from ours after `SETTLED` steps, as shares: of the means, and the mean of each row's."""
+    ours, theirs = logs["ours"], logs[side]
     late = ours["step"] > SETTLED
-    return {name: float(np.nanmean(np.abs(ours[name] / theirs[name] - 1)[late])) for name in CURVES}
+    return {
+        name: (
+            float(np.nanmean(theirs[name][late]) / np.nanmean(ours[name][late]) - 1),
+            float(np.nanmean(np.abs(theirs[name] / ours[name] - 1)[late])),
+        )
+        for name in CURVES
+    }
 
 
 def draw(path: Path, logs: Logs) -> None:
-    """Both curves, one over the other, and their difference below."""
+    """All curves, one over the other, and their differences from ours below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     axes = figure.subplots(2, len(CURVES), sharex=True, height_ratios=[2, 1])
     for name, (above, below) in zip(CURVES, axes.T):
-        for (side, log), style in zip(logs.items(), ("-", "--")):
-            above.plot(log["step"], log[name], style, label=SIDES[side], linewidth=1.2)
+        for (side, log), colour, style in zip(logs.items(), ("C0", "C1", "C2"), ("-", "--", ":")):
+            above.plot(log["step"], log[name], style, color=colour, label=SIDES[side], linewidth=1.2)
+            if side != "ours":
+                below.plot(log["step"], 100 * (log[name] / logs["ours"][name] - 1), style, color=colour, linewidth=1)
         above.set(title=name, yscale="log")
-        below.plot(logs["ours"]["step"], 100 * (logs["ours"][name] / logs["pytorch"][name] - 1), linewidth=1)
         below.axhline(0, color="grey", linewidth=0.5)
         below.set(xlabel="step", ylabel="difference, %" if name == CURVES[0] else "")
     axes[0, 0].legend()
@@ -150,12 +176,13 @@ def draw(path: Path, logs: Logs) -> None:
 
 def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, float]]) -> str:
     """The table, in Markdown."""
-    far = ", ".join(f"{name} {share:.2%}" for name, share in differences(logs).items())
     lines = [
         "# One training, two frameworks",
         "",
         f"`python -m benchmarks.alignment --data-dir DIR --config {options.config} --steps {options.steps}`: the same",
         "initial weights, batches, timesteps, noise and dropout masks; test images are sampled from the same noise.",
+        f"The third training is ours again, from weights that differ by {NUDGE:g} of themselves: as far as it is from",
+        "the first, rounding alone moves a training.",
         "",
         "| Implementation | " + " | ".join(METRICS.values()) + " |",
         "| --- |" + " ---: |" * len(METRICS),
@@ -164,7 +191,16 @@ def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, fl
         lines.append(f"| {label} | " + " | ".join(f"{scores[side][name]:.4f}" for name in METRICS) + " |")
     lines += [
         "",
-        f"Mean difference of the rows of the logs after step {SETTLED}: {far}.",
+        f"Differences from our first training after step {SETTLED}: of the means over all rows of the log, and in",
+        "brackets the mean of each row's, without its sign.",
+        "",
+        "| | " + " | ".join(CURVES) + " |",
+        "| --- |" + " ---: |" * len(CURVES),
+    ]
+    for side in [side for side in SIDES if side != "ours"]:
+        far = differences(logs, side)
+        lines.append(f"| {SIDES[side]} | " + " | ".join(f"{a:+.1%} ({b:.1%})" for a, b in far.values()) + " |")
+    lines += [
         "",
         "![Curves](curves.png)",
         "",

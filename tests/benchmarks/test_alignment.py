@@ -58,11 +58,21 @@ def test_a_stopped_training_continues(config, discs, tmp_path):
 
 def test_curves_are_compared_after_they_have_settled():
     steps = np.arange(100, 501, 100.0)
-    theirs = {"step": steps, **{name: np.full(5, 2.0) for name in alignment.CURVES}}
-    ours = {**theirs, "loss_cal": np.array([9, 9, 2.1, 2.0, 1.9])}
-    logs = {"ours": ours, "pytorch": theirs}
-    assert alignment.differences(logs) == pytest.approx({"loss_diff": 0, "loss_cal": 0.1 / 3, "vb": 0, "grad_norm": 0})
+    ours = {"step": steps, **{name: np.full(5, 2.0) for name in alignment.CURVES}}
+    logs = {"ours": ours, "pytorch": {**ours, "loss_cal": np.array([9, 9, 2.1, 2.0, 2.2])}, "nudged": ours}
+    found = alignment.differences(logs, "pytorch")
+    assert found["loss_cal"] == pytest.approx((0.05, 0.05))
+    assert found["vb"] == (0, 0)
     scores = {side: dict.fromkeys(alignment.METRICS, 0.5) for side in alignment.SIDES}
     text = alignment.page(SimpleNamespace(config="c.yaml", steps=500), logs, scores)
     assert "| PyTorch | 0.5000 | 0.5000 | 0.5000 | 0.5000 |" in text
-    assert "loss_cal 3.33%" in text
+    assert "| PyTorch | +0.0% (0.0%) | +5.0% (5.0%) |" in text
+
+
+def test_a_nudged_training_starts_beside_ours_and_only_beside(config, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(alignment.medsegdiff, "train", lambda config: trainers.append(Trainer(config)))
+    alignment.train_nudged(config)
+    ours, nudged = (trainer.checkpoint().arrays["model"] for trainer in (Trainer(config), *trainers))
+    far = [np.abs(nudged[name] - value).max() / np.abs(value).max() for name, value in ours.items() if value.any()]
+    assert 0 < max(far) < 1e-6
