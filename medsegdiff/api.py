@@ -16,6 +16,8 @@ from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
+from medsegdiff.data.cache import prepare
+from medsegdiff.data.cases import Case
 from medsegdiff.data.entries import Form, to_input
 from medsegdiff.data.given import Picture, as_channels, as_rgb
 from medsegdiff.inference.backends import Backend, choose, load_denoiser
@@ -23,7 +25,9 @@ from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
+from medsegdiff.inference.volume_segmentation import VolumeSegmentation
 from medsegdiff.io.labels import parse_labels
+from medsegdiff.io.volumes import stem
 from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
@@ -50,7 +54,8 @@ def load(
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
-        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
+            the name of one that comes with the package, "isic-published"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
@@ -141,6 +146,50 @@ class Segmenter:
         if isinstance(id, str) != (id == "") or len(ids) != len(image):
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
         return self._segment(image, ids, sampling, on_step)
+
+    def segment_volume(
+        self,
+        files: Union[PathLike, Sequence[PathLike]],
+        *,
+        slices: Optional[Sequence[int]] = None,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+        cache_dir: Optional[PathLike] = None,
+    ) -> VolumeSegmentation:
+        """Segment a volume slice by slice, as `medsegdiff sample --images` does.
+
+        Args:
+            files: a NIfTI file, a DICOM file or the folder of a series, or one file for each channel
+            slices: numbers of the slices to segment, from 0; None: all. The others are background
+            members, steps, seed, sampler, on_step: see `segment`
+            id: the volume's name; by default that of its file without suffix
+            cache_dir: where resized slices are kept; None: the user's cache
+
+        Raises:
+            InputError: a file cannot be read or does not fit the network, there is no such slice, it is blank, an
+                option makes no sense, or the network predicts what is not finite.
+        """
+        spec, data = self.config.spec, self.config.data
+        paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+        case = Case(id or stem(paths[0]), paths)
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
+        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        dataset = prepare(
+            [case], self._denoiser.mask_shape[-1], Path(cache_dir) if cache_dir else None, progress=False,
+            num_classes=self.config.network.num_classes, spec=spec, skip_blank=data.skip_blank,
+        )  # fmt: skip
+        places = {number: index for index, (_, number) in enumerate(dataset.slices)}
+        for number in slices or ():
+            if number not in places:
+                known = f"is blank, or not one of 0 to {dataset.depth(0) - 1}; choose another"
+                raise InputError(f"slices: slice {number} of {case.image.name} {known}")
+        chosen = [places[number] for number in (places if slices is None else slices)]
+        found = batches.segment(dataset.ids, dataset.image, on_step=on_step, chosen=chosen)
+        return VolumeSegmentation(case, dataset, list(found), settings(batches.sampling, self._weights))
 
     def _segment(
         self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
