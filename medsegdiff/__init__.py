@@ -10,9 +10,8 @@ TYPE_CHECKING = False  # to a type checker it is true; `typing` is not imported,
 if TYPE_CHECKING:
     from typing import Any
 
-    from medsegdiff.api import Segmenter, evaluate, load, train
+    from medsegdiff.api import Segmentation, Segmenter, evaluate, load, train
     from medsegdiff.base.errors import InputError
-    from medsegdiff.inference.segmentation import Segmentation
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "Segmentation", "Segmenter", "evaluate", "load", "train"]
