@@ -13,27 +13,27 @@ demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
 
 # Most tests are small: two at a time with a thread each are done sooner than one with all threads. Those of the kernels
-# and of the full-width networks have all threads.
+# ask for all threads themselves.
 # COVERAGE=1 also says which lines ran, those in processes of their own aside.
-WIDE := tests/kernels tests/parity
-COVERED := $(if $(COVERAGE),--cov=medsegdiff --cov-append --cov-report=)
+BY_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed-dev
-	@status=0; rm -f .coverage; \
-	$(BIN)/python -m pytest $(COVERED) $(WIDE) || status=1; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COVERED) -n 2 --dist loadfile $(WIDE:%=--ignore=%) || status=1; \
-	$(if $(COVERAGE),$(BIN)/coverage report --skip-covered --sort=cover;) \
-	exit $$status
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) \
+		$(if $(COVERAGE),--cov=medsegdiff --cov-report=term:skip-covered)
 
 # As on other processors: kernels compiled for vectors of 256 bits, oneDNN held down to older instruction sets.
-processors: $(VENV)/.installed-dev
-	@status=0; \
+ISAS := AVX2 AVX512_CORE AVX512_CORE_BF16
+PROVEN := tests/training/test_processors.py tests/kernels/cpu/test_attention.py tests/kernels/cpu/test_convolution.py \
+	tests/kernels/cpu/test_linear.py
+.PHONY: haswell $(ISAS)
+processors:
+	$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going haswell $(ISAS)
+
+haswell: $(VENV)/.installed-dev
 	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py \
-		tests/kernels --ignore=tests/kernels/test_precision.py || status=1; \
-	for isa in AVX2 AVX512_CORE AVX512_CORE_BF16; do \
-		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py tests/kernels/cpu/test_attention.py \
-			tests/kernels/cpu/test_convolution.py tests/kernels/cpu/test_linear.py || status=1; \
-	done; \
-	exit $$status
+		tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda
+
+$(ISAS): $(VENV)/.installed-dev
+	ONEDNN_MAX_CPU_ISA=$@ $(BIN)/python -m pytest -q -k "not v2" $(PROVEN)
 
 # All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
 parity: $(VENV)/.installed
@@ -68,9 +68,9 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info demo .pytest_cache .ruff_cache

@@ -34,6 +34,24 @@ def pytest_configure():
             (Path(jt.flags.cache_path) / name).mkdir(parents=True, exist_ok=True)
 
 
+# What takes longest, by processor time, begins first, so that processes that share the tests end together.
+LONGEST = (
+    "e2e/test_sigkill",
+    "parity/test_parity",
+    "e2e/test_mpi",
+    "kernels/cpu/test_extremes",
+    "training/test_loop",
+    "training/test_trainer",
+    "e2e/test_commands",
+    "checkpoints/graph/test_onnx",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"tests/{name}.py": index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(LONGEST)))
+
+
 def pytest_report_header():
     return f"kernels compiled with {TUNING}" if TUNING else None
 

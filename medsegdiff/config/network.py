@@ -14,14 +14,8 @@ _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)
 _WIDEST, _MOST_LEVELS = 8192, 12
 _MOST_TOKENS = 1024
 _V2_OPTIONS = (
-    "image_input",
-    "anchor_levels",
-    "anchor_detach",
-    "ssformer",
-    "ssformer_blocks",
-    "ssformer_heads",
-    "spectrum",
-    "attention_norm",
+    *("image_input", "anchor_levels", "anchor_detach"),
+    *("ssformer", "ssformer_blocks", "ssformer_heads", "spectrum", "attention_norm"),
 )
 
 Version = Literal["new", "v1", "v2"]
@@ -94,12 +88,10 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.image_size % 32:
-            near = round(self.image_size / 32) * 32
-            raise InputError(f"`image_size` {self.image_size}: must be divisible by 32; the nearest is {near}")
-        if self.num_channels % 32:
-            near = round(self.num_channels / 32) * 32
-            raise InputError(f"`num_channels` {self.num_channels}: must be divisible by 32; the nearest is {near}")
+        for name, value in (("image_size", self.image_size), ("num_channels", self.num_channels)):
+            if value % 32:
+                near = round(value / 32) * 32
+                raise InputError(f"`{name}` {value}: must be divisible by 32; the nearest is {near}")
         check_choices(self)
         for width in self.level_widths:
             check_bounds(f"`num_channels` {self.num_channels}, the widest level's", width, 1, _WIDEST)

@@ -21,14 +21,7 @@ _CAPABILITY = {"bf16": 80, "fp16": 70}
 # To what the environment may hold oneDNN down, and where it then has no bfloat16.
 _HELD_DOWN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_BFLOAT16 = {
-    "SSE41",
-    "AVX",
-    "AVX2",
-    "AVX2_VNNI",
-    "AVX512_MIC",
-    "AVX512_MIC_4OPS",
-    "AVX512_CORE",
-    "AVX512_CORE_VNNI",
+    *("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_MIC", "AVX512_MIC_4OPS", "AVX512_CORE", "AVX512_CORE_VNNI"),
 }
 _current = "fp32"
 
