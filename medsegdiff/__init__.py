@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medsegdiff.api import Segmentation, Segmenter, evaluate, load, train
     from medsegdiff.base.errors import InputError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "Segmentation", "Segmenter", "evaluate", "load", "train"]
 
 
