@@ -57,6 +57,11 @@ dist: $(VENV)/.installed-dev
 	MEDSEGDIFF_REPOSITORY=$(REPOSITORY) $(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
+# The Dockerfile's steps in a Debian root of its own, a folder that is not there yet; as root, with debootstrap.
+ROOT ?= /var/tmp/medsegdiff-root
+image:
+	python3 docker/in_root.py $(ROOT) cpu doctor
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
