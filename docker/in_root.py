@@ -48,6 +48,7 @@ def steps(target: str) -> tuple[str, list[tuple[str, str]]]:
 def prepare(root: Path, release: str) -> None:
     """A minimal Debian with this machine's settings of apt and pip."""
     subprocess.run(["debootstrap", "--variant=minbase", release, str(root), *mirror()], check=True)
+    (root / "etc/apt/sources.list").unlink(missing_ok=True)  # debootstrap's
     for name in SETTINGS:
         source, copy = Path("/etc") / name, root / "etc" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
