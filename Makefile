@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test processors parity alignment docs lint format clean
+.PHONY: demo test processors parity alignment docs dist image lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
@@ -49,6 +49,18 @@ alignment: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet, which counts no warning
+
+# What is released: dist/*.whl and dist/*.tar.gz. REPOSITORY: where the links of its description lead, as
+# https://HOST/NAME/blob/v1.0; without it they are left out.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	MEDSEGDIFF_REPOSITORY=$(REPOSITORY) $(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+# The Dockerfile's steps in a Debian root of its own, a folder that is not there yet; as root, with debootstrap.
+ROOT ?= /var/tmp/medsegdiff-root
+image:
+	python3 docker/in_root.py $(ROOT) cpu doctor
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,11 +10,11 @@ TYPE_CHECKING = False  # to a type checker it is true; `typing` is not imported,
 if TYPE_CHECKING:
     from typing import Any
 
-    from medsegdiff.api import Segmentation, Segmenter, evaluate, load, train
+    from medsegdiff.api import Segmentation, Segmenter, VolumeSegmentation, evaluate, load, train
     from medsegdiff.base.errors import InputError
 
-__version__ = "0.1.0"
-__all__ = ["InputError", "Segmentation", "Segmenter", "evaluate", "load", "train"]
+__version__ = "0.2.0"
+__all__ = ["InputError", "Segmentation", "Segmenter", "VolumeSegmentation", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,8 @@ PAGES = [
     *sorted(ROOT.glob("logs/*/*.md")),
 ]
 SCRIPTS = {"train": published.train, "sample": published.sample, "env": published.evaluate}
-# Options of mpirun, Slurm and nvcc.
-FOREIGN = {"--bind-to", "--map-by", "--oversubscribe", "--signal", "--use_fast_math"}
+# Options of mpirun, Slurm, nvcc and Docker.
+FOREIGN = {"--target", "--user", "--volume", "--bind-to", "--map-by", "--oversubscribe", "--signal", "--use_fast_math"}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

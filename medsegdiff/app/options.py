@@ -22,6 +22,16 @@ from medsegdiff.config.files import find_config
 _METAVARS = {int: "N", float: "X"}
 
 
+def _files_first(words: Sequence[str]) -> list[str]:
+    """Files of options before all else: the command line overrides them, in whatever order they are given."""
+    files: list[str] = []
+    others: list[str] = []
+    for word in words:
+        follows = files[-1:] == ["--config"] and not word.startswith("--")
+        (files if follows or word == "--config" or word.startswith("--config=") else others).append(word)
+    return [*files, *others]
+
+
 class ConfigFile(ActionConfigFile):
     """Reads a file of options, or one that comes with the package by its name, once it is known to be safe to read."""
 
@@ -126,7 +136,7 @@ class Parser(ArgumentParser):
             InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
         """
         if args is not None:
-            args = with_dashes(args)
+            args = _files_first(with_dashes(args))
             given = [word.partition("=")[0] for word in args if word.startswith("--")]
             self.given = set(given)
             for action in self._actions:

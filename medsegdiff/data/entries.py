@@ -48,7 +48,8 @@ class Form:
             # Of more channels than Pillow knows one after another.
             known = slices.shape[-1] == 3
             layers = slices[None] if known else np.moveaxis(slices, -1, 0)
-            found = [np.stack([self._resized(one, "bilinear") for one in layer]) for layer in layers.astype(np.uint8)]
+            layers = layers.astype(np.uint8, copy=False)
+            found = [np.stack([self._resized(one, "bilinear") for one in layer]) for layer in layers]
             return found[0] if known else np.stack(found, axis=-1)
         scaled = np.moveaxis(scale(slices, self.spec.scaling), -1, 0)
         layers = [np.stack([self._resized(one, "bilinear") for one in layer]) for layer in scaled]
@@ -144,8 +145,7 @@ def build(path: Path, case: Case, form: Form) -> None:
         InputError: a file cannot be read, or the disk refuses.
     """
     source = read_source(case, form.spec)
-    flat = source.values.reshape(len(source.values), -1, source.values.shape[-1])
-    blank = (flat == flat[:, :1]).all(axis=(1, 2)).tolist()
+    blank = [_is_blank(values) for values in source.values]
     arrays = {_IMAGES: form.image(source.values)}
     shares, corners = [], []
     if form.mask_resize:
@@ -157,6 +157,11 @@ def build(path: Path, case: Case, form: Form) -> None:
     whole = _checksum(arrays)
     with replacing(path) as beside:
         beside.write_bytes(save(arrays, {_ABOUT: json.dumps([about, zlib.crc32(about.encode(), whole), whole])}))
+
+
+def _is_blank(values: np.ndarray) -> bool:
+    """Whether (H, W, C) holds one value alone in each channel; by rows, of which the first ones mostly tell."""
+    return all((row == values[0, 0]).all() for row in values)
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:

@@ -17,7 +17,7 @@ from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.labels import to_classes
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.predictions import Maps, write_png, write_prediction
-from medsegdiff.masks.decision import THRESHOLD, decide
+from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.overlay import overlay
@@ -72,15 +72,15 @@ def write_image(
         InputError: as `io.predictions.write_prediction`, or the image cannot be read.
     """
     std, cal = result.std if extras.maps else None, result.cal if extras.members else None
-    maps = Maps(result.probability, std, cal, result.members if extras.members else ()).resized(size)
-    mask = one_region_each(decide(maps.probability)) if postprocess else None
+    maps = Maps(result.probability, std, cal, result.members if extras.members else (), size)
+    mask = one_region_each(maps.classes()) if postprocess else maps.classes()
 
     def draw(folder: Path) -> None:
         if extras.overlays:
             shown = _shown(size)
-            outlined, true = _foreground(maps, mask, truth, labels or {})
+            true = None if truth is None else _ground_truth(truth, len(maps.probability) == 1, size, labels or {})
             deviation = np.stack([resize_probability(channel, shown) for channel in result.std]).max(axis=0)
-            drawn = overlay(_small(picture(), shown), _small(outlined, shown), _small(true, shown), deviation)
+            drawn = overlay(_small(picture(), shown), _small(mask > 0, shown), _small(true, shown), deviation)
             write_png(folder / f"{result.id}_overlay.png", Image.fromarray(drawn))
         if trace is not None:
             trace(folder)
@@ -114,18 +114,6 @@ def row_of(slices: Sequence[ImageResult]) -> ImageRow:
     members = min(one.count for one in slices)
     empty = min(members, *(one.empty for one in slices)) if len(slices) > 1 else slices[0].empty
     return ImageRow(members, empty, sum(known) / len(known) if known else alike)
-
-
-def _foreground(
-    maps: Maps, mask: Optional[np.ndarray], truth: Optional[Path], labels: Mapping[int, int]
-) -> tuple[np.ndarray, Optional[np.ndarray]]:
-    """What is outlined: the mask (H, W), as a probability, and the ground truth; of several classes all together."""
-    single = len(maps.probability) == 1
-    if single and mask is None:
-        outlined = maps.probability[0]
-    else:
-        outlined = ((decide(maps.probability) if mask is None else mask) > 0).astype(np.float32)
-    return outlined, None if truth is None else _ground_truth(truth, single, outlined.shape, labels)
 
 
 def _ground_truth(path: Path, single: bool, size: tuple[int, ...], labels: Mapping[int, int]) -> Optional[np.ndarray]:

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 
-MOST_PIXELS = 1 << 26
+MOST_PIXELS = 100_000_000
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -23,7 +23,8 @@ def check_size(what: object, width: int, height: int) -> None:
 
 def too_large(what: object, size: str) -> str:
     """The words by which a picture of more than `MOST_PIXELS` is refused."""
-    return f"{what}: {size}, and more than {MOST_PIXELS:,} ({MOST_PIXELS >> 20} million) are not read; make it smaller"
+    millions = MOST_PIXELS // 10**6
+    return f"{what}: {size}, and more than {MOST_PIXELS:,} ({millions} million) are not read; make it smaller"
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:
@@ -47,7 +48,8 @@ def from_pillow(image: Image.Image) -> np.ndarray:
 def to_rgb(image: Image.Image) -> np.ndarray:
     """An upright image of 8 bits a channel as uint8 (H, W, 3); alpha is dropped, not composited."""
     # A palette may carry alpha that only the way through RGBA resolves quietly.
-    return np.array((image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB"))
+    image = image.convert("RGBA") if image.mode in ("P", "PA") else image
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def from_array(array: np.ndarray) -> np.ndarray:

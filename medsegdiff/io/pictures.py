@@ -72,7 +72,9 @@ def decode(path: Path) -> Picture:
                 stored = _stored(image)
                 pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # its others are previews
                 image.load()
-                picture = Picture(ImageOps.exif_transpose(image), stored, image.format in _LOSSY)
+                lossy = image.format in _LOSSY
+                ImageOps.exif_transpose(image, in_place=True)  # a second one would take 400 MB of the largest
+                picture = Picture(image, stored, lossy)
         except InputError:
             raise
         except Image.UnidentifiedImageError:

@@ -31,7 +31,7 @@ from medsegdiff.io.masks import find_masks
 from medsegdiff.io.pictures import decode, is_picture, list_folder
 from medsegdiff.io.volumes import DICOM, SUFFIXES, Geometry, is_volume, read_volume, stem, write_volume
 from medsegdiff.masks.decision import decide
-from medsegdiff.masks.resizing import resize_probability
+from medsegdiff.masks.resizing import made_at, resize_probability
 from medsegdiff.masks.uncertainty import entropy
 
 PNG, NIFTI = ".png", ".nii.gz"
@@ -43,7 +43,6 @@ _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_c
 _LONGEST_ID = 255 - len("_member9999_class255.png")  # bytes, of those that file systems give a name
 
 _COMPRESSION = 2  # of 9; photographs are 14 % larger than at 6, the usual one, probabilities 18 %
-_ROWS = 64
 
 # One after another around the hue circle, background black.
 _PALETTE_HUES = 7
@@ -88,6 +87,12 @@ class Maps:
     """The conditioning network's own probability."""
     members: Sequence[np.ndarray] = ()
     """The members' probabilities."""
+    size: tuple[int, int] | None = None
+    """What (H, W) they are resized to as they are written; None: their own."""
+
+    def classes(self) -> np.ndarray:
+        """The class of each pixel, uint8, see `decide`."""
+        return decide(self.probability) if self.size is None else made_at(self.probability, self.size, decide, np.uint8)
 
     def resized(self, size: tuple[int, int]) -> Maps:
         """All of them at `size` = (H, W), see `resize_probability`."""
@@ -140,21 +145,23 @@ def write_prediction(
         if not ((layer >= 0) & (layer <= 1)).all():
             path = ledger.folder / f"{id}_{name}{end}"
             raise InputError(f"{path}: values outside [0, 1] or not a number, not written; check the weights")
-    classes = decide(maps.probability) if mask is None else mask
+    classes = maps.classes() if mask is None else mask
+    size = maps.size or maps.probability.shape[-2:]
     with ledger.together(f"{id}{end}", files_of(ledger.folder, {id}), about) as stage:
 
-        def write_map(name: str, values: np.ndarray) -> None:
+        def write_map(name: str, channels: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> None:
             path = stage / f"{id}_{name}{end}"
             if grid:
-                write_volume(path, values.astype(np.float32), grid.geometry)
+                write_volume(path, make(channels).astype(np.float32), grid.geometry)
             else:
-                _write_grey(path, values)
+                grey = made_at(channels, size, lambda strip: np.rint(make(strip).astype(np.float64) * 65535), np.uint16)
+                write_png(path, Image.fromarray(grey))
 
         for name, layer in layers.items():
             for channel, values in enumerate(layer):
-                write_map(f"{name}{_class_suffix(name, channel, len(layer))}", values)
+                write_map(f"{name}{_class_suffix(name, channel, len(layer))}", values[None], lambda one: one[0])
         if maps.std is not None:
-            write_map("entropy", entropy(maps.probability).max(axis=0))
+            write_map("entropy", maps.probability, lambda several: entropy(several).max(axis=0))
         if draw is not None:
             draw(stage)
         if grid:
@@ -241,15 +248,6 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     """
     files = [path for path in list_folder(folder) if is_picture(path) or path.name.lower().endswith(SUFFIXES)]
     return find_masks([path for path in files if not _COMPANION.search(stem(path))])
-
-
-def _write_grey(path: Path, values: np.ndarray) -> None:
-    """Values in [0, 1] as 16-bit grey."""
-    grey = np.empty(values.shape, dtype=np.uint16)
-    for start in range(0, len(values), _ROWS):  # what lies between fits a cache
-        part = slice(start, start + _ROWS)
-        np.rint(values[part].astype(np.float64) * 65535, out=grey[part], casting="unsafe")
-    write_png(path, Image.fromarray(grey))
 
 
 def write_png(path: Path, picture: Image.Image) -> None:

@@ -24,7 +24,7 @@ def overlay(
 
     Args:
         image: uint8 (H, W, 3).
-        probability: float (H, W) in [0, 1]; its mask is where it exceeds one half.
+        probability: float (H, W) in [0, 1], or a mask, bool (H, W); outlined is where it exceeds one half.
         truth: bool (H, W), or none.
         std: standard deviation over the ensemble (H, W); it adds a panel to the right, black (0) over
             purple and orange to light yellow (`MAX_STD`).

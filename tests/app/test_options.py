@@ -92,6 +92,12 @@ def test_numbers_are_converted():
 def test_command_line_overrides_the_file(tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text(yaml.safe_dump({"image_size": 32, "learn_sigma": False}))
+    for words in (
+        ["--config", str(file), "--image-size", "96"],
+        ["--image-size", "96", "--config", str(file)],
+        ["--image-size=96", f"--config={file}"],
+    ):
+        assert parse(*words).image_size == 96
     options = parse("--config", str(file), "--image-size", "96")
     assert (options.image_size, options.learn_sigma, options.rate) == (96, False, 1e-4)
 

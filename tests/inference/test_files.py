@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -49,3 +53,27 @@ def test_the_overlay_of_a_large_picture_is_made_to_be_looked_at(tmp_path):
         assert overlay.width > 2 * 2048
         drawn = np.asarray(overlay)
     assert (drawn[:, :2048] != 90).any()  # the outline is there
+
+
+def test_a_large_picture_takes_little_memory(tmp_path):
+    """As a whole its maps would take 1,100 MiB."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from medsegdiff.base.ownership import Ledger
+from medsegdiff.inference.files import Extras, write_image
+from medsegdiff.io.predictions import WRITER
+from tests.inference.test_files import result
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+before, side = peak(), 4000
+picture = lambda: np.full((side, side, 3), 90, np.uint8)
+write_image(Ledger(Path(sys.argv[1]), WRITER), result(), (side, side), picture, Extras(maps=True), postprocess=True)
+print(peak() - before)
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 450
+    with Image.open(tmp_path / "a_entropy.png") as entropy:
+        assert entropy.size == (4000, 4000)
