@@ -1,18 +1,11 @@
-import dataclasses
-import math
-
 import numpy as np
 import pytest
 
-from medsegdiff.config.network import NetworkConfig
-from medsegdiff.config.run import RunConfig
+from benchmarks.emulated import on_a_gpu
 from medsegdiff.kernels import operations, reference
 from medsegdiff.kernels.operations import Step
 from medsegdiff.runtime.backend import jt
-from medsegdiff.training.dry_run import noise_batch
-from medsegdiff.training.trainer import Trainer
 from tests.kernels.compare import assert_close, run
-from tests.kernels.cuda.emulated import on_a_gpu, on_a_gpu_plainly
 
 
 def values(*shape, seed=0):
@@ -73,7 +66,7 @@ def test_attention():
     compare(operations.attention, reference.attention, arrays)
 
 
-MIXED = [(3,), (40, 300), (7, 5, 3, 3), (1,), *[(2, 3)] * 130]
+MIXED = [(3,), (40, 300), (7, 5, 3, 3), (1,), *[(2, 3)] * 62]
 
 
 def test_many_arrays_are_updated_as_one_by_one():
@@ -94,29 +87,3 @@ def test_many_arrays_are_updated_as_one_by_one():
             np.testing.assert_allclose(column[index], value.numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(averages[index].numpy(), 0.75 * arrays[0] + 0.25 * arrays[1], rtol=1e-5, atol=1e-6)
     assert squares == pytest.approx(sum((value.astype(np.float64) ** 2).sum() for value in given[0]), rel=1e-6)
-
-
-def launches(config):
-    """What a training step executes, by Jittor's own count, and what it finds."""
-    trainer = Trainer(config)
-    trainer.train_step(noise_batch(config, 0))
-    with jt.profile_scope() as report:
-        result = trainer.train_step(noise_batch(config, 1))
-    header, *lines = report
-    return sum(int(line[header.index("Count")]) for line in lines), result
-
-
-@pytest.mark.e2e
-def test_a_training_step_is_the_same_in_fewer_launches():
-    config = RunConfig(network=NetworkConfig(image_size=64, num_channels=32))
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, batch_size=1))
-    with on_a_gpu_plainly():
-        before, wanted = launches(config)
-    with on_a_gpu():
-        after, found = launches(config)
-    print(f"a training step executes {before} operations of plain expressions, {after} with fused kernels")
-    assert after < before / 2
-    assert math.isfinite(found.total)
-    assert found.total == pytest.approx(wanted.total, rel=1e-3)
-    for name, value in wanted.norms.items():
-        assert found.norms[name] == pytest.approx(value, rel=1e-2)
