@@ -58,7 +58,8 @@ def load(
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
-        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
+            the name of one that comes with the package, "isic-published"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
