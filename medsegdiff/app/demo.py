@@ -23,7 +23,7 @@ from medsegdiff.kernels.precision import check
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
-SUMMARY = "segment with the package's network, train one, score both, on generated images: minutes on 2 cores"
+SUMMARY = "the whole chain on generated images, in minutes on 2 cores"
 
 OVERVIEW = "overview.png"
 
