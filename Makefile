@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 processors: $(VENV)/.installed-dev
 	@status=0; \
 	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py \
-		tests/kernels --ignore=tests/kernels/test_precision.py || status=1; \
+		tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda || status=1; \
 	for isa in AVX2 AVX512_CORE AVX512_CORE_BF16; do \
 		ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py tests/kernels/cpu/test_attention.py \
 			tests/kernels/cpu/test_convolution.py tests/kernels/cpu/test_linear.py || status=1; \
