@@ -33,8 +33,8 @@ def main() -> int:
             command.add_argument("--seconds", type=float, required=True)
         else:
             command.add_argument("--budget", type=float, default=540, help="seconds for everything")
+            command.add_argument("--out", type=Path, required=True, help="what comes back, complete at any time")
         command.add_argument("--work", type=Path, default=Path("/tmp/medsegdiff-gpu"), help="a folder on a fast disk")
-        command.add_argument("--out", type=Path, required=True, help="what comes back, complete at any time")
         command.add_argument("--rehearsal", action="store_true", help="a tiny network on the CPU")
     report = commands.add_parser("report", help="the tables of what came back")
     report.add_argument("back", type=Path, help="the folder that came back")
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         return run(visit, options.out.absolute(), options.budget)
     from benchmarks.gpu.stages import stage
 
-    return stage(visit, options.name, options.out.absolute(), options.seconds)
+    return stage(visit, options.name, options.seconds)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import pieces
 from medsegdiff.base.files import replacing
 
 NAME = "results.json"
 """All rows of all stages, in the folder that comes back."""
 LOG, CURVE = "log.txt", "isic-log.csv"
+PIECES = "pieces"
+"""The folder, where a visit works, of what was compiled."""
 _STATES = "states"
 
 Row = Mapping[str, Any]
@@ -70,7 +73,9 @@ def publish(work: Path, results: Results, out: Path, most: int = 15 << 20) -> No
         with replacing(out / LOG) as beside, log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - most))
             beside.write_bytes(file.read())
-    curve = work / "run" / "log.csv"
-    if curve.exists():
-        with replacing(out / CURVE) as beside:
-            shutil.copyfile(curve, beside)
+    copied = {path: path.name for path in pieces.found(work / PIECES) if not (out / path.name).exists()}
+    if (work / "run" / "log.csv").exists():
+        copied[work / "run" / "log.csv"] = CURVE
+    for path, name in copied.items():
+        with replacing(out / name) as beside:
+            shutil.copyfile(path, beside)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from typing import TYPE_CHECKING
 
 from benchmarks.gpu.results import Row
@@ -19,21 +20,24 @@ _WARM_UP = 3
 
 
 def speed(job: Job) -> Iterator[Row]:
-    """A row for each work and variant, then their ratios; a PyTorch that is not there is left out."""
+    """A row for each work and variant; a PyTorch that is not there is left out. What compiles for minutes is last."""
     from benchmarks.gpu.stages import attempted
 
     plan, threads = job.visit.plan, os.cpu_count() or 1
     variants = [variant for variant in plan.variants if variant.framework != "torch" or find_spec("torch")]
     workers: dict[str, Worker] = {}
     try:
-        for work in plan.works:
-            for variant in variants:
-                name = f"{work.size} px, batch {work.batch}, width {work.width}: {variant.name}"
-                if job.known(name):
-                    continue
-                worker = workers.get(variant.framework) or Worker(variant.framework, threads)
+        for work, variant in sorted(product(plan.works, variants), key=lambda pair: pair[1].compiled):
+            name = f"{work.size} px, batch {work.batch}, width {work.width}: {variant.name}"
+            if job.known(name):
+                continue
+            worker = workers.pop(variant.framework, None) or Worker(variant.framework, threads)
+            row = attempted(name, partial(_measured, worker, variant, work, plan.rounds))
+            if "error" in row:  # what is left of its process is not trusted
+                worker.close()
+            else:
                 workers[variant.framework] = worker
-                yield attempted(name, partial(_measured, worker, variant, work, plan.rounds))
+            yield row
     finally:
         for worker in workers.values():
             worker.close()

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from benchmarks.gpu.results import Row
+from benchmarks.gpu.results import PIECES, Row
 from benchmarks.gpu.visit import ROOT, Visit
 
 Rows = Iterator[Row]
@@ -23,19 +23,17 @@ class Job(NamedTuple):
     """What a stage is given."""
 
     visit: Visit
-    out: Path
-    """The folder that comes back."""
     seconds: float
     """After which it will be cut off."""
     known: Callable[[str], bool]
     """Whether the row of this name is there from before."""
 
 
-def stage(visit: Visit, name: str, out: Path, seconds: float) -> int:
+def stage(visit: Visit, name: str, seconds: float) -> int:
     """Run a stage in this process and keep its rows; returns the exit code: 1 if one has an error."""
     results = visit.results
     failed = False
-    for row in STAGES[name](Job(visit, out, seconds, partial(results.has, name))):
+    for row in STAGES[name](Job(visit, seconds, partial(results.has, name))):
         results.add(name, row)
         failed |= "error" in row
     return int(failed)
@@ -177,7 +175,7 @@ def _setup(job: Job) -> Rows:
 def _cache(job: Job) -> Rows:
     from benchmarks.gpu import pieces
 
-    count, size = pieces.pack(job.visit.home, job.out)
+    count, size = pieces.pack(job.visit.home, job.visit.work / PIECES)
     yield {"name": "pieces", "count": count, "MiB": round(size / 2**20, 1)}
 
 

@@ -18,12 +18,15 @@ def test_a_row_that_was_cut_off_is_none(tmp_path):
     assert list(Results(tmp_path).rows("check")) == ["sine"]
 
 
-def test_of_a_long_log_the_end_comes_back(tmp_path):
+def test_everything_comes_back_and_of_a_long_log_its_end(tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     (work / "run").mkdir(parents=True)
     (work / "log.txt").write_text("begin" + 100 * "." + "end")
     (work / "run" / "log.csv").write_text("step\n")
+    (work / "pieces").mkdir()
+    (work / "pieces" / "cache-0").write_text("compiled")
     publish(work, Results(work / "results"), out, most=10)
     assert (out / "log.txt").read_text() == ".......end"
     assert (out / "isic-log.csv").read_text() == "step\n"
+    assert (out / "cache-0").read_text() == "compiled"
     assert json.loads((out / "results.json").read_text()) == {}

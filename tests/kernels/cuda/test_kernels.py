@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import emulated
 from medsegdiff.kernels.cuda.sources import SOURCES, source
 from tests import numeric
 from tests.kernels.compare import assert_close
@@ -18,7 +19,8 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
-    text = "\n".join([(HERE / "emulator.h").read_text(), source(*SOURCES), (HERE / "entries.h").read_text()])
+    emulator = Path(emulated.__file__).with_name("emulator.h")
+    text = "\n".join([emulator.read_text(), source(*SOURCES), (HERE / "entries.h").read_text()])
     (folder / "kernels.cpp").write_text(text)
     command = ["g++", "-std=c++14", "-O2", "-fPIC", "-shared", "-w", "kernels.cpp", "-o", "kernels.so"]
     subprocess.run(command, cwd=folder, check=True)
