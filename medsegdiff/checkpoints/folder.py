@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.finite import REMEDY, broken
 from medsegdiff.checkpoints.state import FOLDER, FORMAT, STATE, digest, read_state, sealed
 from medsegdiff.config.run import RunConfig
@@ -214,7 +215,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
     Raises:
         InputError: nothing is there, it is damaged, not finite, or of another kind.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return _load_file(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
@@ -248,7 +249,7 @@ def _load_file(path: Path) -> Weights:
         checkpoint = load(path.parent, [path.stem])
         return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), checkpoint.training.get("data", {}))
     try:
-        with safe_open(path, framework="numpy") as file:
+        with reading(path), safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
         options = json.loads(metadata["config"])
