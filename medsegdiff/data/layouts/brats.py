@@ -17,8 +17,7 @@ from medsegdiff.io.volumes import is_volume, stem
 _SEQUENCES = (("t1", "t1n"), ("t1ce", "t1c", "t1gd"), ("t2", "t2w"), ("flair", "t2f"))
 _MASK = ("seg",)
 _LABELS = {1: 1, 2: 2, 4: 3}  # necrosis, oedema, enhancing; 3 for the last since 2023
-REGIONS = {"whole": "1:1,2:1,3:1,4:1", "core": "1:1,2:0,3:1,4:1", "enhancing": "1:0,2:0,3:1,4:1"}
-"""Labels of the regions that the challenge scores, by name."""
+_REGIONS = {"whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4)}  # that the challenge scores
 
 
 def matches(root: Path) -> bool:
@@ -58,6 +57,11 @@ def spec(root: Path, measure: Measure) -> DataSpec:
     """Four channels and all labels as classes."""
     found = measure()
     return found.spec(labels={1: 1, 2: 2, 3: 3} if 3 in found.values else dict(_LABELS))
+
+
+def regions(root: Path) -> dict[str, dict[int, int]]:
+    """The regions that the challenge scores."""
+    return {name: {value: int(value in inside) for value in range(1, 5)} for name, inside in _REGIONS.items()}
 
 
 def _subfolders(root: Path) -> list[Path]:

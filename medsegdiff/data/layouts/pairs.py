@@ -51,6 +51,11 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
     return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
+def image_name(mask: Path) -> str:
+    """The name of a mask's image: its own without a suffix such as `_mask`."""
+    return _SUFFIX.sub("", stem(mask))
+
+
 def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
     """Whether there are images, and where masks would lie among them, a mask."""
     if pair is None:
@@ -106,10 +111,9 @@ def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool]) -> dic
     """Masks by their names without suffixes, after those of the folders below `folder`."""
     found: dict[str, Path] = {}
     for path in list_images(folder, below=True):
-        name = stem(path)
-        if not accepts(path) or (together and not _SUFFIX.search(name)):
+        if not accepts(path) or (together and not _SUFFIX.search(stem(path))):
             continue
-        key = path.relative_to(folder).with_name(_SUFFIX.sub("", name)).as_posix()
+        key = path.relative_to(folder).with_name(image_name(path)).as_posix()
         if key in found:
             raise InputError(f"{path}: a second mask for {key} beside {found[key].name}; remove one")
         found[key] = path
