@@ -113,6 +113,11 @@ def is_folder(path: Path) -> bool:
     return False
 
 
+def followed(path: Path) -> Path:
+    """Where a path leads, links followed as far as they lead; `Path.resolve` fails where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def check_name(path: Path) -> None:
     """Refuse a file whose name cannot be written into tables and reports.
 
