@@ -7,10 +7,9 @@ import os
 def end_at_once() -> None:
     """End the process at SIGINT from now on, in one line: there is nothing yet that could be lost.
 
-    Where it is ignored, as of what a script runs in the background, it stays so.
+    Also where the shell ignores it, as of what a script runs in the background: who sends it there means it.
     """
-    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
-        _signal.signal(_signal.SIGINT, _end)
+    _signal.signal(_signal.SIGINT, _end)
 
 
 def _end(number: int, _frame: object) -> None:

@@ -82,7 +82,7 @@ class Ledger:
             if self._link_above(name) or (os.path.lexists(path) and not self.owns(name)):
                 raise InputError(
                     f"{path}: not written by {self.by}, or changed since, and would be lost; "
-                    "give another `out_dir`, or move it elsewhere"
+                    "move it elsewhere, or write to another folder"
                 )
 
     @contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,16 +113,24 @@ def is_folder(path: Path) -> bool:
     return False
 
 
+def followed(path: Path) -> Path:
+    """Where a path leads, links followed as far as they lead; `Path.resolve` fails where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def check_name(path: Path) -> None:
     """Refuse a file whose name cannot be written into tables and reports.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is not UTF-8, or Python was told that names are ASCII.
     """
     try:
         path.name.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(f"{str(path)!a}: its name is not UTF-8 (of an older system?); rename it") from None
+        told = sys.getfilesystemencoding() != "utf-8"
+        reason = "cannot be read by this locale" if told else "is not UTF-8 (of an older system?)"
+        remedy = "set LC_ALL=C.UTF-8, and unset PYTHONUTF8" if told else "rename it"
+        raise InputError(f"{str(path)!a}: its name {reason}; {remedy}") from None
 
 
 def note(path: Path, what: str) -> None:

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.finite import REMEDY, broken
 from medsegdiff.checkpoints.state import FOLDER, FORMAT, STATE, digest, read_state, sealed
 from medsegdiff.config.run import RunConfig
@@ -157,11 +158,17 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
     checksums: Mapping[str, str] = state["checksums"]
     names = [name.rpartition(".")[0] for name in checksums] if groups is None else groups
     arrays = {group: _load_arrays(path / f"{group}.safetensors", checksums) for group in names}
-    try:
-        config = RunConfig.from_flat(state["config"])
-    except InputError as error:
-        raise InputError(f"{path / STATE}: its configuration is not understood: {error}") from None
+    config = _configuration(state["config"], path / STATE)
     return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
+
+
+def _configuration(options: Any, file: Path) -> RunConfig:
+    if not isinstance(options, dict):
+        raise InputError(f"{file}: its configuration is no list of options; use another checkpoint")
+    try:
+        return RunConfig.from_flat(options)
+    except InputError as error:
+        raise InputError(f"{file}: its configuration is not understood: {error}") from None
 
 
 def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -214,7 +221,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
     Raises:
         InputError: nothing is there, it is damaged, not finite, or of another kind.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return _load_file(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
@@ -236,9 +243,14 @@ def _weights_of(path: Path, which: str) -> Weights:
     first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
     group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
     checkpoint = load(path, [group])
-    return Weights(
-        checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", checkpoint.training.get("data", {})
-    )
+    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", _data(checkpoint, path))
+
+
+def _data(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
+    data = checkpoint.training.get("data", {})
+    if not isinstance(data, dict) or not isinstance(data.get("split", {}), dict):
+        raise InputError(f"{path / STATE}: damaged; use another checkpoint")
+    return data
 
 
 def _load_file(path: Path) -> Weights:
@@ -246,14 +258,14 @@ def _load_file(path: Path) -> Weights:
         raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
     if (path.parent / STATE).is_file():
         checkpoint = load(path.parent, [path.stem])
-        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), checkpoint.training.get("data", {}))
+        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), _data(checkpoint, path.parent))
     try:
-        with safe_open(path, framework="numpy") as file:
+        with reading(path), safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
         options = json.loads(metadata["config"])
     except KeyError:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
-    except (SafetensorError, ValueError, OSError):
+    except (SafetensorError, ValueError, OSError, RecursionError):
         raise InputError(f"{path}: damaged or not a .safetensors file") from None
-    return Weights(RunConfig.from_flat(options), _finite(arrays, path), str(path))
+    return Weights(_configuration(options, path), _finite(arrays, path), str(path))

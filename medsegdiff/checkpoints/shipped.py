@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medsegdiff.checkpoints.folder import list_checkpoints
+from medsegdiff.checkpoints.state import STATE
+
 FOLDER = Path(__file__).parents[1] / "models"
 DEFAULT = "isic"
 """What `sample` takes where no model is named: skin lesions in dermoscopic images."""
@@ -15,6 +18,10 @@ def names() -> list[str]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The file of the network `name` that comes with the package; what is no such name, or is there, is itself."""
+    """The file of the network `name` that comes with the package; what is no such name is a path.
+
+    So is a file or a training of such a name; a folder of images is none, as where `isic` is the dataset.
+    """
     path = Path(name)
-    return FOLDER / f"{name}.safetensors" if str(name) in names() and not path.exists() else path
+    own = path.is_file() or (path / STATE).is_file() or list_checkpoints(path)
+    return FOLDER / f"{name}.safetensors" if str(name) in names() and not own else path

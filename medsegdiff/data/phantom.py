@@ -15,6 +15,7 @@ from PIL import Image
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.base.randomness import generator
+from medsegdiff.base.reading import followed
 from medsegdiff.data.drawing import draw
 from medsegdiff.data.layouts.isic import CSV_NAMES, SPLIT_FOLDERS
 
@@ -40,7 +41,7 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
         raise InputError(f"need at least 1 train and 1 test image of 32 pixels, not {train}, {test}, {size}")
     if num_classes not in (2, 3):
         raise InputError(f"`num_classes` {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
-    out = Path(out).resolve()
+    out = followed(Path(out))
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
     if num_classes > 2:
         parameters["num_classes"] = num_classes
@@ -67,7 +68,7 @@ def _write(
     for split, count in counts.items():
         folder, files = out / SPLIT_FOLDERS[split], _file_names(split, count)
         for parent in dict.fromkeys((folder / name).parent for pair in files for name in pair):
-            if not parent.resolve().is_relative_to(out.resolve()):
+            if not followed(parent).is_relative_to(followed(out)):
                 raise InputError(f"{parent}: leads out of {out}; give another `out_dir`")
             make_folder(parent)
         for row, names in enumerate(files):
@@ -92,7 +93,7 @@ def _write(
 
 def is_generated(path: Path) -> bool:
     """Whether a file of a dataset is one that `write_isic` wrote."""
-    return any((parent / _MARKER).is_file() for parent in list(path.resolve().parents)[:3])
+    return any((parent / _MARKER).is_file() for parent in list(followed(path).parents)[:3])
 
 
 def _file_names(split: str, count: int) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, writing
 
@@ -53,6 +54,7 @@ def check(cache: Path) -> None:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as kernels are compiled under
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the core is
         except BlockingIOError:  # who compiles there has looked itself
+            screen.note(f"another process compiles into {cache}; this one waits for it where it must")
             return
         except OSError:
             if os.environ.get("disable_lock") != "1":

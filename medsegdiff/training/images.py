@@ -101,6 +101,10 @@ def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Spli
     layout, held_out = LAYOUTS[data.data_name], [case.id for case in validation]
     if data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False):
         return Split([case.id for case in cases], held_out, [])
+    if len({case.group for case in cases}) == 1:
+        if ranks.rank() == 0:
+            print("note: of one image, or patient, alone none is kept for testing", file=sys.stderr)
+        return Split([case.id for case in cases], held_out, [])
     return divide(cases, data.test_fraction)._replace(validation=held_out)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import read_text, read_yaml
+from medsegdiff.base.reading import followed, read_text, read_yaml
 from medsegdiff.checkpoints.folder import BEST
 from medsegdiff.evaluation.report import SUMMARY, TABLE
 from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, RUN
@@ -63,7 +63,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
         InputError: a folder holds none, or a file is damaged.
     """
-    found = list(dict.fromkeys(path.resolve() for folder in folders for path in _below(Path(folder))))
+    found = list(dict.fromkeys(followed(path) for folder in folders for path in _below(Path(folder))))
     predicted = [run for run in map(_read_predictions, found) if run.predictions]
     trained = [path for path in found if (path / LOG).is_file() or _is_training(path)]
     runs = []

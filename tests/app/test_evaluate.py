@@ -107,7 +107,7 @@ def test_what_evaluate_did_not_write_stays(folders, tmp_path, capsys, name):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(["evaluate", *folders, "--num-classes", "3"]) == 2
     said = capsys.readouterr()
-    assert f"{mine}: not written by evaluate, or changed since, and would be lost; give another --out-dir" in said.err
+    assert f"{mine}: not written by evaluate, or changed since, and would be lost; move it elsewhere" in said.err
     assert said.out == ""  # refused before any work
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

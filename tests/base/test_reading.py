@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,14 @@ def test_notes_name_the_first_files_of_each_kind_once(capsys):
         "note: notes/4.png: is odd (further files of this kind are not named)",
         "note: notes/0.png: is even",
     ]
+
+
+def test_a_name_that_the_locale_hides_is_not_blamed(tmp_path):
+    code = "import os, sys; from pathlib import Path; from medsegdiff.base.reading import check_name\n"
+    code += "try: check_name(Path(os.listdir(sys.argv[1])[0]))\nexcept Exception as error: print(error)"
+    (tmp_path / "\u00e4.png").touch()
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "its name cannot be read by this locale; set LC_ALL=C.UTF-8" in done.stdout

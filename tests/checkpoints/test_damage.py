@@ -212,3 +212,9 @@ def test_a_pipe_in_a_checkpoint_is_named_and_does_not_hang(original, tmp_path, n
     os.mkfifo(path / name)
     with pytest.raises(InputError, match=rf"{name}: "):
         checkpoints.load(path)
+
+
+def test_a_pipe_in_place_of_a_file_of_weights_is_named_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"weights.safetensors: a pipe, where a file was expected"):
+        checkpoints.load_weights(tmp_path / "weights.safetensors")

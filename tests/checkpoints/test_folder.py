@@ -203,3 +203,28 @@ def test_what_is_no_part_of_a_checkpoint_is_neither_replaced_nor_removed(run, sp
             checkpoints.save(run, Checkpoint(step, CONFIG, {"model": spaces.model}, {}))
     assert notes.read_text() == "mine"
     assert (run / "step-000001").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("[1]", "its configuration is no list of options"),
+        ("null", "its configuration is no list of options"),
+        ("[" * 100_000, "damaged or not a .safetensors file"),
+        ('{"num_res_blocks": 100000000}', "not understood: num_res_blocks 100000000: must be at most 32"),
+        ('{"diffusion_steps": 1000000000}', "not understood: diffusion_steps 1000000000: must be at most 100000"),
+        ('{"image_size": "large"}', "not understood: image_size large: must be a whole number"),
+    ],
+)
+def test_a_configuration_of_wrong_types_or_beyond_all_bounds_is_one_line(tmp_path, spaces, options, said):
+    path = tmp_path / "weights.safetensors"
+    save_file(spaces.model, path, metadata={"config": options})
+    with pytest.raises(InputError, match=f"weights.safetensors: .*{said}"):
+        checkpoints.load_weights(path)
+
+
+@pytest.mark.parametrize("data", [[1], {"split": [1]}, {"split": None}])
+def test_what_a_state_says_of_data_in_other_words_is_one_line(run, spaces, data):
+    checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {"data": data}))
+    with pytest.raises(InputError, match=r"state\.json: damaged; use another"):
+        checkpoints.load_weights(run / "step-000011", "model")

@@ -22,10 +22,12 @@ def test_a_network_of_the_package_fits_its_options_and_its_card(name):
     assert file.with_name(f"{file.name}.card.md").exists()
 
 
-def test_the_default_is_there_and_a_path_of_its_name_comes_first(tmp_path, monkeypatch):
+def test_the_default_is_there_and_a_training_of_its_name_comes_first(tmp_path, monkeypatch):
     assert DEFAULT in names()
     monkeypatch.chdir(tmp_path)
     assert find_model(DEFAULT).parent == FOLDER
-    (tmp_path / DEFAULT).mkdir()
+    (tmp_path / DEFAULT / "Train").mkdir(parents=True)  # the dataset
+    assert find_model(DEFAULT).parent == FOLDER
+    (tmp_path / DEFAULT / "step-000001").mkdir()
     assert find_model(DEFAULT).resolve() == tmp_path / DEFAULT
     assert find_model("elsewhere").name == "elsewhere"

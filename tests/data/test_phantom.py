@@ -164,3 +164,10 @@ def test_generated_files_are_known_as_such(tmp_path):
     assert is_generated(case.image)
     assert is_generated(case.mask)
     assert not is_generated(tmp_path / "elsewhere" / case.image.name)
+
+
+def test_a_link_that_leads_in_a_circle_is_one_line(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"loop: a file, where a folder was expected"):
+        write_isic(tmp_path / "loop", 1, 1, 32)
+    assert not is_generated(tmp_path / "loop")

@@ -1,6 +1,6 @@
 """Commands with odd words and files, and folders of others: right, or one line; nobody's files are lost.
 
-MEDSEGDIFF_FUZZ=100 runs a hundred times as many cases.
+MEDSEGDIFF_FUZZ and MEDSEGDIFF_FUZZ_FIRST as in `test_reading`.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Seeded damage and odd encodings of what users give: right, or one line; never a traceback or a wrong number.
 
-MEDSEGDIFF_FUZZ=100 runs a hundred times as many cases.
+MEDSEGDIFF_FUZZ=100 runs a hundred times as many cases, MEDSEGDIFF_FUZZ_FIRST=1000 others: the seeds from 1000 on.
 """
 
 import io
@@ -23,13 +23,13 @@ from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.predictions import read_probability
 
-TIMES = int(os.environ.get("MEDSEGDIFF_FUZZ", "1"))
+TIMES, FIRST = int(os.environ.get("MEDSEGDIFF_FUZZ", "1")), int(os.environ.get("MEDSEGDIFF_FUZZ_FIRST", "0"))
 RGB = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
 DISC = np.add.outer((np.arange(40) - 20) ** 2, (np.arange(30) - 15) ** 2) < 100
 
 
 def seeds(count):
-    return pytest.mark.parametrize("seed", range(count * TIMES))
+    return pytest.mark.parametrize("seed", range(FIRST, FIRST + count * TIMES))
 
 
 def attempt(function, *given):

@@ -42,7 +42,7 @@ def test_compiled_files_that_are_cut_short_are_removed(compiled, size):
     assert names(compiled) == []
 
 
-def test_what_another_process_is_compiling_is_left_alone(compiled):
+def test_what_another_process_is_compiling_is_left_alone(compiled, capsys):
     os.truncate(compiled / "jit/kernel.so", 4096)
     code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
     lock = str(compiled.parent / "jittor.lock")
@@ -51,6 +51,7 @@ def test_what_another_process_is_compiling_is_left_alone(compiled):
         cache.check(compiled)
         other.communicate(b"\n")
     assert "kernel.so" in names(compiled)
+    assert capsys.readouterr().err == f"another process compiles into {compiled}; this one waits for it where it must\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_the_remedy(tmp_path):

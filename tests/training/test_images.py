@@ -93,3 +93,12 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
 def test_folds_test_every_case_once(volumes):
     tests = [images(volumes, folds=5, fold=fold).split.test for fold in range(5)]
     assert sorted(np.concatenate(tests)) == sorted(str(number) for number in range(10))
+
+
+def test_of_one_image_alone_none_is_kept_for_testing(tmp_path, capsys):
+    image, labels = ball()
+    write(tmp_path / "data/images/a.nii.gz", image)
+    write(tmp_path / "data/labels/a.nii.gz", labels)
+    found = images(tmp_path / "data")
+    assert found.split == (["a"], [], [])
+    assert "note: of one image, or patient, alone none is kept for testing" in capsys.readouterr().err
