@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Optional, get_args
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import reading
+from medsegdiff.base.reading import is_folder, reading
 from medsegdiff.io.dicom.files import is_dicom
 from medsegdiff.io.pictures import is_picture
 
@@ -77,7 +77,7 @@ def is_volume(path: Path) -> bool:
 
 def is_series(path: Path) -> bool:
     """Whether it is a folder whose first file is a DICOM file."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     try:
         first = min((file for file in path.iterdir() if file.is_file() and file.name[0] != "."), default=None)
@@ -89,7 +89,7 @@ def is_series(path: Path) -> bool:
 def stem(path: Path) -> str:
     """A file's name without its suffix, `.nii.gz` being one."""
     name = path.name
-    if path.is_dir():
+    if is_folder(path):
         return name
     return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), path.stem)
 
@@ -139,7 +139,7 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
 
 
 def _is_dicom(path: Path) -> bool:
-    return path.is_dir() or path.name.lower().endswith(DICOM)
+    return is_folder(path) or path.name.lower().endswith(DICOM)
 
 
 def _read_dicom(path: Path, image: Optional[Path]) -> Volume:

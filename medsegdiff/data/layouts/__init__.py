@@ -14,7 +14,7 @@ from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io import labels
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.pictures import DEEPEST, GLANCED, list_folder
 
 
 class Layout(Protocol):
@@ -81,8 +81,9 @@ def choose(root: Path, name: str = "auto") -> str:
                 print(f"note: {root} is read as a dataset of the layout {found}", file=sys.stderr)
             return found
     raise InputError(
-        f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
-        f"give `data_name` ({', '.join(LAYOUTS)})"
+        f"{root}: no dataset of a known layout, in it and the folders below it (down to {DEEPEST} levels, {GLANCED:,} "
+        "entries); put images into images/ and masks of the same names into masks/, or give the dataset's own folder, "
+        f"or `data_name` ({', '.join(LAYOUTS)})"
     )
 
 

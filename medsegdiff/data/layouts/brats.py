@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import is_folder
 from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import SPLITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import folders_below, list_folder
+from medsegdiff.io.pictures import folders_below, glance, list_folder
 from medsegdiff.io.volumes import is_volume, stem
 
 # T1, T1 with contrast, T2, FLAIR, by how their files' names end.
@@ -21,7 +22,7 @@ _REGIONS = {"whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4)}  # th
 
 def matches(root: Path) -> bool:
     """Whether a folder below has a case's sequences."""
-    return any(_files(folder) for folder in folders_below(root) if folder != root)
+    return any(_files(folder) for folder in glance(root) if folder != root)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
@@ -64,7 +65,7 @@ def regions(root: Path) -> dict[str, dict[int, int]]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return [path for path in list_folder(root) if path.is_dir()] if root.is_dir() else []
+    return [path for path in list_folder(root) if is_folder(path)] if is_folder(root) else []
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import is_folder
 from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import MASKS, SPLITS, image_name
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import find_series
-from medsegdiff.io.pictures import folders_below, list_folder
+from medsegdiff.io.pictures import folders_below, glance, list_folder
 from medsegdiff.io.volumes import is_series, stem
 
 
 def matches(root: Path) -> bool:
     """Whether a folder below holds DICOM files."""
-    return any(map(is_series, folders_below(root)))
+    return any(map(is_series, glance(root)))
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
@@ -30,7 +31,7 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         InputError: there is none, a file cannot be read, a folder holds several series of several files, a series has
             two masks, or with `need_masks` none.
     """
-    tests = [path for path in list_folder(root) if path.is_dir() and path.name.lower() in SPLITS["test"]]
+    tests = [path for path in list_folder(root) if is_folder(path) and path.name.lower() in SPLITS["test"]]
     folders = [folder for test in tests for folder in folders_below(test)]
     if split == "train":
         folders = [folder for folder in folders_below(root) if folder not in folders]

@@ -226,7 +226,24 @@ def test_an_unknown_folder_is_told_what_to_do(tmp_path):
     with pytest.raises(InputError, match="the folder is empty"):
         choose(tmp_path)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no dataset of a known layout; put images into images/ and masks"):
+    with pytest.raises(InputError, match=r"no dataset .* \(down to 5 levels, 10,000 entries\); put images"):
         choose(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         choose(tmp_path / "none")
+
+
+def test_a_whole_disk_is_no_dataset_however_much_lies_deep_in_it(tmp_path):
+    image, labels = ball()
+    deep = tmp_path / "a/b/c/d/e/BraTS2021_00000"
+    for end in ("t1", "t2", "seg"):
+        write(deep / f"BraTS2021_00000_{end}.nii.gz", labels if end == "seg" else image)
+    with pytest.raises(InputError, match="no dataset of a known layout"):
+        choose(tmp_path)
+    assert choose(tmp_path / "a") == "brats"
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    for kind in ("images", "masks"):
+        picture(tmp_path / kind / "p1/a.png")
+        (tmp_path / kind / "p1/again").symlink_to("..")
+    assert found(tmp_path) == {"a": (["images/p1/a.png", "masks/p1/a.png"], "p1")}
