@@ -141,7 +141,7 @@ def train(network: UNet, batches: Batches, options: argparse.Namespace) -> None:
                     file.flush()
                     losses = []
                 bar.update()
-    print(f"{steps} steps in {(time.process_time() - begun) / 60:.1f} minutes of processor time")
+    print(f"{steps} steps in {(time.process_time() - begun) / 60:.2f} minutes of processor time")
 
 
 def _step(network: UNet, optimiser: torch.optim.Optimizer, batches: Batches, step: int) -> float:

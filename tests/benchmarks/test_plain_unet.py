@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -20,8 +21,7 @@ def options(tmp_path, **more):
 
 def test_it_learns_what_a_lesion_is_and_is_scored_as_any_other_network(tmp_path, capfd):
     write_isic(tmp_path / "data", train=12, test=3, size=64)
-    words = [*options(tmp_path), "--out-dir", str(tmp_path / "out"), "--steps", "50", "--width", "8"]
-    plain_unet.main(words)
+    plain_unet.main([*options(tmp_path), "--out-dir", str(tmp_path / "out"), "--steps", "50", "--width", "8"])
     assert "50 steps in " in capfd.readouterr().out
     with (tmp_path / "out/log.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -32,15 +32,12 @@ def test_it_learns_what_a_lesion_is_and_is_scored_as_any_other_network(tmp_path,
     report = json.loads((tmp_path / "out/predictions/metrics.json").read_text())
     assert report["images"]["evaluated"] == 3
     assert report["metrics"]["dice"]["mean"] > 0.5
-    plain_unet.main(words)  # again: the same network
-    again = torch.load(tmp_path / "out/network.pt")
-    assert all(torch.isfinite(value).all() for value in again.values())
 
 
 def test_as_many_steps_as_the_time_is_enough_for(tmp_path, capfd):
     write_isic(tmp_path / "data", train=4, test=1, size=64)
     plain_unet.main([*options(tmp_path), "--out-dir", str(tmp_path / "out"), "--minutes", "0.05", "--width", "8"])
-    steps, _, _, _, minutes, *_ = capfd.readouterr().out.split("\n")[-2].split()
+    steps, minutes = re.search(r"(\d+) steps in ([\d.]+) minutes", capfd.readouterr().out).groups()
     assert int(steps) > 1
     assert 0.02 < float(minutes) < 0.2
 
