@@ -9,11 +9,12 @@ from medsegdiff.kernels.cpu import attention as _attention
 from medsegdiff.kernels.cpu import channels as _channels
 from medsegdiff.kernels.cpu import convolution as _convolution
 from medsegdiff.kernels.cpu import linear as _linear
+from medsegdiff.kernels.cpu import maps as _maps
 from medsegdiff.kernels.cpu import normalisation as _normalisation
 from medsegdiff.kernels.cpu import product as _product
 from medsegdiff.kernels.cpu import update as _update
 from medsegdiff.kernels.cpu.convolution import Packed
-from medsegdiff.kernels.reference import Step
+from medsegdiff.kernels.reference import Norm, Step
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -37,6 +38,7 @@ def conv2d(
     padding: int = 0,
     residual: Optional[Var] = None,
     packed: Optional[Packed] = None,
+    norm: Optional[Norm] = None,
 ) -> Var:
     """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
 
@@ -49,10 +51,21 @@ def conv2d(
         residual: (N, O, H', W'), added to the result
         packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
             keeps the weights here where they are packed smaller than they are
+        norm: what `x` goes through first; its result is never stored, and is computed again for the gradient
     """
     if jt.flags.use_cuda:
-        return reference.conv2d(x, weight, bias, stride, padding, residual)
-    return _convolution.conv2d(x, weight, bias, stride, padding, residual, packed)
+        return reference.conv2d(x, weight, bias, stride, padding, residual, norm)
+    return _convolution.conv2d(x, weight, bias, stride, padding, residual, packed, norm)
+
+
+def join(a: Var, b: Var) -> Var:
+    """The channels of `a` (N, A, H, W) and then those of `b` (N, B, H, W), float32: (N, A + B, H, W)."""
+    return _for(_maps).join(a, b)
+
+
+def upsample_nearest(x: Var) -> Var:
+    """(N, C, H, W) -> (N, C, 2H, 2W), float32, each pixel repeated."""
+    return _for(_maps).upsample_nearest(x)
 
 
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
