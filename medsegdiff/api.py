@@ -10,34 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
 
 import numpy as np
-from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
+from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.entries import Form, to_input
-from medsegdiff.data.scaling import EIGHT_BITS
-from medsegdiff.data.source import read_source
-from medsegdiff.data.spec import DataSpec
+from medsegdiff.data.given import Picture, as_channels, as_rgb
 from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.inference.results import read_run, settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
-from medsegdiff.io.arrays import from_array, from_pillow
+from medsegdiff.inference.volume_segmentation import VolumeSegmentation
 from medsegdiff.io.labels import parse_labels
-from medsegdiff.io.pictures import read_image
-from medsegdiff.io.volumes import is_volume
+from medsegdiff.io.volumes import stem
 from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
 PathLike = Union[str, Path]
-Picture = Union[str, Path, Image.Image, np.ndarray]
 P = TypeVar("P", bound=Picture)
 
 
@@ -58,7 +54,8 @@ def load(
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
-        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
+            the name of one that comes with the package, "isic-published"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
@@ -150,16 +147,60 @@ class Segmenter:
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
         return self._segment(image, ids, sampling, on_step)
 
+    def segment_volume(
+        self,
+        files: Union[PathLike, Sequence[PathLike]],
+        *,
+        slices: Optional[Sequence[int]] = None,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+        cache_dir: Optional[PathLike] = None,
+    ) -> VolumeSegmentation:
+        """Segment a volume slice by slice, as `medsegdiff sample --images` does.
+
+        Args:
+            files: a NIfTI file, a DICOM file or the folder of a series, or one file for each channel
+            slices: numbers of the slices to segment, from 0; None: all. The others are background
+            members, steps, seed, sampler, on_step: see `segment`
+            id: the volume's name; by default that of its file without suffix
+            cache_dir: where resized slices are kept; None: the user's cache
+
+        Raises:
+            InputError: a file cannot be read or does not fit the network, there is no such slice, it is blank, an
+                option makes no sense, or the network predicts what is not finite.
+        """
+        spec, data = self.config.spec, self.config.data
+        paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+        case = Case(id or stem(paths[0]), paths)
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
+        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        dataset = prepare(
+            [case], self._denoiser.mask_shape[-1], Path(cache_dir) if cache_dir else None, progress=False,
+            num_classes=self.config.network.num_classes, spec=spec, skip_blank=data.skip_blank,
+        )  # fmt: skip
+        places = {number: index for index, (_, number) in enumerate(dataset.slices)}
+        for number in slices or ():
+            if number not in places:
+                known = f"is blank, or not one of 0 to {dataset.depth(0) - 1}; choose another"
+                raise InputError(f"slices: slice {number} of {case.image.name} {known}")
+        chosen = [places[number] for number in (places if slices is None else slices)]
+        found = batches.segment(dataset.ids, dataset.image, on_step=on_step, chosen=chosen)
+        return VolumeSegmentation(case, dataset, list(found), settings(batches.sampling, self._weights))
+
     def _segment(
         self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
     ) -> list[Segmentation]:
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         names = [_name(image, id) for image, id in zip(images, ids)]
-        pictures, spec = [_read(image) for image in images], self.config.spec
+        pictures, spec = [as_rgb(image) for image in images], self.config.spec
         form = Form(self._denoiser.mask_shape[-1], 2, None, spec)
 
         def prepared(place: int) -> np.ndarray:
-            return to_input(form.image(_channels(images[place], pictures[place], spec)[None])[0])
+            return to_input(form.image(as_channels(images[place], pictures[place], spec)[None])[0])
 
         results = batches.segment(names, prepared, True, on_step)
         used = settings(batches.sampling, self._weights)
@@ -171,30 +212,6 @@ def _name(image: Picture, id: str) -> str:
     if not isinstance(id, str):
         raise InputError(f"id {id!r}: must be a text")
     return id or (Path(image).stem if isinstance(image, (str, Path)) else "")
-
-
-def _channels(image: Picture, picture: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """What the network sees of an image, (H, W, C), before scaling; `picture` is what `_read` made of it."""
-    if isinstance(image, (str, Path)):
-        return read_source(Case("", (Path(image),)), spec).values[0]
-    if spec.channels == 3:
-        return picture
-    if spec.channels == 1 and spec.scaling == EIGHT_BITS:
-        return np.array(Image.fromarray(picture).convert("L"))[..., None]
-    raise InputError(f"image: the network was trained with {spec.channels} channels, {spec.scaling}; give files")
-
-
-def _read(image: Picture) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    if isinstance(image, (str, Path)) and is_volume(Path(image)):
-        raise InputError(f"{image}: is a volume; segment it with `medsegdiff sample --images`")
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return from_pillow(image)
-    if isinstance(image, np.ndarray):
-        return from_array(image)
-    raise InputError(f"image: a {type(image).__name__}; give a path, a Pillow image, a NumPy array, or a list of these")
 
 
 def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:

@@ -14,8 +14,11 @@ from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.kernels import precision
 from medsegdiff.training import loop
 from medsegdiff.training.interruption import Interrupted
+from medsegdiff.training.journal import Journal
+from medsegdiff.training.logbook import Logbook
 from medsegdiff.training.loop import train
 from medsegdiff.training.loss_scale import LossScale
+from medsegdiff.training.record import Record
 from medsegdiff.training.trainer import StepResult, Trainer
 from tests.training.events import shown
 from tests.training.variants import with_network, with_training, with_validation
@@ -450,15 +453,15 @@ def test_what_a_kill_left_half_written_is_cleared_away(validated, discs):
 
 def test_the_log_is_closed_though_the_journal_cannot_be_written(config, discs, monkeypatch):
     closed = []
-    note = loop.Journal.note
+    note = Journal.note
 
     def full(journal, event, *given, **details):
         if event == "stop":
             raise OSError(28, "No space left on device")
         note(journal, event, *given, **details)
 
-    monkeypatch.setattr(loop.Journal, "note", full)
-    monkeypatch.setattr(loop.Logbook, "close", lambda book: closed.append(book))
+    monkeypatch.setattr(Journal, "note", full)
+    monkeypatch.setattr(Logbook, "close", lambda book: closed.append(book))
     train(with_training(config, steps=1), discs)
     assert len(closed) == 1
 
@@ -481,7 +484,7 @@ def test_a_best_checkpoint_that_a_crash_prevented_is_made_up_for(validated, disc
 
     out = Path(validated.training.out_dir)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop._Run, "_keep_best", crash)
+        patch.setattr(Record, "keep_best", crash)
         train(validated, discs, discs)
     assert not (out / "best").exists()
     train(with_training(validated, steps=2), discs, discs)
