@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def main() -> None:
     parser.add_argument("--step-batches", type=int, nargs="+", default=[4])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="what all threads together compute, not what passes: for a machine with other work, with --threads 1",
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--versions", nargs="+", default=["new"], choices=["new", "v1", "v2"], help="of the network")
@@ -75,13 +81,21 @@ def main() -> None:
         results.append(result)
         print(table(result, variants), flush=True)
         if options.out:
-            content = {"machine": machine(options.threads), "rounds": options.rounds, "results": results}
+            clock = "processor" if options.processor_time else "wall"
+            content = {
+                "machine": machine(options.threads),
+                "clock": clock,
+                "rounds": options.rounds,
+                "results": results,
+            }
             options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(variants: list[Variant], work: Work, options: argparse.Namespace) -> dict[str, list[float]]:
     """The seconds of each variant in each round."""
-    workers = {name: Worker(name, options.threads) for name in {variant.framework for variant in variants}}
+    clock = time.process_time if options.processor_time else time.perf_counter
+    frameworks = {variant.framework for variant in variants}
+    workers = {name: Worker(name, options.threads, clock=clock) for name in frameworks}
     seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     try:
         for turn in range(WARM_UP + options.rounds):

@@ -11,11 +11,11 @@ from typing import Any, Optional
 from medsegdiff.kernels.cpu import operations as cpu
 from medsegdiff.kernels.cpu.convolution import Packed
 from medsegdiff.kernels.cuda import operations as cuda
-from medsegdiff.kernels.reference import Step
+from medsegdiff.kernels.reference import Norm, Step
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-__all__ = ["Packed", "Step"]
+__all__ = ["Norm", "Packed", "Step"]
 
 
 def device() -> Any:
@@ -41,6 +41,7 @@ def conv2d(
     padding: int = 0,
     residual: Optional[Var] = None,
     packed: Optional[Packed] = None,
+    norm: Optional[Norm] = None,
 ) -> Var:
     """Convolution of `x` (N, C, H, W) by `weight`, in `precision.current()`; everything given is float32.
 
@@ -53,8 +54,19 @@ def conv2d(
         residual: (N, O, H', W'), added to the result
         packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
             keeps the weights here where they are packed smaller than they are
+        norm: what `x` goes through first; its result is never stored, and is computed again for the gradient
     """
-    return device().conv2d(x, weight, bias, stride, padding, residual, packed)
+    return device().conv2d(x, weight, bias, stride, padding, residual, packed, norm)
+
+
+def join(a: Var, b: Var) -> Var:
+    """The channels of `a` (N, A, H, W) and then those of `b` (N, B, H, W), float32: (N, A + B, H, W)."""
+    return device().join(a, b)
+
+
+def upsample_nearest(x: Var) -> Var:
+    """(N, C, H, W) -> (N, C, 2H, 2W), float32, each pixel repeated."""
+    return device().upsample_nearest(x)
 
 
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:

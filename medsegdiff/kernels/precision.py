@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
+from medsegdiff.runtime import onednn
 
 Var = Any  # jt.Var
 _KINDS = {"bf16": "bfloat16", "fp16": "float16"}
@@ -23,6 +24,7 @@ _HELD_DOWN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_BFLOAT16 = {
     *("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_MIC", "AVX512_MIC_4OPS", "AVX512_CORE", "AVX512_CORE_VNNI"),
 }
+_LARGE_MAPS = "MEDSEGDIFF_LARGE_MAPS"
 _current = "fp32"
 
 
@@ -81,6 +83,21 @@ def missing_on_cpu(precision: str, cpu: machine.Cpu) -> str:
     if precision == "bf16" and held.upper() in _WITHOUT_BFLOAT16:
         return f"the CPU has bfloat16, but {name}={held} in the environment forbids it; unset it, or use fp32"
     return ""
+
+
+def of_large_maps() -> str:
+    """What `bf16` computes 3x3 convolutions of large maps in on the CPU: "bf16", or "fp32" by Winograd's transform.
+
+    Whichever is faster: AMX multiplies bfloat16 twice as fast as Winograd's transform computes float32, AVX512-BF16
+    does not. MEDSEGDIFF_LARGE_MAPS in the environment says otherwise.
+
+    Raises:
+        InputError: it says neither.
+    """
+    chosen = os.environ.get(_LARGE_MAPS, "")
+    if chosen not in ("", "bf16", "fp32"):
+        raise InputError(f"{_LARGE_MAPS}={chosen}: is neither bf16 nor fp32; correct or unset it")
+    return chosen or ("bf16" if onednn.has_amx() else "fp32")
 
 
 def missing_on_gpu(precision: str, capability: int) -> str:

@@ -31,6 +31,17 @@ class Step(NamedTuple):
     eps: float
 
 
+class Norm(NamedTuple):
+    """A group norm before a convolution, see `operations.group_norm`."""
+
+    weight: Any
+    """(N, C)"""
+    bias: Any
+    """(N, C)"""
+    groups: int
+    silu: bool
+
+
 def attention(q: Var, k: Var, v: Var) -> Var:
     """As in `operations`."""
     scale = q.shape[1] ** -0.25  # of both, or float16 overflows
@@ -45,13 +56,27 @@ def conv2d(
     stride: int = 1,
     padding: int = 0,
     residual: Optional[Var] = None,
+    norm: Optional[Norm] = None,
 ) -> Var:
     """As in `operations`."""
+    if norm is not None:
+        x = group_norm(x, *norm)
     kernel = weight if len(weight.shape) == 4 else weight.unsqueeze(3)
     y = precision.narrowed(lambda x, kernel: nn.conv2d(x, kernel, stride=stride, padding=padding), x, kernel)
     if bias is not None:
         y = y + bias.reshape(-1, weight.shape[0], 1, 1)
     return y if residual is None else y + residual
+
+
+def join(a: Var, b: Var) -> Var:
+    """As in `operations`."""
+    return jt.concat([a, b], dim=1)
+
+
+def upsample_nearest(x: Var) -> Var:
+    """As in `operations`."""
+    n, c, h, w = x.shape
+    return x.reindex([n, c, 2 * h, 2 * w], ["i0", "i1", "i2/2", "i3/2"])
 
 
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:

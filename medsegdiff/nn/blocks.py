@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.kernels.operations import attention
+from medsegdiff.kernels.operations import attention, group_norm, join, upsample_nearest
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
 from medsegdiff.nn.recompute import Part
@@ -21,7 +21,7 @@ class ResBlock(Part):
         self, config: NetworkConfig, inputs: int, outputs: int, streams: DropoutStreams, resample: str = ""
     ) -> None:
         self.scale_shift = config.use_scale_shift_norm
-        self.resample = {"": None, "up": F.upsample_nearest, "down": F.average_pool}[resample]
+        self.resample = {"": None, "up": upsample_nearest, "down": F.average_pool}[resample]
         self.in_layers = nn.Sequential(GroupNorm(inputs), SiLU(), Conv2d(inputs, outputs, 3))
         embedded = 2 * outputs if self.scale_shift else outputs
         self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, embedded))
@@ -39,21 +39,23 @@ class ResBlock(Part):
         A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
         """
         if skip is not None:
-            x = jt.concat([x, skip], dim=1)
-        norm, _, conv = self.in_layers
-        h = norm(x, silu=True)
-        if self.resample is not None:
-            h, x = self.resample(h), self.resample(x)
+            x = join(x, skip)
         embedded = self.emb_layers(embedding)
         if embedded.shape[0] > x.shape[0]:
             embedded = embedded[: x.shape[0]]
-        norm, _, dropout, last = self.out_layers
-        if self.scale_shift:
-            scale, shift = jt.chunk(embedded, 2, dim=1)
-            h = norm(conv(h), scale, shift, silu=True)
+        scale, shift = jt.chunk(embedded, 2, dim=1) if self.scale_shift else (None, None)
+        norm, _, conv = self.in_layers
+        added, first = None if self.scale_shift else embedded, norm.of(len(x), silu=True)
+        if self.resample is None:
+            h = conv(x, added, norm=first)
         else:
-            h = norm(conv(h, embedded), silu=True)
-        return last(dropout(h), residual=x if self.skip_connection is None else self.skip_connection(x))
+            h, x = conv(self.resample(group_norm(x, *first)), added), self.resample(x)
+        residual = x if self.skip_connection is None else self.skip_connection(x)
+        norm, _, dropout, last = self.out_layers
+        second = norm.of(len(x), scale, shift, silu=True)
+        if dropout.acts:
+            return last(dropout(group_norm(h, *second)), residual=residual)
+        return last(h, residual=residual, norm=second)
 
 
 class AttentionBlock(Part):
@@ -69,7 +71,7 @@ class AttentionBlock(Part):
     def execute(self, x: Var) -> Var:
         """(N, width, H, W), same shape out."""
         n, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x))
+        qkv = self.qkv(x, norm=self.norm.of(n))
         d = c // self.heads
         if self.heads_first:  # the legacy order of the channels: head, then q, k, v
             qkv = qkv.reshape(n * self.heads, 3, d, h * w)
@@ -99,7 +101,7 @@ class Upsample(Part):
 
     def execute(self, x: Var) -> Var:
         """(N, width, H, W) -> (N, width, 2H, 2W)."""
-        return self.conv(F.upsample_nearest(x))
+        return self.conv(upsample_nearest(x))
 
 
 class Stage(nn.Sequential):

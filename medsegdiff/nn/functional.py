@@ -15,12 +15,6 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 
 
-def upsample_nearest(x: Var) -> Var:
-    """(N, C, H, W) -> (N, C, 2H, 2W), each pixel repeated."""
-    n, c, h, w = x.shape
-    return x.reindex([n, c, 2 * h, 2 * w], ["i0", "i1", "i2/2", "i3/2"])
-
-
 def average_pool(x: Var) -> Var:
     """(N, C, H, W) -> (N, C, H/2, W/2), the mean of each 2 x 2 block."""
     n, c, h, w = x.shape

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Optional
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.logistic import sigmoid
+from medsegdiff.kernels.operations import join
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
 from medsegdiff.nn.recompute import Part
@@ -94,7 +95,7 @@ class Highway(nn.Module):
         bottleneck = x = self.conv_blocks_context[STAGES](x)
         expanded = []
         for stage, skip in enumerate(reversed(skips)):
-            x = jt.concat([F.upsample_bilinear(x, 2), skip], dim=1)
+            x = join(F.upsample_bilinear(x, 2), skip)
             x = self.conv_blocks_localization[stage](x)
             expanded.append(x)
         return HighwayOutput(sigmoid(self.seg_outputs[0](x)), bottleneck, expanded)

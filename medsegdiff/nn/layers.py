@@ -14,7 +14,7 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
-from medsegdiff.kernels.operations import Packed, batch_norm, conv2d, group_norm, linear
+from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, group_norm, linear
 from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt, nn
 
@@ -82,10 +82,15 @@ class Conv2d(Convolution):
         super().__init__((outputs, inputs, kernel, kernel), bias, init)
         self.stride, self.padding = stride, kernel // 2
 
-    def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride), plus `shift` (N, outputs) and `residual`."""
+    def execute(
+        self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None, norm: Optional[Norm] = None
+    ) -> Var:
+        """(N, inputs, H, W), normed first by `norm` -> (N, outputs, H/stride, W/stride).
+
+        `shift` (N, outputs) and `residual` are added.
+        """
         bias = self.bias if shift is None else self.bias.unsqueeze(0) + shift
-        return conv2d(x, self.weight, bias, self.stride, self.padding, residual, _kept(self))
+        return conv2d(x, self.weight, bias, self.stride, self.padding, residual, _kept(self), norm)
 
     def part(self, x: Var, channels: slice, biased: bool, residual: Optional[Var] = None) -> Var:
         """What `x`, which stands for these of the input channels, adds to the result; with the bias or without."""
@@ -101,9 +106,9 @@ class PointwiseConv(Convolution):
     def __init__(self, inputs: int, outputs: int, init: str = "uniform") -> None:
         super().__init__((outputs, inputs, 1), True, init)
 
-    def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) -> (N, outputs, H, W), plus `residual`."""
-        return conv2d(x, self.weight, self.bias, residual=residual, packed=_kept(self))
+    def execute(self, x: Var, residual: Optional[Var] = None, norm: Optional[Norm] = None) -> Var:
+        """(N, inputs, H, W), after `norm`, -> (N, outputs, H, W), plus `residual`."""
+        return conv2d(x, self.weight, self.bias, residual=residual, packed=_kept(self), norm=norm)
 
 
 class Linear(Affine):
@@ -146,11 +151,15 @@ class GroupNorm(nn.Module):
 
         `scale` and `shift` are (N, width).
         """
+        return group_norm(x, *self.of(len(x), scale, shift, silu))
+
+    def of(self, samples: int, scale: Optional[Var] = None, shift: Optional[Var] = None, silu: bool = False) -> Norm:
+        """The same for the convolution that follows, which takes it in."""
         weight, bias = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         if scale is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
-        shape = x.shape[:2]
-        return group_norm(x, weight.broadcast(shape), bias.broadcast(shape), GROUPS, silu)
+        shape = [samples, self.weight.shape[0]]
+        return Norm(weight.broadcast(shape), bias.broadcast(shape), GROUPS, silu)
 
 
 class BatchNorm2d(nn.Module):
@@ -226,9 +235,14 @@ class Dropout(nn.Module):
     def __init__(self, probability: float, streams: DropoutStreams, channels: bool = False) -> None:
         self.probability, self.channels, self.streams = probability, channels, streams
 
+    @property
+    def acts(self) -> bool:
+        """Whether anything is dropped."""
+        return self.is_training() and self.probability > 0
+
     def execute(self, x: Var) -> Var:
         """(N, C, H, W), same shape out."""
-        if not self.is_training() or self.probability == 0:
+        if not self.acts:
             return x
         shape = (*x.shape[:2], 1, 1) if self.channels else tuple(x.shape)
         kept = self.streams.draw(shape) >= self.probability

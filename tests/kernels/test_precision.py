@@ -8,6 +8,7 @@ from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config import choices
 from medsegdiff.kernels import precision, reference
+from medsegdiff.runtime import onednn
 from medsegdiff.runtime.backend import jt, nn
 from tests import numeric
 from tests.kernels.compare import assert_close, run
@@ -126,3 +127,19 @@ def test_attention_s_scores_do_not_overflow_in_float16(any_precision):
         y, grads = run(reference.attention, [q, k, v], np.ones_like(v))
     assert_close(y, numeric.attention(q, k, v), 5e-3)
     assert all(np.isfinite(grad).all() for grad in grads)
+
+
+@pytest.mark.parametrize(("amx", "found"), [(True, "bf16"), (False, "fp32")])
+def test_the_processor_chooses_how_large_maps_are_computed(amx, found, monkeypatch):
+    monkeypatch.delenv("MEDSEGDIFF_LARGE_MAPS", raising=False)
+    monkeypatch.setattr(onednn, "has_amx", lambda: amx)
+    assert precision.of_large_maps() == found
+
+
+@pytest.mark.parametrize("chosen", ["bf16", "fp32"])
+def test_the_environment_may_choose_otherwise(chosen, monkeypatch):
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", chosen)
+    assert precision.of_large_maps() == chosen
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "fast")
+    with pytest.raises(InputError, match="MEDSEGDIFF_LARGE_MAPS=fast: is neither bf16 nor fp32"):
+        precision.of_large_maps()

@@ -29,12 +29,6 @@ def test_upsample_bilinear_is_the_explicit_formula(shape, factor):
     np.testing.assert_allclose(F.upsample_bilinear(jt.array(x), factor).numpy(), expected, atol=1e-6)
 
 
-def test_upsample_nearest_repeats_each_pixel():
-    x = maps(2, 3, 3, 5)
-    expected = np.repeat(np.repeat(x, 2, axis=2), 2, axis=3)
-    np.testing.assert_array_equal(F.upsample_nearest(jt.array(x)).numpy(), expected)
-
-
 def test_average_pool_is_the_mean_of_four_pixels():
     x = maps(2, 3, 4, 6)
     expected = (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4

@@ -9,7 +9,7 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.data.loader import Batch
 from medsegdiff.training.trainer import Trainer
-from tests.processor import SUBNORMALS, with_subnormals
+from tests.processor import SUBNORMALS, needs_bf16, with_subnormals
 from tests.training.variants import with_training
 
 STEPS, SAVED = 6, 3
@@ -44,10 +44,13 @@ def resumed(config, saved):
 
 
 @SUBNORMALS
-@pytest.mark.parametrize("version", ["new", "v1", "v2"])
-def test_every_version_trains_and_resumes_to_the_last_bit_of_both_moments(config, version, flush):
+@pytest.mark.parametrize(
+    ("version", "precision"),
+    [("new", "fp32"), ("v1", "fp32"), ("v2", "fp32"), pytest.param("new", "bf16", marks=needs_bf16)],
+)
+def test_every_version_trains_and_resumes_to_the_last_bit_of_both_moments(config, version, precision, flush):
     network = NetworkConfig(image_size=64, num_channels=32, version=version)
-    config = with_training(dataclasses.replace(config, network=network), lr=1e-3)
+    config = with_training(dataclasses.replace(config, network=network), lr=1e-3, precision=precision)
     trainer, saved, norms = with_subnormals(flush, trained, config)
     assert max(np.prod(value.shape) for value in trainer.parameters.values()) > 16_384
     assert all(np.isfinite([norm["grad_norm"], norm["param_norm"]]).all() for norm in norms)

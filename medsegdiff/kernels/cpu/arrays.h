@@ -1,4 +1,4 @@
-// Arrays of ours in the layouts that oneDNN wants, and back; the memory for that is kept from call to call.
+// oneDNN's engine, memory that is kept from call to call, and weights in the order that a primitive wants.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -43,21 +43,28 @@ private:
     size_t size = 0;
 };
 
+// To bfloat16, the upper half of these bits: to nearest, ties to even; what is not a number stays so.
+inline uint32_t rounded(uint32_t bits) {
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : bits + 0x7fff + (bits >> 16 & 1);
+}
+
+inline uint16_t narrowed(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return rounded(bits) >> 16;
+}
+
 inline void to_bfloat16(const float* from, void* to, long count) {
     uint16_t* target = static_cast<uint16_t*>(to);
-    const uint32_t* bits = reinterpret_cast<const uint32_t*>(from);
     #pragma omp parallel for
-    for (long i = 0; i < count; i++) {  // to nearest, ties to even; what is not a number stays so
-        const bool nan = (bits[i] & 0x7fffffff) > 0x7f800000;
-        target[i] = nan ? 0x7fc0 : (bits[i] + 0x7fff + (bits[i] >> 16 & 1)) >> 16;
-    }
+    for (long i = 0; i < count; i++) target[i] = narrowed(from[i]);
 }
 
 inline memory::desc plain(const memory::dims& dims) {
     return memory::desc(dims, Type::f32, dims.size() == 1 ? Tag::a : Tag::abcd);
 }
 
-// An array of ours as a primitive wants it, or the other way.
+// Weights of ours as a primitive wants them, or the other way.
 class Exchange {
 public:
     Exchange() = default;

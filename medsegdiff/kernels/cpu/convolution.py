@@ -3,23 +3,26 @@
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums.
+in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels import precision
+from medsegdiff.kernels.cpu.normalisation import NORM
 from medsegdiff.kernels.function import Function
+from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime.backend import give_back_memory, jt
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_HEADERS = "arrays.h", "plans.h", "convolution.h"
-_HEADER = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)
+_HEADERS = "arrays.h", "maps.h", "plans.h", "convolution.h"
+_HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
 _GEOMETRY = """
@@ -29,8 +32,13 @@ const convolution::Geometry g{
     data["winograd"] != 0};
 """
 _PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
-_FORWARD = "convolution::{form}(g, in0_p, in1_p, {packed}, {bias}, {rows}, {residual}, out0_p);"
-_BACKWARD = "convolution::backward(g, in0_p, in1_p, in2_p, {dx}, out0_p, out1_p);"
+_NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
+_NO_NORM = "const convolution::Norm norm{};\n"
+_FORWARD = """
+convolution::forward(g, data["each"] != 0, in0_p, norm, in1_p, data["packed"] != 0, {bias}, {rows}, {residual}, out0_p);
+"""
+_BACKWARD = "convolution::backward(g, in0_p, norm, in1_p, in2_p, {}, out0_p, out1_p, {}, {});"
+_NORM_PARTS = "norm weight", "norm bias"
 
 
 def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float]) -> list[Var]:
@@ -94,15 +102,20 @@ def _room(channels: int) -> int:
 
 
 def _transformed(geometry: dict[str, int]) -> bool:
-    """Whether Winograd's transform pays: in float32 it is faster than bfloat16 without it, but not on small maps."""
+    """Whether Winograd's transform pays in float32: not on small maps."""
     wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
     shape = geometry["kernel"], geometry["stride"], geometry["padding"]
     return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
 
 
 class _Convolution(Function):
-    def __init__(self, stride: int, padding: int, packed: Optional[Packed], biased: bool) -> None:
-        self.stride, self.padding, self.packed, self.biased = stride, padding, packed, biased
+    """Of x, the weights, and then whatever of `parts` there is: bias, residual, the norm's weight and bias."""
+
+    def __init__(
+        self, stride: int, padding: int, packed: Optional[Packed], parts: Sequence[str], norm: Optional[Norm]
+    ) -> None:
+        self.stride, self.padding, self.packed, self.parts = stride, padding, packed, parts
+        self.norm = {} if norm is None else {"groups": norm.groups, "silu": norm.silu}
         self.low = precision.current() == "bf16"
 
     def execute(self, x: Var, weight: Optional[Var], *others: Var) -> Var:
@@ -119,33 +132,47 @@ class _Convolution(Function):
             "stride": self.stride,
             "padding": self.padding,
         }
-        geometry["winograd"] = _transformed(geometry)
-        geometry["low"] = self.low and not geometry["winograd"]
+        transformed = _transformed(geometry)
+        geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
+        geometry["winograd"] = transformed and not geometry["low"]
         self.geometry = geometry
-        self.save(x, weight, *others)
-        names = [f"in{2 + index}_p" for index in range(len(others))]
-        source = _GEOMETRY + _FORWARD.format(
-            form="forward" if self.packed is None else "forward_each",
-            packed="true" if self.packed is not None and geometry["low"] else "false",
-            bias=names[0] if self.biased else "nullptr",
-            rows="in2->num / g.outputs" if self.biased else "0",
-            residual=names[-1] if len(names) > self.biased else "nullptr",
+        named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
+        source = self._norm_source(named, "out1_p") + _FORWARD.format(
+            bias=named.get("bias", "nullptr"),
+            rows="in2->num / g.outputs" if "bias" in named else "0",
+            residual=named.get("residual", "nullptr"),
         )
         factors = weight if self.packed is None else self.packed.get(weight, geometry)
-        return _code([[n, outputs, *size]], [x, factors, *others], source, geometry)[0]
+        inference = self.packed is not None
+        shapes = [[n, outputs, *size], *([[n, self.norm["groups"], 3]] if self.norm else [])]
+        y, *statistics = self._run(
+            shapes, [x, factors, *others], source, each=inference, packed=inference and geometry["low"]
+        )
+        given = dict(zip(self.parts, others))
+        self.bias_of_each = "bias" in given and len(given["bias"].shape) == 2
+        self.save(x, weight, *(given[name] for name in _NORM_PARTS if self.norm), *statistics)
+        return y
 
     def grad(self, grad: Var) -> list[Optional[Var]]:
-        x, weight, *others = self.saved()
-        wanted = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
-        shapes = [weight.shape, grad.shape[:2], *([x.shape] if wanted else [])]
-        source = _GEOMETRY + _BACKWARD.format(dx="out2_p" if wanted else "nullptr")
-        dweight, dbias, *dx = _code(shapes, [x, weight, grad], source, self.geometry)
-        gradients = [dx[0] if wanted else None, dweight]
-        if self.biased:
-            gradients.append(dbias if len(others[0].shape) == 2 else dbias.sum(dim=0))
-        if len(others) > self.biased:
-            gradients.append(grad)
-        return gradients
+        x, weight, *normed = self.saved()  # and the norm's weight, bias and statistics
+        learns = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
+        wanted = [x, *normed[:2]] if learns or normed else []
+        names = [f"out{2 + index}_p" if index < len(wanted) else "nullptr" for index in range(3)]
+        source = self._norm_source(dict(zip(_NORM_PARTS, ("in3_p", "in4_p"))), "in5_p") + _BACKWARD.format(*names)
+        shapes = [weight.shape, grad.shape[:2], *(value.shape for value in wanted)]
+        dweight, dbias, *others = self._run(shapes, [x, weight, grad, *normed], source)
+        gradients = {"residual": grad, **dict(zip(_NORM_PARTS, others[1:]))}
+        gradients["bias"] = dbias if self.bias_of_each else dbias.sum(dim=0)
+        return [others[0] if wanted else None, dweight, *(gradients[name] for name in self.parts)]
+
+    def _run(self, shapes: list[Any], inputs: list[Var], source: str, **more: float) -> list[Var]:
+        return _code(shapes, inputs, _GEOMETRY + source, {**self.geometry, **self.norm, **more})
+
+    def _norm_source(self, named: dict[str, str], statistics: str) -> str:
+        if not self.norm:
+            return _NO_NORM
+        weight, bias = (named[name] for name in _NORM_PARTS)
+        return _NORM.format(weight=weight, bias=bias, statistics=statistics)
 
 
 def conv2d(
@@ -156,7 +183,11 @@ def conv2d(
     padding: int = 0,
     residual: Optional[Var] = None,
     packed: Optional[Packed] = None,
+    norm: Optional[Norm] = None,
 ) -> Var:
     """As in `operations`."""
-    others = [value for value in (bias, residual) if value is not None]
-    return _Convolution(stride, padding, packed, bias is not None)(x, weight, *others)
+    parts = {"bias": bias, "residual": residual}
+    if norm is not None:
+        parts.update(zip(_NORM_PARTS, norm[:2]))
+    parts = {name: value for name, value in parts.items() if value is not None}
+    return _Convolution(stride, padding, packed, list(parts), norm)(x, weight, *parts.values())

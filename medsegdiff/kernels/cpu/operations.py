@@ -10,6 +10,7 @@ from medsegdiff.kernels.cpu.attention import attention
 from medsegdiff.kernels.cpu.channels import channel_map, channel_sums
 from medsegdiff.kernels.cpu.convolution import conv2d
 from medsegdiff.kernels.cpu.linear import linear
+from medsegdiff.kernels.cpu.maps import join, upsample_nearest
 from medsegdiff.kernels.cpu.normalisation import batch_norm, group_norm
 from medsegdiff.kernels.cpu.product import mixed, product
 from medsegdiff.kernels.reference import Step
@@ -29,10 +30,12 @@ __all__ = [
     "channel_sums",
     "conv2d",
     "group_norm",
+    "join",
     "linear",
     "mixed",
     "product",
     "sum_of_squares",
+    "upsample_nearest",
 ]
 
 

@@ -65,33 +65,39 @@ inline dnnl::convolution_forward::primitive_desc describe_forward(const Geometry
 
 struct ForwardPlan {
     memory::dims outputs;
-    Exchange x, weight, y;
+    Maps x, y;
+    Exchange weight;
     memory::desc scratch;
     dnnl::convolution_forward convolution;
 
     explicit ForwardPlan(const Geometry& g) {
         auto found = describe_forward(g, g.winograd, Type::f32);
         outputs = {g.outputs};
-        x = Exchange(g.x(), found.src_desc());
+        x = Maps(g.x(), found.src_desc());
         weight = Exchange(g.weight(), found.weights_desc());
-        y = Exchange(g.y(), found.dst_desc(), true);
+        y = Maps(g.y(), found.dst_desc());
         scratch = found.scratchpad_desc();
         convolution = dnnl::convolution_forward(found);
     }
 
-    void run(const float* from, const memory& factors, const float* bias, float* to) const {
+    // `bias`, if not null, has a row, or one for each sample.
+    void run(
+        const float* from, const Norm& norm, const memory& factors, const float* bias, bool rows, const float* residual,
+        float* to) const {
         static Scratch scratch_x, scratch_y;
-        memory source = x.in(from, scratch_x), result = y.result(to, scratch_y);
-        memory shift(plain(outputs), cpu(), const_cast<float*>(bias));
+        const std::vector<float> zeros(outputs[0]);
+        memory source = x.in(from, norm, scratch_x), result = y.result(to, scratch_y);
+        memory shift(plain(outputs), cpu(), const_cast<float*>(bias && !rows ? bias : zeros.data()));
         execute(
             convolution, scratch,
             {{DNNL_ARG_SRC, source}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_BIAS, shift}, {DNNL_ARG_DST, result}});
-        y.out(result, to);
+        y.out(result, rows ? bias : nullptr, residual, to);
     }
 };
 
 struct BackwardPlan {
-    Exchange x_for_weight, y_for_weight, y_for_data, weight, dx, dweight;
+    Maps x_for_weight, y_for_weight, y_for_data, dx;
+    Exchange weight, dweight;
     bool same_y;
     memory::desc data_scratch, weights_scratch;
     dnnl::convolution_backward_data data;
@@ -118,12 +124,12 @@ private:
             hint);
         dnnl::convolution_backward_weights::primitive_desc to_weight(
             {algorithm, d.x, wide_weight, d.y, g.strides(), g.paddings(), g.paddings()}, with_our_scratch(), cpu(), hint);
-        x_for_weight = Exchange(g.x(), to_weight.src_desc());
-        y_for_weight = Exchange(g.y(), to_weight.diff_dst_desc());
-        y_for_data = Exchange(g.y(), to_x.diff_dst_desc());
+        x_for_weight = Maps(g.x(), to_weight.src_desc());
+        y_for_weight = Maps(g.y(), to_weight.diff_dst_desc());
+        y_for_data = Maps(g.y(), to_x.diff_dst_desc());
         same_y = to_weight.diff_dst_desc() == to_x.diff_dst_desc();
         weight = Exchange(g.weight(), to_x.weights_desc());
-        dx = Exchange(g.x(), to_x.diff_src_desc(), true);
+        dx = Maps(g.x(), to_x.diff_src_desc());
         dweight = Exchange(g.weight(), to_weight.diff_weights_desc(), true);
         data_scratch = to_x.scratchpad_desc();
         weights_scratch = to_weight.scratchpad_desc();

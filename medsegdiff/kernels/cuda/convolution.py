@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from medsegdiff.kernels import reference
+from medsegdiff.kernels.cuda.normalisation import group_norm
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.function import Function
+from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
@@ -42,8 +44,11 @@ def conv2d(
     padding: int = 0,
     residual: Optional[Var] = None,
     packed: Any = None,
+    norm: Optional[Norm] = None,
 ) -> Var:
-    """As in `operations`; nothing is `packed`."""
+    """As in `operations`; nothing is `packed`, and a `norm` is a launch of its own."""
+    if norm is not None:
+        x = group_norm(x, *norm)
     y = reference.conv2d(x, weight, None, stride, padding, None if bias is not None else residual)
     if bias is None:
         return y

@@ -4,7 +4,7 @@ from medsegdiff.kernels.cuda.attention import attention, product
 from medsegdiff.kernels.cuda.convolution import conv2d
 from medsegdiff.kernels.cuda.normalisation import batch_norm, group_norm
 from medsegdiff.kernels.cuda.update import adamw, approach, sum_of_squares
-from medsegdiff.kernels.reference import channel_map, channel_sums, linear, mixed
+from medsegdiff.kernels.reference import channel_map, channel_sums, join, linear, mixed, upsample_nearest
 
 NAME = "cuda"
 PACKS = False
@@ -21,8 +21,10 @@ __all__ = [
     "channel_sums",
     "conv2d",
     "group_norm",
+    "join",
     "linear",
     "mixed",
     "product",
     "sum_of_squares",
+    "upsample_nearest",
 ]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.kernels import precision, reference
-from medsegdiff.kernels.operations import Packed, conv2d
+from medsegdiff.kernels.operations import Norm, Packed, conv2d, group_norm
 from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
@@ -104,9 +104,10 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
 
 
 @needs_bf16
-@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES[2:], ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
-def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel):
+@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
+def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel, monkeypatch):
     """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "bf16")
     arrays, dy = given(shape, outputs, kernel)
     with precision.using("bf16"):
         function = with_everything(conv2d)
@@ -126,9 +127,11 @@ def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel)
     assert abs(y.numpy() - wanted).max() > 1e-4  # it was bfloat16
 
 
+@pytest.mark.parametrize("large", ["fp32", "bf16"])
 @pytest.mark.parametrize("inside", ["fp32", BF16])
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
-def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
+def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel, large, monkeypatch):
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", large)
     (x, weight, *_), _ = given((4, *shape[1:]), outputs, kernel)
     x, weight = jt.array(np.float32(x)), jt.array(np.float32(weight))
     with precision.using(inside), jt.no_grad():
@@ -140,10 +143,11 @@ def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel):
 
 @needs_bf16
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES[:2])
-def test_large_maps_stay_float32_in_bfloat16(shape, outputs, kernel):
+def test_large_maps_stay_float32_in_bfloat16_without_amx(shape, outputs, kernel, monkeypatch):
     """There Winograd's transform is faster, and exact to float32's rounding."""
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "fp32")
     arrays, dy = given(shape, outputs, kernel)
-    with precision.using("bf16"):
+    with precision.using("bf16"):  # the gradient is taken within it, too
         y, grads = run(with_everything(conv2d), arrays, dy)
     wanted, wanted_grads = expected(*arrays, dy)
     assert_close(y, wanted)
@@ -205,3 +209,83 @@ def test_weights_that_were_taken_live_on_packed():
             conv2d(x, None, padding=1, packed=alone)
     with pytest.raises(RuntimeError, match="cannot be trained"):
         alone.forget()
+
+
+def normed(function, groups, silu):
+    """`function` of what a norm makes of x."""
+    return lambda x, weight, bias, residual, *norm: function(
+        x, weight, bias, 1, weight.shape[2] // 2, residual, norm=Norm(*norm, groups, silu)
+    )
+
+
+def in_two(x, weight, bias, residual, norm_weight, norm_bias, groups, silu):
+    return with_everything(conv2d)(group_norm(x, norm_weight, norm_bias, groups, silu), weight, bias, residual)
+
+
+NORMED = [
+    ((2, 32, 24, 28), 48, 3, 32),
+    ((3, 40, 27, 25), 32, 3, 5),
+    ((2, 6, 6, 7), 9, 3, 2),
+    ((2, 96, 9, 5), 17, 1, 32),
+]
+
+
+@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+@pytest.mark.parametrize(("shape", "outputs", "kernel", "groups"), NORMED)
+@pytest.mark.parametrize("function", [conv2d, reference.conv2d], ids=["cpu", "reference"])
+def test_a_norm_before_it(function, shape, outputs, kernel, groups, silu):
+    """Its values and gradients are those of the norm and the convolution one after another."""
+    arrays, dy = given(shape, outputs, kernel)
+    rng = np.random.default_rng(1)
+    arrays[0] = 3 + 2 * arrays[0]
+    arrays += [1 + rng.standard_normal(shape[:2]), rng.standard_normal(shape[:2])]
+    y, grads = run(normed(function, groups, silu), arrays, dy)
+    wanted, wanted_grads = run(lambda *values: in_two(*values, groups, silu), arrays, dy)
+    assert_close(y, wanted)
+    for grad, other in zip(grads, wanted_grads):
+        assert_close(grad, other, 1e-4)
+
+
+@needs_bf16
+@pytest.mark.parametrize(("shape", "outputs", "kernel", "groups"), NORMED)
+def test_a_norm_before_it_in_bfloat16(shape, outputs, kernel, groups, monkeypatch):
+    """The norm is float32, only its result is rounded, as it is where both are computed one after another."""
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "bf16")
+    arrays, dy = given(shape, outputs, kernel)
+    rng = np.random.default_rng(1)
+    arrays += [1 + rng.standard_normal(shape[:2]), rng.standard_normal(shape[:2])]
+    with precision.using("bf16"):
+        y, grads = run(normed(conv2d, groups, True), arrays, dy)
+        wanted, wanted_grads = run(lambda *values: in_two(*values, groups, True), arrays, dy)
+    assert_close(y, wanted, 1e-3)  # what differs in the last bit may be rounded differently
+    for grad, other in zip(grads, wanted_grads):
+        assert_close(grad, other, 1e-3)
+
+
+@pytest.mark.parametrize("inside", ["fp32", BF16])
+@pytest.mark.parametrize(("shape", "outputs", "kernel", "groups"), NORMED)
+def test_a_normed_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel, groups):
+    (x, weight, bias, residual), _ = given((4, *shape[1:]), outputs, kernel)
+    values = [np.float32(a) for a in (x, bias, residual, *np.random.default_rng(2).standard_normal((2, 4, shape[1])))]
+    weight = jt.array(np.float32(weight))
+
+    def result(rows):
+        x, bias, residual, *norm = (jt.array(value[rows]) for value in values)
+        norm = Norm(*norm, groups, True)
+        return conv2d(x, weight, bias, 1, kernel // 2, residual, packed=Packed(), norm=norm).numpy()
+
+    with precision.using(inside), jt.no_grad():
+        whole = result(slice(None))
+        for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
+            np.testing.assert_array_equal(result(rows), whole[rows])
+
+
+def test_a_norm_learns_from_an_input_without_a_gradient():
+    arrays, dy = given((2, 6, 6, 7), 9)
+    arrays += [np.ones((2, 6)), np.zeros((2, 6))]
+    _, wanted = run(lambda *values: in_two(*values, 2, True), arrays, dy)
+    values = [jt.array(np.float32(a)) for a in arrays]
+    y = normed(conv2d, 2, True)(values[0].stop_grad(), *values[1:])
+    grads = jt.grad((y * jt.array(np.float32(dy))).sum(), values[1:])
+    for grad, other in zip(grads, wanted[1:]):
+        assert_close(grad.numpy(), other, 1e-4)

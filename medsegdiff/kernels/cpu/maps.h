@@ -1,0 +1,238 @@
+// Maps (N, C, H, W), float32, in the order and type that a primitive wants them in, and back: in one pass, which also
+// normalises on the way in, and adds bias and residual on the way out.
+#include <stdexcept>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace convolution {
+
+// What maps are before a convolution: themselves, or normalised (group norm), with SiLU on demand.
+struct Norm {
+    const float *weight, *bias;  // (N, C)
+    long groups;                 // 0: none
+    bool silu;
+    float* statistics;  // (N, groups, 3): of norm::Statistics about, rstd, rest
+
+    Norm of_sample(long n, long channels) const {
+        if (!groups) return *this;
+        return {weight + n * channels, bias + n * channels, groups, silu, statistics + n * groups * 3};
+    }
+};
+
+const long TILE = 16;    // numbers of 32 bits that are turned at a time, either way
+const long STRIP = 32;  // pixels that a thread goes through at a time; then those beside them, as memory is read ahead
+
+// A tile: 16 x 16 numbers of 32 bits.
+struct Tile {
+    alignas(64) float at[TILE][TILE];
+
+    void transpose() {
+#if defined(__AVX512F__)
+        __m512 a[TILE], b[TILE];
+        for (int i = 0; i < TILE; i++) a[i] = _mm512_load_ps(at[i]);
+        for (int i = 0; i < TILE; i += 2) {
+            b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+        }
+        for (int i = 0; i < TILE; i += 4)
+            for (int j = 0; j < 2; j++) {
+                const __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+                a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+            }
+        for (int j = 0; j < 4; j++) {  // now each quarter of a register is done, and quarters change places
+            const __m512 even = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88);
+            const __m512 odd = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd);
+            const __m512 even_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+            const __m512 odd_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+            _mm512_store_ps(at[j], _mm512_shuffle_f32x4(even, even_2, 0x88));
+            _mm512_store_ps(at[4 + j], _mm512_shuffle_f32x4(odd, odd_2, 0x88));
+            _mm512_store_ps(at[8 + j], _mm512_shuffle_f32x4(even, even_2, 0xdd));
+            _mm512_store_ps(at[12 + j], _mm512_shuffle_f32x4(odd, odd_2, 0xdd));
+        }
+#else
+        float* a = at[0];  // four perfect shuffles, which compilers make vectors of
+        alignas(64) float b[TILE * TILE];
+        const long half = TILE * TILE / 2;
+        for (int twice = 0; twice < 2; twice++) {
+            for (long i = 0; i < half; i++) b[2 * i] = a[i], b[2 * i + 1] = a[i + half];
+            for (long i = 0; i < half; i++) a[2 * i] = b[i], a[2 * i + 1] = b[i + half];
+        }
+#endif
+    }
+};
+
+inline void put(float value, float& to) { to = value; }
+inline void put(float value, uint16_t& to) { to = narrowed(value); }
+
+// Two rows of numbers as one of the tile: in bfloat16, side by side in 32 bits.
+inline void join(const float* __restrict__ low, const float* __restrict__ high, float* __restrict__ to) {
+    uint32_t a[TILE], b[TILE], c[TILE];
+    std::memcpy(a, low, sizeof a);
+    std::memcpy(b, high, sizeof b);
+    for (long i = 0; i < TILE; i++) c[i] = rounded(a[i]) >> 16 | (rounded(b[i]) & 0xffff0000);
+    std::memcpy(to, c, sizeof c);
+}
+
+class Maps {
+public:
+    Maps() = default;
+    Maps(const memory::dims& dims, const memory::desc& wanted)
+        : theirs(wanted), samples(dims[0]), channels(dims[1]), pixels(dims[2] * dims[3]) {
+        const auto& order = wanted.data.format_desc.blocking;
+        same = wanted == plain(dims);
+        block = order.inner_nblks ? order.inner_blks[0] : order.strides[1] == 1 ? TILE : 1;
+        padded = wanted.data.padded_dims[1];
+        sample = order.strides[0];
+        group = order.inner_nblks || block == 1 ? order.strides[1] : block;
+        pixel = order.strides[3];
+        const bool known = wanted.data.format_kind == dnnl_blocked && order.inner_nblks <= 1
+            && (!order.inner_nblks || order.inner_idxs[0] == 1) && TILE % block == 0
+            && (dims[2] == 1 || order.strides[2] == dims[3] * pixel) && !wanted.data.extra.flags;
+        if (!known) throw std::runtime_error("oneDNN wants maps in an order that is not known here");
+    }
+
+    const memory::desc& desc() const { return theirs; }
+    bool are_ours() const { return same; }
+
+    // Their form of `x`: `x` itself, or a copy in `scratch`.
+    memory in(const float* x, const Norm& norm, Scratch& scratch) const {
+        if (same && !norm.groups) return memory(theirs, cpu(), const_cast<float*>(x));
+        void* to = scratch.at_least(theirs.get_size());
+        if (theirs.data_type() == Type::bf16) arrange(x, norm, static_cast<uint16_t*>(to));
+        else arrange(x, norm, static_cast<float*>(to));
+        return memory(theirs, cpu(), to);
+    }
+
+    // Where a primitive may write float32; `out` brings it home.
+    memory result(float* y, Scratch& scratch) const {
+        return memory(theirs, cpu(), same ? y : scratch.at_least(theirs.get_size()));
+    }
+
+    // y = result + bias (by rows) + residual; either may be null.
+    void out(const memory& result, const float* bias, const float* residual, float* y) const {
+        if (same && !bias && !residual) return;
+        const float* from = static_cast<float*>(result.get_data_handle());
+        const long deep = block == 1 ? 1 : TILE, wide = block == 1 ? pixels : STRIP;
+        #pragma omp parallel for collapse(3)
+        for (long n = 0; n < samples; n++)
+            for (long c = 0; c < channels; c += deep)
+                for (long p = 0; p < pixels; p += wide) {
+                    const long row = n * channels + c;
+                    if (block == 1) add(from + n * sample + c * group, bias, residual, row, 0, pixels, y);
+                    else
+                        for (long q = p; q < std::min(p + wide, pixels); q += TILE)
+                            fetch(from + n * sample, c, q, bias, residual, row, y);
+                }
+    }
+
+private:
+    memory::desc theirs;
+    bool same;  // as ours
+    long samples, channels, pixels;
+    // Channel c of pixel p is at c / block * group + p * pixel + c % block; to `padded` channels there are zeros.
+    long block, padded, sample, group, pixel;
+
+    template <class T> void arrange(const float* x, const Norm& norm, T* to) const {
+        std::vector<norm::Affine> affine(samples * channels, {{0, 1, 0, 0, 0}, 1, 0});  // as it is
+        const long rows = channels / std::max(norm.groups, 1L);
+        for (long i = 0; i < samples * norm.groups * rows; i++) {
+            const float* s = norm.statistics + 3 * (i / rows);
+            affine[i] = {{s[0], s[1], s[2], 0, 0}, norm.weight[i], norm.bias[i]};
+        }
+        const long deep = block == 1 ? 1 : TILE * sizeof(float) / sizeof(T), wide = block == 1 ? pixels : STRIP;
+        #pragma omp parallel for collapse(3)
+        for (long n = 0; n < samples; n++)
+            for (long c = 0; c < padded; c += deep)
+                for (long p = 0; p < pixels; p += wide) {
+                    const long row = n * channels + c;
+                    if (block == 1) {
+                        T* target = to + n * sample + c * group;
+                        for (long q = 0; q < pixels; q++) put(affine[row].of(x[row * pixels + q], norm.silu), target[q]);
+                    } else {
+                        for (long q = p; q < std::min(p + wide, pixels); q += TILE)
+                            store(x, affine.data(), norm.silu, n * channels, c, q, to + n * sample);
+                    }
+                }
+    }
+
+    // Channels from c, as many as a row of a tile has of this type, and 16 pixels from p, or what is left of both.
+    template <class T>
+    void store(const float* x, const norm::Affine* affine, bool silu, long rows, long c, long p, T* to) const {
+        const long channels_of_tile = TILE * sizeof(float) / sizeof(T), wide = std::min(TILE, pixels - p);
+        Tile tile, wider;
+        for (long k = 0; k < channels_of_tile; k++) {
+            float* __restrict__ target = sizeof(T) == 2 ? wider.at[k % 2] : tile.at[k];
+            const long row = rows + c + k;
+            const float* __restrict__ from = x + row * pixels + p;
+            const long count = c + k < channels ? wide : 0;
+            if (count < TILE) std::memset(target, 0, sizeof tile.at[0]);
+            if (count == TILE && silu) for (long q = 0; q < TILE; q++) target[q] = affine[row].of<true>(from[q]);
+            else if (count == TILE) for (long q = 0; q < TILE; q++) target[q] = affine[row].of<false>(from[q]);
+            else for (long q = 0; q < count; q++) target[q] = affine[row].of(from[q], silu);
+            if (sizeof(T) == 2 && k % 2) join(wider.at[0], wider.at[1], tile.at[k / 2]);
+        }
+        tile.transpose();
+        const long size = std::min(channels_of_tile, block < TILE ? block : TILE);
+        const bool whole = block == TILE && c + channels_of_tile <= padded;
+        for (long q = 0; q < wide; q++) {
+            const T* from = reinterpret_cast<const T*>(tile.at[q]);
+            T* target = to + (p + q) * pixel;
+            for (long k = 0; k < channels_of_tile && c + k < padded; k += size) {
+                T* part = target + (c + k) / block * group;
+                if (whole) std::memcpy(part, from + k, TILE * sizeof(T));
+                else std::memcpy(part, from + k, std::min(size, padded - c - k) * sizeof(T));
+            }
+        }
+    }
+
+    void fetch(
+        const float* from, long c, long p, const float* bias, const float* residual, long row, float* y) const {
+        const long high = std::min(TILE, channels - c), wide = std::min(TILE, pixels - p);
+        Tile tile;
+        for (long q = 0; q < wide; q++) {
+            const float* source = from + (p + q) * pixel;
+            if (block == TILE && c + TILE <= padded) std::memcpy(tile.at[q], source + c / block * group, sizeof tile.at[q]);
+            else
+                for (long k = 0; k < TILE && c + k < padded; k += block)
+                    std::memcpy(
+                        tile.at[q] + k, source + (c + k) / block * group,
+                        std::min(block, padded - c - k) * sizeof(float));
+        }
+        tile.transpose();
+        for (long k = 0; k < high; k++) add(tile.at[k] - p, bias, residual, row + k, p, p + wide, y);
+    }
+
+    // Pixels `begin` to `end` of a row.
+    void add(
+        const float* from, const float* bias, const float* residual, long row, long begin, long end, float* y) const {
+        const float shift = bias ? bias[row] : 0;
+        float* to = y + row * pixels + begin;
+        const float* other = residual + row * pixels + begin;
+        const long count = end - begin;
+        from += begin;  // this may be `to`
+        if (residual) {
+            #pragma GCC ivdep
+            for (long p = 0; p < count; p++) to[p] = from[p] + (other[p] + shift);
+        } else {
+            #pragma GCC ivdep
+            for (long p = 0; p < count; p++) to[p] = from[p] + shift;
+        }
+    }
+};
+
+// Fills in `norm.statistics`.
+inline void measure(const float* x, const Norm& norm, long samples, long channels, long pixels) {
+    const long rows = channels / std::max(norm.groups, 1L);
+    #pragma omp parallel for
+    for (long i = 0; i < samples * norm.groups; i++) {
+        const norm::Statistics s = norm::statistics(x, {i * rows, 1, rows, pixels});
+        norm.statistics[3 * i] = s.about;
+        norm.statistics[3 * i + 1] = s.rstd;
+        norm.statistics[3 * i + 2] = s.rest;
+    }
+}
+
+}  // namespace convolution
