@@ -49,7 +49,7 @@ def on_a_gpu() -> Iterator[None]:
 def on_a_gpu_plainly() -> Iterator[None]:
     """As `on_a_gpu`, by the plain expressions alone: without a fused kernel."""
     plain = SimpleNamespace(**{name: getattr(reference, name) for name in cuda.__all__ if hasattr(reference, name)})
-    plain.conv2d = lambda *given: reference.conv2d(*given[:6])
+    plain.conv2d = lambda *given: reference.conv2d(*given[:6], *given[7:])  # nothing is packed
     plain.adamw = _adamw
     plain.approach = lambda held, given, share: [
         average.update(reference.approach(average, value, share)) for average, value in zip(held, given)

@@ -15,6 +15,7 @@ from typing import Optional
 from benchmarks.gpu import pieces
 from benchmarks.gpu.results import NAME
 from benchmarks.gpu.setup import DATA, WHEELS
+from benchmarks.gpu.visit import ROOT
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime.cuda.edits import JITTOR_VERSION
 
@@ -53,9 +54,17 @@ def carry(folder: Path, data_dir: Optional[Path], size: int, packages: bool, bac
         if path.is_file():
             total += path.stat().st_size
             print(f"{path.stat().st_size / 2**20:8.2f} MiB  {path.relative_to(folder)}")
-    print(f"{total / 2**20:8.2f} MiB  together")
+    repository = _repository()
+    total += repository
+    print(f"{repository / 2**20:8.2f} MiB  the repository\n{total / 2**20:8.2f} MiB  together")
     if total > LIMIT:
         raise InputError(f"{folder}: {total / 2**20:.0f} MiB are more than the {LIMIT >> 20} MiB that can travel")
+
+
+def _repository() -> int:
+    """The bytes of the files that Git knows of; none where this is no repository."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.decode()
+    return sum((ROOT / name).stat().st_size for name in names.split("\0") if name and (ROOT / name).is_file())
 
 
 def fetch(folder: Path) -> None:

@@ -80,7 +80,7 @@ REHEARSAL = Plan(
     rounds=1,
     training={
         **{"image_size": 32, "num_channels": 32, "channel_mult": "1,1", "num_res_blocks": 1, "diffusion_steps": 8},
-        **{"batch_size": 2, "steps": 4, "log_interval": 2, "tensorboard": False},
+        **{"noise_schedule": "cosine", "batch_size": 2, "steps": 4, "log_interval": 2, "tensorboard": False},
     },
     sampling={"members": 1, "limit": 2},
     profiled=Work("step", 32, 2, 32),
