@@ -84,6 +84,8 @@ def main(words: list[str]) -> int:
     with ExitStack() as stack:
         for name in ("proc", "dev"):
             subprocess.run(["mount", "--rbind", f"/{name}", str(root / name)], check=True)
+            # What is unmounted there must stay mounted here.
+            subprocess.run(["mount", "--make-rslave", str(root / name)], check=True)
             stack.callback(subprocess.run, ["umount", "--lazy", "--recursive", str(root / name)], check=True)
 
         def run(command: list[str]) -> int:

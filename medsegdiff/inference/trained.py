@@ -123,8 +123,12 @@ class Segmenter:
         Args:
             files: a NIfTI file, a DICOM file or the folder of a series, or one file for each channel
             slices: numbers of the slices to segment, from 0; None: all. The others are background
-            members, steps, seed, sampler, on_step: see `segment`
+            members: how many masks are sampled of each slice, see `segment`
+            steps: network evaluations a mask
+            seed: what the noise is drawn from
             id: the volume's name; by default that of its file without suffix
+            sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
+            on_step: is told of every network evaluation
             cache_dir: where resized slices are kept; None: the user's cache
 
         Raises:
