@@ -30,7 +30,7 @@ processors:
 
 haswell: $(VENV)/.installed-dev
 	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py \
-		tests/kernels --ignore=tests/kernels/test_precision.py
+		tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda
 
 $(ISAS): $(VENV)/.installed-dev
 	ONEDNN_MAX_CPU_ISA=$@ $(BIN)/python -m pytest -q -k "not v2" $(PROVEN)

@@ -117,11 +117,11 @@ def score(run: Path, data_dir: Path, limit: int) -> dict[str, float]:
     return {name: found["metrics"][name]["mean"] for name in METRICS}
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a log; what is empty is NaN."""
+def read(path: Path, columns: Sequence[str] = CURVES) -> dict[str, np.ndarray]:
+    """The step and the columns of a log; what is empty is NaN."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in ("step", *CURVES)}
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in ("step", *columns)}
 
 
 def differences(logs: Logs) -> dict[str, float]:

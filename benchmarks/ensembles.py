@@ -2,6 +2,7 @@
 
     python -m benchmarks.ensembles --model-path RUN --data-dir DIR [--images 100] [--members 5] [--seed 0]
     python -m benchmarks.ensembles --model-path RUN --data-dir DIR --members 3..25 --until 0.05
+    python -m benchmarks.ensembles --model-path isic --data-dir DIR --held-out --candidates ddpm:3 ddpm:3:tta
 
 Dice at the images' own resolution; the rest at the network's. Prints a table in Markdown and appends it to a CSV file,
 with the model, images, seed and members; what that file already holds is not computed again. GED falls with the
@@ -75,22 +76,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--until", type=float, default=SamplingConfig.until, help="when a mask has settled")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--candidates", nargs="+", default=list(CANDIDATES), help="as sampler:steps or sampler:steps:control"
+        "--candidates",
+        nargs="+",
+        default=list(CANDIDATES),
+        help="as sampler:steps, sampler:steps:control or sampler:steps:tta",
     )
+    parser.add_argument("--held-out", action="store_true", help="images that training held out, not the test set's")
     parser.add_argument("--out", type=Path, default=Path("docs/sampling/ensembles.csv"))
     options = parser.parse_args(argv)
     records = Records(options.out, (*SETTING, *COLUMNS))
-    trained = Trained(options.model_path, options.data_dir, options.images)
+    trained = Trained(options.model_path, options.data_dir, options.images, options.held_out)
     rows = []
     for candidate in tqdm(options.candidates, unit="setting"):
-        sampler, steps, *control = candidate.split(":")
+        sampler, steps, *more = candidate.split(":")
         sampling = SamplingConfig(
             sampler=sampler,
             steps=int(steps),
             members=options.members,
             until=options.until,
             batch_size=20,
-            control="".join(control),
+            tta=more == ["tta"],
+            control="" if more == ["tta"] else "".join(more),
             seed=options.seed,
         )
         least, most = sampling.member_range

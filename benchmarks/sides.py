@@ -7,6 +7,7 @@ step (forward, backward, AdamW, running average of the weights).
 from __future__ import annotations
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import resource
@@ -15,9 +16,10 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
-import numpy as np
+if TYPE_CHECKING:  # which a machine may lack until it is set up
+    import numpy as np
 
 Run = Callable[[], None]
 
@@ -35,6 +37,8 @@ class Variant:
     """The layout of PyTorch's tensors."""
     version: str = "new"
     """Of the network."""
+    compiled: bool = False
+    """Whether PyTorch compiles the network, by `torch.compile`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Work:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Images (N, 3, S, S), masks and noise (N, 1, S, S), timesteps (N,), the same for everyone."""
+        import numpy as np
+
         rng = np.random.default_rng(0)
         shape = (self.batch, 1, self.size, self.size)
         images = rng.random((self.batch, 3, self.size, self.size), np.float32)
@@ -72,7 +78,7 @@ class Worker:
         return self._ask("seconds", variant, work)
 
     def peak(self) -> int:
-        """The most memory (bytes, resident) that the process has held so far."""
+        """The most memory (bytes) that the process has held so far: resident or, on a GPU, there."""
         return self._ask("peak")
 
     def forget(self) -> None:
@@ -104,19 +110,21 @@ class Worker:
 def _serve(pipe: Connection, framework: str, threads: int, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)  # libraries read it when they are loaded, below
     multiprocessing.set_start_method("fork", force=True)  # Jittor's compile processes cannot be spawned
-    build = _torch_side(threads) if framework == "torch" else _our_side()
+    side = make_side(framework, threads)
     built: dict[tuple[Variant, Work], Run] = {}
 
     def answer(kind: str, *given: Any) -> Any:
         if kind == "peak":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return side.peak()
         if kind == "forget":
             built.clear()
+            side.forget()
             return None
         if given not in built:
-            built[given] = build(*given)
+            built[given] = side.build(*given)
         begun = time.perf_counter()
         built[given]()
+        side.finish()
         return time.perf_counter() - begun
 
     while True:
@@ -130,7 +138,28 @@ def _serve(pipe: Connection, framework: str, threads: int, environment: Mapping[
             pipe.send(RuntimeError(f"{framework}: {error}"))
 
 
-def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
+class Side(NamedTuple):
+    """A framework, loaded."""
+
+    build: Callable[[Variant, Work], Run]
+    finish: Callable[[], object]
+    """Waits for what was started."""
+    peak: Callable[[], int]
+    """The most bytes held so far."""
+    forget: Callable[[], object]
+    """Gives back the memory of what was built."""
+
+
+def make_side(framework: str, threads: int) -> Side:
+    """Load "torch" or "medsegdiff" into this process."""
+    return _torch_side(threads) if framework == "torch" else _our_side()
+
+
+def _resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _torch_side(threads: int) -> Side:
     import torch
 
     from benchmarks.torch_loss import TorchTrainingLoss
@@ -139,25 +168,29 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
     from medsegdiff.diffusion.process import Diffusion, DiffusionConfig
 
     torch.set_num_threads(threads)
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
 
     def build(variant: Variant, work: Work) -> Run:
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
         network = twin(NetworkConfig(image_size=work.size, num_channels=work.width, version=variant.version))
-        network = network.to(memory_format=layout).train(work.task == "step")
+        network = network.to(device, memory_format=layout).train(work.task == "step")
+        parameters = list(network.parameters())
+        if variant.compiled:
+            network = torch.compile(network)
         images, masks, noise, t = (torch.from_numpy(array) for array in work.arrays())
-        images, masks, noise = (value.to(memory_format=layout) for value in (images, masks, noise))
+        images, masks, noise = (value.to(device, memory_format=layout) for value in (images, masks, noise))
 
         def cast() -> Any:
-            return torch.autocast("cpu", dtype=torch.bfloat16) if variant.precision == "bf16" else nullcontext()
+            return torch.autocast(device, dtype=torch.bfloat16) if variant.precision == "bf16" else nullcontext()
 
         if work.task == "forward":
 
             def forward() -> None:
                 with torch.inference_mode(), cast():
-                    network(images, noise, t.float())
+                    network(images, noise, t.float().to(device))
 
             return forward
-        parameters = list(network.parameters())
         averages = [value.detach().clone() for value in parameters]
         optimiser = torch.optim.AdamW(parameters, 1e-4, weight_decay=0.0, fused=True)
         loss = TorchTrainingLoss(Diffusion(DiffusionConfig()), (5, 10.0) if variant.version == "v2" else None)
@@ -177,10 +210,18 @@ def _torch_side(threads: int) -> Callable[[Variant, Work], Run]:
 
         return step
 
-    return build
+    def forget() -> None:
+        gc.collect()
+        if on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    if on_gpu:
+        return Side(build, torch.cuda.synchronize, torch.cuda.max_memory_reserved, forget)
+    return Side(build, lambda: None, _resident, forget)
 
 
-def _our_side() -> Callable[[Variant, Work], Run]:
+def _our_side() -> Side:
     from medsegdiff.config.network import NetworkConfig
     from medsegdiff.config.run import RunConfig
     from medsegdiff.config.training import TrainingConfig
@@ -188,6 +229,7 @@ def _our_side() -> Callable[[Variant, Work], Run]:
     from medsegdiff.kernels import precision
     from medsegdiff.nn.versions import build_network
     from medsegdiff.runtime.backend import jt
+    from medsegdiff.training.dry_run import peak_gib
     from medsegdiff.training.trainer import Trainer
 
     def build(variant: Variant, work: Work) -> Run:
@@ -201,7 +243,7 @@ def _our_side() -> Callable[[Variant, Work], Run]:
 
             def forward() -> None:
                 with precision.using(variant.precision), jt.no_grad():
-                    prediction = network(jt.array(images), jt.array(noise), jt.array(t.astype(np.float32)))
+                    prediction = network(jt.array(images), jt.array(noise), jt.array(t.astype("float32")))
                     jt.sync(list(prediction))
 
             return forward
@@ -213,4 +255,8 @@ def _our_side() -> Callable[[Variant, Work], Run]:
 
         return step
 
-    return build
+    def forget() -> None:
+        gc.collect()
+        jt.gc()
+
+    return Side(build, lambda: jt.sync_all(True), lambda: int(peak_gib() * 2**30), forget)

@@ -1,7 +1,8 @@
-"""A trained network with real test images, and the Dice of what it says of them."""
+"""A trained network with real images, and the Dice of what it says of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,24 +11,33 @@ import numpy as np
 
 from medsegdiff.app.sample import find_inputs
 from medsegdiff.checkpoints.folder import Weights, load_weights
+from medsegdiff.checkpoints.shipped import find_model
+from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare
+from medsegdiff.data.cases import Case
+from medsegdiff.data.splits import hold_out
 from medsegdiff.inference.jittor_denoiser import JittorDenoiser, load_denoiser
 from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.masks import read_mask
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.resizing import resize_probability
+from medsegdiff.training.images import find_images
 
 
 class Trained:
-    """The averaged weights of a checkpoint, and so many of a dataset's test images, at equal distances in the list."""
+    """The averaged weights of a checkpoint, and so many of a dataset's images, at equal distances in the list.
 
-    def __init__(self, model_path: Path, data_dir: Path, images: int) -> None:
-        self.weights = load_weights(model_path, "ema")
+    They are of the test set, or with `held_out` those of the training set that its training did not see.
+    """
+
+    def __init__(self, model_path: Path, data_dir: Path, images: int, held_out: bool = False) -> None:
+        self.weights = load_weights(find_model(model_path), "ema")
         self.model = name_of(self.weights)
         config = self.weights.config
-        cases = [case for case in find_inputs(str(data_dir), []) if case.mask]
+        cases = held_out_cases(config, data_dir) if held_out else find_inputs(str(data_dir), [])
+        cases = [case for case in cases if case.mask]
         chosen = np.unique(np.linspace(0, len(cases) - 1, min(images, len(cases))).round().astype(int))
         cases = [cases[index] for index in chosen]
         self.dataset = prepare(cases, config.network.image_size, mask_resize=config.data.mask_resize)
@@ -48,6 +58,15 @@ class Trained:
         """Dice of a probability (1, S, S) at the image's own resolution, cut at one half."""
         truth = self.truths[name]
         return overlap(resize_probability(probability[0], truth.shape) > THRESHOLD, truth).dice
+
+
+def held_out_cases(config: RunConfig, data_dir: Path) -> list[Case]:
+    """The cases in `data_dir` that a training with this configuration holds out for its validation."""
+    here = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=str(data_dir)))
+    cases = find_images(here).cases
+    dataset = prepare(cases, config.network.image_size, mask_resize=config.data.mask_resize)
+    names = set(hold_out(dataset, config.validation.val_fraction)[1].ids)
+    return [case for case in cases if case.id in names]
 
 
 def name_of(weights: Weights) -> str:

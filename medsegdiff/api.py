@@ -5,32 +5,26 @@ Importing this starts no Jittor; `load` and `train` do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
-from medsegdiff.config.sampling import Sampler, SamplingConfig
-from medsegdiff.data.entries import Form, to_input
-from medsegdiff.data.given import Picture, as_channels, as_rgb
 from medsegdiff.inference.backends import Backend, choose, load_denoiser
-from medsegdiff.inference.denoiser import Denoiser
-from medsegdiff.inference.results import read_run, settings
+from medsegdiff.inference.results import read_run
 from medsegdiff.inference.segmentation import Segmentation
-from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
+from medsegdiff.inference.trained import Segmenter
 from medsegdiff.io.labels import parse_labels
 from medsegdiff.masks.surface import Empty
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
+__all__ = ["Segmentation", "Segmenter", "evaluate", "load", "train"]
 PathLike = Union[str, Path]
-P = TypeVar("P", bound=Picture)
 
 
 def load(
@@ -50,7 +44,8 @@ def load(
         backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
             compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
-        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or "isic"
+        trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
+            the name of one that comes with the package, "isic-published"
 
     Raises:
         InputError: nothing is there, it is damaged, or this machine lacks the precision.
@@ -62,107 +57,6 @@ def load(
     loaded = load_any(Path(path), weights, trained_as).weights
     denoiser = load_denoiser(loaded, choose(backend, precision), precision)
     return Segmenter(denoiser, loaded.config, precision, digest(Path(loaded.source)))
-
-
-class Segmenter:
-    """A trained network that segments images; `load` makes one."""
-
-    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32", weights: str = "") -> None:
-        self._denoiser, self._precision = denoiser, precision
-        self._weights = weights  # a digest
-        self.config = config
-        """Of the training that the weights come from."""
-
-    def __repr__(self) -> str:
-        classes, size, _ = self._denoiser.mask_shape
-        return f"Segmenter({classes} class{'es' * (classes > 1)}, {size} x {size} pixels, {self._precision})"
-
-    @overload
-    def segment(
-        self,
-        image: Picture,
-        *,
-        members: Union[int, str] = 5,
-        steps: Optional[int] = None,
-        seed: int = 0,
-        id: str = "",
-        sampler: Sampler = "ddpm",
-        on_step: Optional[OnStep] = None,
-    ) -> Segmentation: ...
-
-    @overload
-    def segment(
-        self,
-        image: Union[list[P], tuple[P, ...]],
-        *,
-        members: Union[int, str] = 5,
-        steps: Optional[int] = None,
-        seed: int = 0,
-        id: Union[str, Sequence[str]] = "",
-        sampler: Sampler = "ddpm",
-        on_step: Optional[OnStep] = None,
-    ) -> list[Segmentation]: ...
-
-    def segment(
-        self,
-        image: Union[Picture, list[P], tuple[P, ...]],
-        *,
-        members: Union[int, str] = 5,
-        steps: Optional[int] = None,
-        seed: int = 0,
-        id: Union[str, Sequence[str]] = "",
-        sampler: Sampler = "ddpm",
-        on_step: Optional[OnStep] = None,
-    ) -> Union[Segmentation, list[Segmentation]]:
-        """Segment one image, or a list of images, whose masks are sampled in common batches.
-
-        A mask depends on the image, `seed`, `id` and the weights alone: in a list it is the same as alone, and the
-        same as `medsegdiff sample` writes.
-
-        Args:
-            image: a picture's path, a Pillow image, or an array: (H, W, 3) in RGB or grey (H, W), uint8 or floats in
-                [0, 1]; or a list of these, of any sizes
-            members: how many masks are sampled; "3..25": from 3 to 25, until their mean has settled
-            steps: network evaluations a mask; None: 3, or 25 where the network predicts the noise
-            seed: what the noise is drawn from
-            id: the image's name, by which its files are named and its noise is drawn; by default that of its file
-                without suffix, else empty. For a list: one name each
-            sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
-            on_step: is told of every network evaluation: names and members of the masks at work, and their state; what
-                it raises ends the sampling
-
-        Raises:
-            InputError: an image cannot be read, an option makes no sense, or the network predicts what is not finite.
-        """
-        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
-        if not isinstance(image, (list, tuple)):
-            return self._segment([image], [id], sampling, on_step)[0]
-        ids = [id] * len(image) if id == "" else list(id)
-        if isinstance(id, str) != (id == "") or len(ids) != len(image):
-            raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
-        return self._segment(image, ids, sampling, on_step)
-
-    def _segment(
-        self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
-    ) -> list[Segmentation]:
-        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
-        names = [_name(image, id) for image, id in zip(images, ids)]
-        pictures, spec = [as_rgb(image) for image in images], self.config.spec
-        form = Form(self._denoiser.mask_shape[-1], 2, None, spec)
-
-        def prepared(place: int) -> np.ndarray:
-            return to_input(form.image(as_channels(images[place], pictures[place], spec)[None])[0])
-
-        results = batches.segment(names, prepared, True, on_step)
-        used = settings(batches.sampling, self._weights)
-        found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
-        return [found[index] for index in range(len(images))]
-
-
-def _name(image: Picture, id: str) -> str:
-    if not isinstance(id, str):
-        raise InputError(f"id {id!r}: must be a text")
-    return id or (Path(image).stem if isinstance(image, (str, Path)) else "")
 
 
 def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:

@@ -1,5 +1,6 @@
 """What tests want of the processor, or of what the environment leaves of it."""
 
+import ctypes
 import threading
 
 import numpy as np
@@ -15,14 +16,24 @@ BF16 = pytest.param("bf16", marks=needs_bf16)
 SUBNORMALS = pytest.mark.parametrize("flush", [True, False], ids=["subnormals-zero", "subnormals-kept"])
 
 
+def set_threads(count=None):
+    """Let kernels that are called from this thread have so many threads, by default all; returns how many they had."""
+    gomp = ctypes.CDLL("libgomp.so.1")  # as Jittor loads it
+    before = gomp.omp_get_max_threads()
+    gomp.omp_set_num_threads(count or machine.usable_cores())
+    return before
+
+
 def with_subnormals(flush, function, *arguments):
     """What `function` returns in a thread that takes subnormal numbers for zero, or not, and whose helpers do too.
 
-    A kernel that is loaded for the first time makes them zero in the thread that loads it: then it is called again.
+    Kernels have all threads there. One that is loaded for the first time makes them zero in the thread that loads it:
+    then it is called again.
     """
     results = []
 
     def work():
+        set_threads()
         for _ in range(3):
             subnormals_are_zero(flush)
             result = function(*arguments)

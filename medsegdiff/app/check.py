@@ -49,9 +49,10 @@ def run(options: Any) -> int:
             raise InputError(f"--sheet {sheet}: must end in .png")
         Ledger(sheet.parent, "data check").check([sheet.name])
     from medsegdiff.data.check import check
-    from medsegdiff.io.labels import parse_labels
+    from medsegdiff.data.layouts import parse_labels
 
-    found = check(Path(options.data_dir), options.data_name, parse_labels(options.labels), options.num_classes)
+    labels = parse_labels(options.labels, Path(options.data_dir), options.data_name)
+    found = check(Path(options.data_dir), options.data_name, labels, options.num_classes)
     tell("\n".join(_lines(found)), **_plain(found))
     if sheet is not None:
         _draw(found, sheet, options.num_classes)

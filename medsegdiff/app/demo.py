@@ -36,7 +36,7 @@ class Plan:
     test_images: int = 12
     picture_size: int = 128
     image_size: int = 64
-    steps: int = 500
+    steps: int = 240
     batch_size: int = 4
     members: int = 5
     shown: int = 6
@@ -56,18 +56,16 @@ def run(options: Any) -> int:
 
 
 def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
-    """Generate images, train, sample, evaluate and draw the overview, all in `out`.
+    """Generate images, segment them with the package's network, train one, and score and draw both, all in `out`.
 
     What is done already stays: an interrupted demo is continued, and a complete one only scored and drawn again.
 
     Raises:
         InputError: `out` cannot be written, or holds what is not this demo's, or the machine lacks the precision.
     """
-    from medsegdiff.app.evaluate import evaluate
-    from medsegdiff.app.sample import sample
     from medsegdiff.app.train import train
     from medsegdiff.checkpoints.folder import list_checkpoints
-    from medsegdiff.data.layouts import isic
+    from medsegdiff.checkpoints.shipped import DEFAULT
     from medsegdiff.data.phantom import write_isic
     from medsegdiff.evaluation.report import check_free
     from medsegdiff.web.report import PAGE, WRITER, write_report
@@ -78,51 +76,62 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     ledger = Ledger(out, "demo")
     ledger.check([OVERVIEW])
     Ledger(out, WRITER).check([PAGE])
-    data, run, predictions = out / "data", out / "run", out / "predictions"
+    data, run, first, predictions = out / "data", out / "run", out / "first", out / "predictions"
+    check_free(first)
     check_free(predictions)
+    sampling = SamplingConfig(members=plan.members, seed=seed, precision=precision)
 
     print(f"1/6 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
     write_isic(data, plan.train_images, plan.test_images, plan.picture_size, seed)
 
+    print(f"2/6 segmenting the test images with the package's network, {DEFAULT}; it has seen photos only", flush=True)
+    _segment(sampling, DEFAULT, data, first, config)
+
     if (kept := run / f"step-{plan.steps:06d}") in list_checkpoints(run):
-        print(f"2/6 keeping the network of the last time, {kept}; to train anew, give another --out-dir", flush=True)
+        print(f"3/6 keeping the network of the last time, {kept}; to train anew, give another --out-dir", flush=True)
     else:
-        print(f"2/6 training a small network for {plan.steps} steps", flush=True)
+        print(f"3/6 training a small network for {plan.steps} steps on generated images alone", flush=True)
     stopped = train(config)
     if stopped:
         return stopped
 
-    print(f"3/6 sampling {plan.members} masks for each unseen test image", flush=True)
-    sample(
-        SamplingConfig(members=plan.members, seed=seed, precision=precision),
-        model_path=config.training.out_dir,
-        data_dir=str(data),
-        out_dir=str(predictions),
-        save_members=True,
-        maps=True,
-        cache_dir=config.data.cache_dir,
-        overwrite=True,
-    )
-
-    print("4/6 comparing the masks with the ground truth", flush=True)
-    truth = {case.id: case.mask for case in isic.find(data, "test") if case.mask}
-    report = evaluate(str(predictions), truth)
+    print("4/6 segmenting the test images with it, and comparing the masks with the ground truth", flush=True)
+    report = _segment(sampling, config.training.out_dir, data, predictions, config)
 
     print("5/6 drawing the overview", flush=True)
     with ledger.together(OVERVIEW) as stage:
         _draw(stage / OVERVIEW, data, predictions, report, plan.shown)
 
     print("6/6 writing the report", flush=True)
-    write_report([run, predictions], out / PAGE)
+    write_report([run, predictions, first], out / PAGE)
     tell(_whereabouts(out), report=out / PAGE, predictions=predictions, run=run, data=data)
     return 0
+
+
+def _segment(sampling: SamplingConfig, model: str, data: Path, out: Path, config: RunConfig) -> Report:
+    """Sample and score the test images."""
+    from medsegdiff.app.evaluate import evaluate
+    from medsegdiff.app.sample import sample
+    from medsegdiff.data.layouts import isic
+
+    sample(
+        sampling,
+        model_path=model,
+        data_dir=str(data),
+        out_dir=str(out),
+        save_members=True,
+        maps=True,
+        cache_dir=config.data.cache_dir,
+        overwrite=True,
+    )
+    return evaluate(str(out), {case.id: case.mask for case in isic.find(data, "test") if case.mask})
 
 
 def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfig:
     return RunConfig(
         network=NetworkConfig(image_size=plan.image_size, num_channels=32),
-        # Both make a few hundred steps enough: the clean mask as target teaches at every noise level what the
-        # image shows, and the variance's loss, scaled down, does not drown the mask's.
+        # These and the Dice loss make a few hundred steps enough: the clean mask as target teaches at every noise
+        # level what the image shows, and the variance's loss, scaled down, does not drown the mask's.
         diffusion=DiffusionConfig(diffusion_steps=100, predict_xstart=True, rescale_learned_sigmas=True),
         # The published rule for masks (> 0 after smoothing) widens them by a pixel: much, at this size.
         data=DataConfig(
@@ -138,7 +147,8 @@ def _configuration(out: Path, plan: Plan, seed: int, precision: str) -> RunConfi
             batch_size=plan.batch_size,
             lr=1e-3,
             lr_anneal_steps=plan.steps,
-            ema_rate="0.99",
+            dice_weight=0.5,
+            ema_rate="0.98",
             precision=precision,
             seed=seed,
             log_interval=max(1, min(25, plan.steps // 4)),
@@ -207,6 +217,7 @@ def _whereabouts(out: Path) -> str:
         PAGE: "the report: open it in a browser",
         OVERVIEW: "images, ground truth, sampled masks, mean and uncertainty",
         "predictions": "masks, probabilities, uncertainty and overlays of every test image; metrics.csv and .json",
+        "first": "the same by the package's network",
         "run": "the trained network, log.csv, TensorBoard curves",
         "data": "the generated images, in the ISIC 2016 layout",
     }

@@ -42,7 +42,8 @@ def configure(parser: Parser) -> None:
         "--labels",
         type=str,
         default="",
-        help="values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2; default: as in training",
+        help="values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2, or a region of the dataset's "
+        "own; default: as in training",
     )
     parser.add_argument(
         "--num-classes",
@@ -72,18 +73,20 @@ def run(options: Any) -> int:
     make_protocol(options.protocol, options.protocol_size)
     if not 2 <= options.num_classes <= 256:
         raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
+    from medsegdiff.data import layouts
     from medsegdiff.evaluation.truth import truth_from_folder
     from medsegdiff.inference.results import read_run
     from medsegdiff.io.labels import parse_labels
 
     run, patients = read_run(Path(options.pred_path)), {}
     if options.gt_path:
-        truth = truth_from_folder(Path(options.gt_path))
+        truth, labels = truth_from_folder(Path(options.gt_path)), parse_labels(options.labels or run.labels)
     else:
         truth, patients = truth_of_dataset(Path(options.data_dir), options.data_name, run.kept)
+        labels = layouts.parse_labels(options.labels or run.labels, Path(options.data_dir), options.data_name)
     classes = {
         "num_classes": run.num_classes if options.num_classes == 2 else options.num_classes,
-        "labels": parse_labels(options.labels or run.labels),
+        "labels": labels,
     }
     names = ("out_dir", "protocol_size", "seed", "protocol", "empty", "tolerance")
     given = {name: getattr(options, name) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from medsegdiff.app.options import Parser, add_weights
@@ -30,7 +31,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
     parser.add_argument("--auth", type=str, default="", metavar="USER:PASSWORD", help="who may come in")
     parser.add_argument("--max-mb", type=int, default=32, help="largest upload in megabytes")
-    parser.add_argument("--max-pixels", type=int, default=25, help="largest image in millions of pixels")
+    parser.add_argument("--max-pixels", type=int, default=25, help="largest image in millions of pixels, of all slices")
     parser.add_argument("--max-waiting", type=int, default=16, help="images that may wait; further ones are refused")
     add_weights(parser)
     parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for sample")
@@ -43,44 +44,32 @@ def run(options: Any) -> int:
     if options.auth and not (user and colon and password):
         raise InputError("--auth: must be USER:PASSWORD")
     check_bounds("--port", options.port, 1, 65535)
-    for name, most in (("max_mb", 4096), ("max_pixels", 64), ("max_waiting", 10000)):
+    for name, most in (("max_mb", 4096), ("max_pixels", 1000), ("max_waiting", 10000)):
         check_bounds(f"--{name.replace('_', '-')}", getattr(options, name), 1, most)
     if find_spec("gradio") is None:
         raise InputError("serve: needs gradio; pip install 'medsegdiff-jittor[app]'")
     if options.host not in _LOOPBACK and not options.auth:
         note("note: whoever reaches this machine can use the page; give --auth USER:PASSWORD")
     with tempfile.TemporaryDirectory(prefix="medsegdiff-") as folder:
-        # Read when gradio is imported. What comes in lies there, and goes with it.
+        # Read when gradio is imported.
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
-        serve(options, (user, password) if options.auth else None)
+        os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="100")  # what it remembers of requests
+        serve(options, (user, password) if options.auth else None, Path(folder))
     return 0
 
 
-def serve(options: Any, auth: Any) -> None:
-    """Answer until Ctrl-C; the network stays in this thread."""
-    from starlette.middleware import Middleware
-
+def serve(options: Any, auth: Any, folder: Path) -> None:
+    """Answer until Ctrl-C; the network stays in this thread, and what comes in lies in `folder` while it is needed."""
     from medsegdiff.api import load
-    from medsegdiff.web.guard import Guard
-    from medsegdiff.web.page import Bounds, build, look
+    from medsegdiff.web.incoming import Bounds
+    from medsegdiff.web.page import build, launching
     from medsegdiff.web.worker import Worker
 
     worker = Worker(load(options.model_path, weights=options.weights, precision=options.precision))
-    page = build(worker, Bounds(options.max_mb, options.max_pixels, options.max_waiting))
+    bounds = Bounds(options.max_mb, options.max_pixels, options.max_waiting)
+    page = build(worker, bounds, folder)
     try:
-        page.launch(
-            server_name=options.host,
-            server_port=options.port,
-            auth=auth,
-            max_file_size=f"{options.max_mb}mb",
-            app_kwargs={"middleware": [Middleware(Guard, megabytes=2 * options.max_mb)]},  # base64 takes a third more
-            prevent_thread_lock=True,
-            show_error=True,
-            quiet=True,
-            ssr_mode=False,
-            footer_links=["api"],
-            **look(),
-        )
+        page.launch(server_name=options.host, server_port=options.port, auth=auth, **launching(bounds))
     except OSError as error:
         raise InputError(f"--port {options.port}: cannot be listened at ({error}); give another --port") from None
     tell(f"http://{options.host}:{options.port} until Ctrl-C", host=options.host, port=options.port)

@@ -105,6 +105,13 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: is no file of options: {' '.join(str(error).split())}") from None
 
 
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, as far as one may see: `Path.is_dir` fails where looking is forbidden."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
+
+
 def check_name(path: Path) -> None:
     """Refuse a file whose name cannot be written into tables and reports.
 

@@ -6,7 +6,17 @@ import contextlib
 import io
 import os
 import sys
-from typing import Optional, TextIO
+from typing import Any, Optional, TextIO
+
+
+class _Forgiving(io.FileIO):
+    """A file that drops what it cannot take: what is said on standard error is no reason to end the work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:  # full, or nobody reads
+            return memoryview(data).nbytes
 
 
 def secure() -> None:
@@ -24,6 +34,9 @@ def secure() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is sys.__stderr__:  # not where tests and others listen
+        raw = io.BufferedWriter(_Forgiving(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
 
 
 def refusal(stream: TextIO) -> Optional[OSError]:

@@ -22,8 +22,9 @@ class DataConfig:
     Args:
         data_name: the folder's layout; auto: found out
         data_dir: the dataset's folder
-        labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or of BraTS
-            whole, core or enhancing; all others are background; empty: as the dataset says, or num_classes counts
+        labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or a region that
+            the dataset names (of BraTS whole, core, enhancing); all others are background; empty: as the dataset says,
+            or num_classes counts
         scaling: how intensities become 0 to 1: 8-bit, z-score or percentile (of each volume and channel), or a window,
             as -160..240; empty: chosen by what the files are like
         axis: across which volumes are cut into slices

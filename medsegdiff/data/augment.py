@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -53,6 +54,7 @@ def augment(
     if rotations:
         turns = int(rng.integers(4))
         image, mask = np.rot90(image, turns, (1, 2)), np.rot90(mask, turns, (1, 2))
+    image, mask = np.ascontiguousarray(image), np.ascontiguousarray(mask)
     if strength > 0:
         image, mask = _warp(image, mask, _sources(image.shape[1], strength, rng))
     if hair > 0 and rng.random() < hair:
@@ -66,25 +68,34 @@ def augment(
         image = _jitter_channels(image, rng.uniform(1 - colour, 1 + colour, (2, len(image))).astype(np.float32))
     if strength > 0 and rgb:
         image = _turn_hue(image, np.deg2rad(rng.uniform(-1, 1) * _HUE * strength))
-    return np.array(image, np.float32, order="C"), np.array(mask, np.float32, order="C")
+    return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(mask, np.float32)
 
 
 def _sources(size: int, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """(2, S, S): row and column, in pixels, from which each pixel of a variant is taken.
+    """(2, S, S) float32: row and column, in pixels, from which each pixel of a variant is taken.
 
     A similarity, and smooth random displacements (elastic deformation: Simard et al. 2003).
     """
     zoom = _ZOOM ** (strength * rng.uniform(-1, 1))
     angle = np.deg2rad(strength * _DEGREES * rng.uniform(-1, 1))
     shift = strength * _SHIFT * size * rng.uniform(-1, 1, 2)
-    offsets = rng.normal(0, strength * _ELASTIC * size, (2, _CONTROL, _CONTROL)).astype(np.float32)
+    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+    # Both are sums of products of what depends on the row and what depends on the column.
+    weights = np.zeros((2, _CONTROL + 2, _CONTROL + 2), np.float32)
+    weights[:, :_CONTROL, :_CONTROL] = rng.normal(0, strength * _ELASTIC * size, (2, _CONTROL, _CONTROL))
+    weights[:, -2, -1] = cos, sin
+    weights[:, -1, -2] = -sin, cos
+    weights[:, -1, -1] = (size - 1) / 2 + shift
+    basis = _basis(size)
+    return basis @ weights @ basis.T
+
+
+@lru_cache(maxsize=4)
+def _basis(size: int) -> np.ndarray:
+    """(S, _CONTROL + 2) float32: bicubic weights of the control points, the place from the middle on, and 1."""
+    points = Image.fromarray(np.eye(_CONTROL, dtype=np.float32)).resize((_CONTROL, size), Image.Resampling.BICUBIC)
     centred = np.arange(size, dtype=np.float32) - (size - 1) / 2
-    cos, sin = np.float32(np.cos(angle) * zoom), np.float32(np.sin(angle) * zoom)
-    rows = cos * centred[:, None] - sin * centred
-    columns = sin * centred[:, None] + cos * centred
-    elastic = [np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)) for grid in offsets]
-    middle = (size - 1) / 2 + shift.astype(np.float32)[:, None, None]
-    return np.stack([rows, columns]) + elastic + middle
+    return np.column_stack([np.asarray(points), centred, np.ones_like(centred)])
 
 
 def _warp(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,18 +105,29 @@ def _warp(image: np.ndarray, mask: np.ndarray, sources: np.ndarray) -> tuple[np.
     """
     size = image.shape[1]
     mirrored = size - np.abs(size - np.abs(sources + 0.5)) - 0.5  # at the outer edges of the outermost pixels
-    inside = np.clip(mirrored, 0, size - 1)
-    low = np.minimum(inside.astype(np.intp), size - 2)
-    down, right = inside - low.astype(np.float32)
-    corner = low[0] * size + low[1]
+    inside = np.maximum(np.minimum(mirrored, size - 1), 0)
+    low = np.floor(np.minimum(inside, size - 2))
+    down, right = (inside - low).reshape(2, -1)
+    corner = (low[0] * size + low[1]).astype(np.intp).ravel()  # exact: float32 has all whole numbers to 4096 squared
     flat = np.concatenate([image, mask]).reshape(-1, size * size)
     above, above_right, below, below_right = (flat.take(corner + step, axis=1) for step in (0, 1, size, size + 1))
-    above += right * (above_right - above)
-    below += right * (below_right - below)
-    warped = above + down * (below - above)
-    classes = warped[len(image) :]
-    labels = np.concatenate([1 - classes.sum(0, keepdims=True), classes]).argmax(0)
-    return warped[: len(image)], labels == np.arange(1, len(mask) + 1)[:, None, None]
+    for near, far, share in ((above, above_right, right), (below, below_right, right), (above, below, down)):
+        far -= near
+        far *= share
+        near += far
+    warped = above.reshape(-1, size, size)
+    return warped[: len(image)], _heaviest(warped[len(image) :])
+
+
+def _heaviest(classes: np.ndarray) -> np.ndarray:
+    """Shares of the foreground classes (M, S, S) to bool: the class that has most of a pixel, if not the background."""
+    most = 1 - classes.sum(axis=0)
+    found = np.empty(classes.shape, bool)
+    for place, share in enumerate(classes):
+        np.greater(share, most, out=found[place])
+        found[:place] &= ~found[place]
+        np.maximum(most, share, out=most)
+    return found
 
 
 def _hairy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -133,8 +155,8 @@ def _sticker(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> t
         centre = 1 - centre  # from the right
     if rng.random() < 0.5:
         centre = centre[::-1]  # from the top or the bottom
-    places = (np.indices((size, size)) + 0.5) / size - centre[:, None, None]
-    distance = np.hypot(*places)
+    places = (np.arange(size, dtype=np.float32) + 0.5) / size - centre[:, None].astype(np.float32)
+    distance = np.hypot(places[0][:, None], places[1])
     for radius in rng.uniform(0.12, 0.35) * np.array([1, 0.55])[: 1 + (rng.random() < 0.3)]:
         colour = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 1), rng.uniform(0.4, 1))
         cover = np.clip((radius - distance) * size + 0.5, 0, 1).astype(np.float32)
@@ -146,11 +168,9 @@ def _sticker(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> t
 def _jitter(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Scale brightness, then contrast about the mean, then saturation about each pixel's grey."""
     brightness, contrast, saturation = factors
-    image = image * brightness
-    middle = np.tensordot(_LUMINANCE, image, 1).mean()
-    image = middle + contrast * (image - middle)
-    grey = np.tensordot(_LUMINANCE, image, 1)
-    return np.clip(grey + saturation * (image - grey), 0, 1)
+    middle = brightness * (_LUMINANCE @ image.mean(axis=(1, 2)))
+    mixed = brightness * contrast * (saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * _LUMINANCE)
+    return _recoloured(image, mixed, (1 - contrast) * middle)
 
 
 def _jitter_channels(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -165,4 +185,12 @@ def _turn_hue(image: np.ndarray, angle: float) -> np.ndarray:
     """Turn the colours about the axis of greys, by Rodrigues' formula; greys stay as they are."""
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     turn = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3
-    return np.clip(np.tensordot(turn.astype(np.float32), image, 1), 0, 1)
+    return _recoloured(image, turn.astype(np.float32))
+
+
+def _recoloured(image: np.ndarray, mixed: np.ndarray, offset: float = 0) -> np.ndarray:
+    """Each pixel's colour times a matrix (3, 3), and `offset`; what leaves [0, 1] is cut off."""
+    found = np.einsum("ij,jyx->iyx", mixed, image)  # not a BLAS, whose threads wait for each other on a busy machine
+    if offset:
+        found += offset
+    return np.minimum(np.maximum(found, 0, out=found), 1, out=found)

@@ -12,8 +12,8 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name
-from medsegdiff.io.pictures import SUFFIXES, is_picture, list_folder
+from medsegdiff.base.reading import check_name, is_folder
+from medsegdiff.io.pictures import SUFFIXES, folders_below, is_picture, list_folder
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
 from medsegdiff.io.volumes import is_series, is_volume, stem
 
@@ -74,9 +74,9 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
     found: list[Path] = []
     for path in paths:
         files = [path]
-        if path.is_dir() and not is_series(path):
+        if is_folder(path) and not is_series(path):
             files = list_images(path)
-            for folder in [] if files else filter(Path.is_dir, list_folder(path)):
+            for folder in [] if files else filter(is_folder, list_folder(path)):
                 files += list_images(folder)
             if not files:
                 known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
@@ -103,13 +103,11 @@ def list_images(folder: Path, below: bool = False) -> list[Path]:
     Raises:
         InputError: the folder is missing, not a folder or forbidden.
     """
-    found = []
-    for path in list_folder(folder):
-        if is_image(path):
-            found.append(path)
-        elif below and path.is_dir():
-            found += list_images(path, below)
-    return found
+    inside = list_folder(folder)
+    if below:  # of a series, which is one image, nothing below counts
+        folders = folders_below(folder, lambda path: is_folder(path) and not is_image(path))
+        inside = sorted(path for one in folders for path in list_folder(one))
+    return [path for path in inside if is_image(path)]
 
 
 def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:

@@ -181,7 +181,7 @@ def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
 def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
     """Check a mask against its image; its values but 0, of a `binary` picture none; None if it cannot be read."""
     geometry = None
-    if is_volume(path):
+    if is_volume(case.image):
         read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
         values, geometry = read or (None, None)
     else:

@@ -17,6 +17,7 @@ from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.dicom.series import Source
 from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import look, read_grey
 from medsegdiff.io.volumes import is_volume, read_volume
@@ -56,6 +57,8 @@ class Fingerprint:
 
     def _scaling(self, is_ct: bool) -> str:
         lows, highs = ([one[key] for one in self.intensities] for key in ("min", "max"))
+        if self.colour:
+            return EIGHT_BITS
         if self.kind == "pictures":
             if not self.deep:
                 return EIGHT_BITS
@@ -104,7 +107,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     chosen = {int(place) for place in np.linspace(0, len(cases) - 1, min(_MOST, len(cases)))}
     shapes, spacings, samples = [], [], []
     counts: dict[int, int] = {}
-    voxels, channels = 0, 0
+    voxels, channels, colour = 0, 0, False
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
@@ -118,6 +121,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
             spacings.append(volumes[0].geometry.spacing)
             layers = np.concatenate([volume.values.reshape(np.prod(shapes[-1]), -1) for volume in volumes], axis=1)
             channels = layers.shape[1]
+            colour = volumes[0].values.shape[3:] == (3,) and isinstance(volumes[0].geometry.header, Source)
             inside = np.flatnonzero(mask) if mask is not None and mask.size == len(layers) else np.array([], int)
             inside = inside if inside.size else np.flatnonzero((layers != 0).any(axis=1))
             taken = rng.permutation(inside)[:_PER_VOLUME]
@@ -128,7 +132,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
         len({case.group for case in cases}),
         "volumes",
         channels,
-        False,
+        colour,
         tuple(np.median(shapes, axis=0).tolist()),
         tuple(np.median(spacings, axis=0).tolist()),
         [_intensity([(some[:, c], low[c], high[c]) for some, low, high in samples]) for c in range(channels)],

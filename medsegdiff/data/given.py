@@ -27,7 +27,7 @@ def as_rgb(image: Picture) -> np.ndarray:
         InputError: it cannot be read, or is of another kind.
     """
     if isinstance(image, (str, Path)) and is_volume(Path(image)):
-        raise InputError(f"{image}: is a volume; segment it with `medsegdiff sample --images`")
+        raise InputError(f"{image}: is a volume; give it to `segment_volume`, or to `medsegdiff sample --images`")
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):

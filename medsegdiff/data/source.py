@@ -9,7 +9,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
-from medsegdiff.data.scaling import EIGHT_BITS
+from medsegdiff.data.scaling import EIGHT_BITS, scale
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
@@ -84,6 +84,14 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
             f"{num_classes - 1}; give `num_classes` {highest + 1}, or correct the mask"
         )
     return values.astype(np.uint8)
+
+
+def shown(source: Source, spec: DataSpec) -> np.ndarray:
+    """Slices as a person sees them, uint8 (D, H, W, 3): colours, or the first channel, scaled, in grey."""
+    if spec.colour and source.values.shape[-1] == 3 and spec.scaling == EIGHT_BITS:
+        return source.values.astype(np.uint8, copy=False)
+    grey = np.rint(255 * scale(source.values[..., :1], spec.scaling)).astype(np.uint8)
+    return np.repeat(grey, 3, axis=-1)
 
 
 def _picture(case: Case, spec: DataSpec) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.kernels import operations
 from medsegdiff.kernels.operations import attention, conv2d, group_norm
 from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
 
 def device() -> str:
     """Where Jittor computes: "GPU" or "CPU"."""
-    return "GPU" if jt.flags.use_cuda else "CPU"
+    return {"cuda": "GPU", "cpu": "CPU"}[operations.device().NAME]
 
 
 def check_device() -> Iterator[Outcome]:

@@ -62,13 +62,14 @@ def read_truth(
 ) -> Truth:
     """Read a mask, see `masks.read_mask`; of more than two classes, with class indices, or values with `labels`.
 
-    A DICOM segmentation is read on the grid of its `prediction`, which is its image's.
+    A DICOM segmentation, or a picture of a volume of one slice, is read on the grid of its `prediction`, which is its
+    image's.
 
     Raises:
         InputError: the file cannot be read or its values are not understood.
     """
     labels = labels or {}
-    if is_volume(path):
+    if is_volume(path) or (prediction is not None and is_volume(prediction)):
         values, geometry = read_volume(path, prediction)
         found = _classes(whole_numbers(values, path), path, num_classes, labels)
         read = (found == 1).astype(np.float32) if num_classes == 2 else found

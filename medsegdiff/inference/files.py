@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,13 @@ from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.labels import to_classes
 from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.predictions import Maps, write_prediction
+from medsegdiff.io.predictions import Maps, write_png, write_prediction
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.regions import one_region_each
+from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.overlay import overlay
+
+_LONGEST = 2048  # pixels of an overlay's longer side: more than a screen shows, and a larger one takes seconds to write
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Extras:
     """What is written besides the masks and their probabilities.
 
     Args:
-        overlays: each mask drawn over its image
+        overlays: each mask drawn over its image, at its size up to 2048 pixels
         maps: standard deviation and entropy
         members: every member, and the conditioning network's own mask
         traces: ids of images whose first member's way from noise to mask is drawn
@@ -69,20 +71,35 @@ def write_image(
     Raises:
         InputError: as `io.predictions.write_prediction`, or the image cannot be read.
     """
-    std = result.std if extras.maps or extras.overlays else None
-    members = result.members if extras.members else ()
-    maps = Maps(result.probability, std, result.cal if extras.members else None, members).resized(size)
+    std, cal = result.std if extras.maps else None, result.cal if extras.members else None
+    maps = Maps(result.probability, std, cal, result.members if extras.members else ()).resized(size)
     mask = one_region_each(decide(maps.probability)) if postprocess else None
 
     def draw(folder: Path) -> None:
         if extras.overlays:
-            drawn = overlay(picture(), *_foreground(maps, mask, truth, labels or {}), maps.std.max(axis=0))
-            Image.fromarray(drawn).save(folder / f"{result.id}_overlay.png")
+            shown = _shown(size)
+            outlined, true = _foreground(maps, mask, truth, labels or {})
+            deviation = np.stack([resize_probability(channel, shown) for channel in result.std]).max(axis=0)
+            drawn = overlay(_small(picture(), shown), _small(outlined, shown), _small(true, shown), deviation)
+            write_png(folder / f"{result.id}_overlay.png", Image.fromarray(drawn))
         if trace is not None:
             trace(folder)
 
-    written = maps if extras.maps else dataclasses.replace(maps, std=None)
-    return write_prediction(ledger, result.id, written, mask, draw, about)
+    return write_prediction(ledger, result.id, maps, mask, draw, about)
+
+
+def _shown(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of an overlay of a picture of this size."""
+    share = min(1, _LONGEST / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _small(picture: Optional[np.ndarray], size: tuple[int, int]) -> Optional[np.ndarray]:
+    """At `size` (H, W): colours (H, W, 3) averaged, one channel (H, W) as it is at the nearest pixel."""
+    if picture is None or picture.shape[:2] == size:
+        return picture
+    how = Image.Resampling.BOX if picture.ndim == 3 else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize(size[::-1], how))
 
 
 def row_of(slices: Sequence[ImageResult]) -> ImageRow:

@@ -17,6 +17,7 @@ import numpy as np
 
 from medsegdiff import __version__
 from medsegdiff.base import ranks
+from medsegdiff.base.beside import beside
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
@@ -105,7 +106,8 @@ def predict(
         # Process 0 says which are left: the others may have seen more done.
         left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
         chosen = [index for place in left[ranks.rank() :: ranks.count()] for index in slices[place]]
-        with ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling) as progress:
+        bar = ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling)
+        with bar as progress, beside() as do:  # files are written while the next images are computed
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
                 progress.step(ids)
@@ -122,13 +124,18 @@ def predict(
                 case, done_slices = cases[place], found.pop(place)
                 ensembles[case.id] = row_of(done_slices)
                 about = {**abouts[case.id], "ensemble": ensembles[case.id]}
+                postprocess = segmenter.sampling.postprocess
                 if is_volume(case.image):
-                    write_case(ledger, case, dataset, done_slices, extras, segmenter.sampling.postprocess, about)
+                    do(partial(write_case, ledger, case, dataset, done_slices, extras, postprocess, about))
                     continue
                 size, labels = dataset.original_sizes[result.index], dataset.form.spec.labels
-                picture, postprocess = partial(read_image, case.image), segmenter.sampling.postprocess
+                picture = partial(read_image, case.image)
                 trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
-                write_image(ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels)
+                do(
+                    partial(
+                        write_image, ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels
+                    )
+                )
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             rows = results.known(ledger, wanted)

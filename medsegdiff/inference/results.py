@@ -8,17 +8,20 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import exclusive, make_folder
 from medsegdiff.base.ownership import Group, Ledger
 from medsegdiff.base.reading import read_text, reading
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
-from medsegdiff.io.ensembles import IMAGES, ImageRow
-from medsegdiff.io.predictions import NIFTI, PNG, files_of
+from medsegdiff.inference.files import row_of
+from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.ensembles import IMAGES, ImageRow, write_ensembles
+from medsegdiff.io.predictions import NIFTI, PNG, WRITER, check_id, files_of
 
 RUN = "run.json"
 
@@ -59,6 +62,39 @@ def content(dataset: Prepared, indices: Sequence[int], case: Case, drawn: bool) 
         with contextlib.suppress(InputError), reading(case.mask) as file:
             hasher.update(file.read())
     return hasher.hexdigest()
+
+
+def save(
+    folder: Union[str, Path],
+    id: str,
+    wanted: dict[str, Any],
+    slices: Sequence[ImageResult],
+    write: Callable[[Ledger, dict[str, Any]], Path],
+) -> Path:
+    """Have `write` write the files of one image, and its row of `images.csv`; returns what it does, the mask's path.
+
+    Args:
+        folder: where to; it is made if need be
+        id: the image's
+        wanted: its `settings`
+        slices: what was sampled of it
+        write: is given the folder's ledger, and what to remember of the files
+
+    Raises:
+        InputError: the id cannot name files, a file in the way is not sampling's own, the folder holds masks with
+            other settings, or the disk refuses.
+    """
+    check_id(id)
+    ledger = Ledger(make_folder(Path(folder)), WRITER)
+    with exclusive(ledger.folder):
+        try:
+            check(ledger, wanted, [id])
+        except InputError as error:
+            raise InputError(error.spelled(lambda field: "folder" if field == "out_dir" else field)) from None
+        path = write(ledger, {"image": id, "settings": wanted, "ensemble": row_of(slices)})
+        with ledger.together(IMAGES) as stage:
+            write_ensembles(stage, known(ledger, wanted))
+    return path
 
 
 def check(ledger: Ledger, wanted: dict[str, Any], ids: Collection[str], overwrite: bool = False) -> None:

@@ -11,13 +11,10 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import exclusive, make_folder
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.inference import results
-from medsegdiff.inference.files import Extras, row_of, write_image
+from medsegdiff.inference.files import Extras, write_image
+from medsegdiff.inference.results import save
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.ensembles import IMAGES, write_ensembles
-from medsegdiff.io.predictions import WRITER, check_id
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.panels import panels
@@ -96,19 +93,12 @@ class Segmentation:
         """
         if not self.id:
             raise InputError('save: the image has no name; give one: segment(image, id="NAME")')
-        check_id(self.id)
-        ledger = Ledger(make_folder(Path(folder)), WRITER)
-        with exclusive(ledger.folder):
-            try:
-                results.check(ledger, self._settings, [self.id])
-            except InputError as error:
-                raise InputError(error.spelled(lambda field: "folder" if field == "out_dir" else field)) from None
-            about = {"image": self.id, "settings": self._settings, "ensemble": row_of([self._result])}
-            extras = Extras(overlay, maps, members)
-            path = write_image(ledger, self._result, self._size, lambda: self.image, extras, about=about)
-            with ledger.together(IMAGES) as stage:
-                write_ensembles(stage, results.known(ledger, self._settings))
-        return path
+        result, extras = self._result, Extras(overlay, maps, members)
+
+        def write(ledger: Ledger, about: dict[str, Any]) -> Path:
+            return write_image(ledger, result, self._size, lambda: self.image, extras, about=about)
+
+        return save(folder, self.id, self._settings, [result], write)
 
     def __repr__(self) -> str:
         height, width = self._size

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note, reading
+from medsegdiff.base.reading import is_folder, note, reading
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MOST_FOLDERS = 20_000
+GLANCED, DEEPEST, _FEW = 10_000, 5, 50  # entries, levels: as archive/collection/patient/study/series, folders of each
 _LOSSY = ("JPEG", "MPO")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
@@ -201,13 +203,13 @@ def list_folder(folder: Path) -> list[Path]:
         raise InputError(f"{str(folder)!r}: cannot be read ({error}); check the path") from None
 
 
-def folders_below(root: Path) -> Iterator[Path]:
-    """The folder and all below it, each once, whatever links lead back to it; none where it is no folder.
+def folders_below(root: Path, enter: Callable[[Path], bool] = is_folder) -> Iterator[Path]:
+    """The folder and those below it that `enter` accepts, each once, whatever links lead back; none if it is no folder.
 
     Raises:
         InputError: one cannot be read, or there are more than `MOST_FOLDERS`, more than a dataset has.
     """
-    seen, waiting = set(), [Path(root)] if Path(root).is_dir() else []
+    seen, waiting = set(), [Path(root)] if is_folder(Path(root)) else []
     while waiting:
         folder = waiting.pop()
         found = folder.stat()
@@ -217,10 +219,32 @@ def folders_below(root: Path) -> Iterator[Path]:
         if len(seen) > MOST_FOLDERS:
             raise InputError(f"{root}: holds more than {MOST_FOLDERS:,} folders; give the one that holds the dataset")
         yield folder
-        waiting += [path for path in reversed(list_folder(folder)) if path.is_dir()]
+        waiting += [path for path in reversed(list_folder(folder)) if enter(path)]
+
+
+def glance(root: Path) -> Iterator[Path]:
+    """The folder and the nearest ones below it, in which a dataset shows what it is: soon done, wherever it begins.
+
+    Down to `DEEPEST` levels, of each folder the first few, until `GLANCED` entries were seen. What cannot be read is
+    passed over.
+    """
+    level, left = [Path(root)] if is_folder(Path(root)) else [], GLANCED
+    for _ in range(DEEPEST + 1):
+        below: list[Path] = []
+        for folder in level:
+            try:
+                inside = list_folder(folder)
+            except InputError:
+                continue
+            yield folder
+            left -= len(inside)
+            if left < 0:
+                return
+            below += itertools.islice(filter(is_folder, inside), _FEW)
+        level = below
 
 
 def is_picture(path: Path) -> bool:
     """Whether it is named as a picture, and not as an ISIC archive's superpixel map."""
     is_named = path.suffix.lower() in SUFFIXES and not path.stem.lower().endswith("_superpixels")
-    return is_named and not path.is_dir()
+    return is_named and not is_folder(path)

@@ -7,6 +7,7 @@ ones, the front at the left of sagittal ones, the head up.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any, Literal, NamedTuple, Optional, get_args
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import reading
+from medsegdiff.base.reading import is_folder, reading
 from medsegdiff.io.dicom.files import is_dicom
+from medsegdiff.io.pictures import is_picture
 
 SUFFIXES = (".nii.gz", ".nii")
 DICOM = ".dcm"
@@ -25,6 +27,7 @@ AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
 _DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 _MOST_VOXELS = 1 << 31
+_MOST_LEVELS = 32  # of a mask that is a picture; grey edges have more
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def is_volume(path: Path) -> bool:
 
 def is_series(path: Path) -> bool:
     """Whether it is a folder whose first file is a DICOM file."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     try:
         first = min((file for file in path.iterdir() if file.is_file() and file.name[0] != "."), default=None)
@@ -86,7 +89,7 @@ def is_series(path: Path) -> bool:
 def stem(path: Path) -> str:
     """A file's name without its suffix, `.nii.gz` being one."""
     name = path.name
-    if path.is_dir():
+    if is_folder(path):
         return name
     return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), path.stem)
 
@@ -94,7 +97,8 @@ def stem(path: Path) -> str:
 def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
     """Read a NIfTI file, values as its slope and intercept scale them; or of DICOM what `io.dicom` reads.
 
-    A DICOM segmentation, which may hold some slices only, is read on the grid of the `image` that it was drawn on.
+    On the grid of the `image` that they were drawn on masks are read that do not say where they lie: pictures, of one
+    slice; and DICOM segmentations, which may hold some slices only.
 
     Raises:
         InputError: the file is missing, empty, damaged, no NIfTI file, of complex numbers or colours, or has not three
@@ -104,6 +108,8 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
 
     if _is_dicom(path):
         return _read_dicom(path, image)
+    if image is not None and is_picture(path):
+        return _read_picture(path, image)
     with reading(path):
         pass
     try:
@@ -133,19 +139,36 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
 
 
 def _is_dicom(path: Path) -> bool:
-    return path.is_dir() or path.name.lower().endswith(DICOM)
+    return is_folder(path) or path.name.lower().endswith(DICOM)
 
 
 def _read_dicom(path: Path, image: Optional[Path]) -> Volume:
     from medsegdiff.io.dicom.segmentation import is_segmentation, read_segmentation
-    from medsegdiff.io.dicom.series import geometry_of, read_dicom
+    from medsegdiff.io.dicom.series import read_dicom
 
     if not is_segmentation(path):
         return read_dicom(path)
     if image is None:
         raise InputError(f"{path}: a segmentation without its image; keep both in the dataset")
-    geometry = read_volume(image).geometry if image.name.lower().endswith(SUFFIXES) else geometry_of(image)
+    geometry = _geometry(image)
     return Volume(read_segmentation(path, geometry), geometry)
+
+
+def _read_picture(path: Path, image: Path) -> Volume:
+    """A mask (H, W) as (W, H, 1): files of DICOM have the columns first."""
+    from medsegdiff.io.masks import read_labels
+
+    values = read_labels(path).T[..., None]
+    levels = len(np.unique(values))
+    if levels > _MOST_LEVELS:
+        raise InputError(f"{path}: holds {levels} grey levels, where a mask has few; export it black and white, as PNG")
+    return Volume(values, dataclasses.replace(_geometry(image), shape=values.shape))
+
+
+def _geometry(image: Path) -> Geometry:
+    from medsegdiff.io.dicom.series import geometry_of
+
+    return geometry_of(image) if _is_dicom(image) else read_volume(image).geometry
 
 
 def slices_of(path: Path, axis: str = "axial") -> int:
@@ -160,9 +183,7 @@ def slices_of(path: Path, axis: str = "axial") -> int:
         return 1
     try:
         if _is_dicom(path):
-            from medsegdiff.io.dicom.series import geometry_of
-
-            geometry = geometry_of(path)
+            geometry = _geometry(path)
         else:
             image = nibabel.load(path)
             geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)

@@ -1,32 +1,36 @@
-"""The operations of the networks and the optimiser: on a CPU the kernels of `cpu`, elsewhere plain expressions."""
+"""The operations of the networks and the optimiser, on the device in use: `cpu` or `cuda` computes them.
+
+What they must equal are the plain expressions of `reference`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
-from medsegdiff.kernels import reference
-from medsegdiff.kernels.cpu import attention as _attention
-from medsegdiff.kernels.cpu import channels as _channels
-from medsegdiff.kernels.cpu import convolution as _convolution
-from medsegdiff.kernels.cpu import linear as _linear
-from medsegdiff.kernels.cpu import normalisation as _normalisation
-from medsegdiff.kernels.cpu import product as _product
-from medsegdiff.kernels.cpu import update as _update
+from medsegdiff.kernels.cpu import operations as cpu
 from medsegdiff.kernels.cpu.convolution import Packed
+from medsegdiff.kernels.cuda import operations as cuda
 from medsegdiff.kernels.reference import Step
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
+__all__ = ["Packed", "Step"]
 
 
-def _for(cpu: Any) -> Any:
-    """Where the functions for the device in use are: the module `cpu`, or `reference`."""
-    return reference if jt.flags.use_cuda else cpu
+def device() -> Any:
+    """The operations of the device in use, as a module, with what is particular to it.
+
+    NAME: "cpu" or "cuda"
+    PACKS: whether convolutions keep their weights packed
+    BY_SAMPLE: whether inference computes so that a sample's result is the same in every batch
+    """
+    return cuda if jt.flags.use_cuda else cpu
 
 
 def attention(q: Var, k: Var, v: Var) -> Var:
     """softmax(q^T k / sqrt(D)) applied to v; `q`, `k`, `v` and the result are (B, D, T) float32."""
-    return _for(_attention).attention(q, k, v)
+    return device().attention(q, k, v)
 
 
 def conv2d(
@@ -50,9 +54,7 @@ def conv2d(
         packed: for inference: computes sample by sample, so that a sample's result is the same in every batch, and
             keeps the weights here where they are packed smaller than they are
     """
-    if jt.flags.use_cuda:
-        return reference.conv2d(x, weight, bias, stride, padding, residual)
-    return _convolution.conv2d(x, weight, bias, stride, padding, residual, packed)
+    return device().conv2d(x, weight, bias, stride, padding, residual, packed)
 
 
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
@@ -60,7 +62,7 @@ def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
 
     On the CPU in float32 inside too, being small; on a GPU in `precision.current()`.
     """
-    return _for(_linear).linear(x, weight, bias)
+    return device().linear(x, weight, bias)
 
 
 def product(a: Var, b: Var, kinds: str = "NN") -> Var:
@@ -68,7 +70,7 @@ def product(a: Var, b: Var, kinds: str = "NN") -> Var:
 
     "TN" is `a` transposed times `b`. On the CPU in float32 inside too; on a GPU in `precision.current()`.
     """
-    return _for(_product).product(a, b, kinds)
+    return device().product(a, b, kinds)
 
 
 def mixed(weight: Var, x: Var) -> Var:
@@ -76,7 +78,7 @@ def mixed(weight: Var, x: Var) -> Var:
 
     On the CPU in float32 inside too; on a GPU in `precision.current()`.
     """
-    return _for(_product).mixed(weight, x)
+    return device().mixed(weight, x)
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
@@ -89,7 +91,7 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
         groups: number of groups, a divisor of C
         silu: apply `z * sigmoid(z)` to the result
     """
-    return _for(_normalisation).group_norm(x, weight, bias, groups, silu)
+    return device().group_norm(x, weight, bias, groups, silu)
 
 
 def batch_norm(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
@@ -97,40 +99,42 @@ def batch_norm(x: Var, weight: Var, bias: Var) -> tuple[Var, Var, Var]:
 
     Also gives the mean and the biased variance (C,) of each channel, to which no gradient belongs.
     """
-    return _for(_normalisation).batch_norm(x, weight, bias)
+    return device().batch_norm(x, weight, bias)
 
 
 def channel_sums(u: Var, v: Var) -> tuple[Var, Var]:
     """The sums (C,), float64, of `u * v` and of `v` over all but the channels; both (N, C, H, W) float32."""
-    return _for(_channels).channel_sums(u, v)
+    return device().channel_sums(u, v)
 
 
 def channel_map(u: Var, v: Var, a: Var, b: Var, shift: Var) -> Var:
     """`a * u + b * v + shift`, float32: `u`, `v` (N, C, H, W) float32, the others (C,) float64."""
-    return _for(_channels).channel_map(u, v, a, b, shift)
+    return device().channel_map(u, v, a, b, shift)
 
 
-def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> None:
-    """Overwrite a parameter and both moments by those after a step (Loshchilov & Hutter 2019); of one shape, float32.
+def adamw(
+    parameters: Sequence[Var], gradients: Sequence[Var], means: Sequence[Var], squares: Sequence[Var], step: Step
+) -> None:
+    """Overwrite parameters and both moments by those after a step (Loshchilov & Hutter 2019).
 
     Whatever is to be computed from the old ones must have been; what shares their memory (`detach`, `clone`,
     `reshape`) sees the new ones.
+
+    Args:
+        parameters: float32 arrays; each has a gradient, a mean and a square of its shape
+        gradients: of each
+        means: the first moments
+        squares: the second moments
+        step: the numbers of this step
     """
-    if not jt.flags.use_cuda:
-        _update.adamw(parameter, gradient, mean, square, step)
-        return
-    for value, new in zip((parameter, mean, square), reference.adamw(parameter, gradient, mean, square, step)):
-        value.update(new)
+    device().adamw(parameters, gradients, means, squares, step)
 
 
-def approach(average: Var, value: Var, share: float) -> None:
-    """Move `average` by `share` of its distance to `value`, in place; of one shape, float32."""
-    if jt.flags.use_cuda:
-        average.update(reference.approach(average, value, share))
-    else:
-        _update.approach(average, value, share)
+def approach(averages: Sequence[Var], values: Sequence[Var], share: float) -> None:
+    """Move each average by `share` of its distance to its value, in place; of one shape, float32."""
+    device().approach(averages, values, share)
 
 
-def sum_of_squares(value: Var) -> Var:
-    """The sum of the squares of a float32 array, float64 (1,)."""
-    return _for(_update).sum_of_squares(value)
+def sum_of_squares(values: Sequence[Var]) -> Var:
+    """The sum of the squares of all numbers of float32 arrays, float64 (1,)."""
+    return device().sum_of_squares(values)

@@ -62,9 +62,10 @@ def unavailable(precision: str) -> str:
     """Why `precision` cannot be used on the device in use, with the remedy; empty where it can."""
     if precision == "fp32":  # asked without starting Jittor
         return ""
+    from medsegdiff.kernels.operations import device
     from medsegdiff.runtime.backend import jt
 
-    if not jt.flags.use_cuda:
+    if device().NAME == "cpu":
         return missing_on_cpu(precision, machine.cpu())
     return missing_on_gpu(precision, min(jt.flags.cuda_archs))
 

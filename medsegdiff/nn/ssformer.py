@@ -10,7 +10,7 @@ import numpy as np
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.operations import attention, group_norm, linear, mixed, product
+from medsegdiff.kernels.operations import attention, device, group_norm, linear, mixed, product
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -82,7 +82,7 @@ class Mix(Conv2d):
 
     def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
         """As every convolution."""
-        if shift is not None or self.is_training() or jt.flags.use_cuda or precision.current() != "fp32":
+        if shift is not None or self.is_training() or not device().PACKS or precision.current() != "fp32":
             return super().execute(x, shift, residual)
         n, c, h, w = x.shape
         y = mixed(self.weight.reshape(-1, c), x.reshape(n, c, h * w)).reshape(n, -1, h, w)

@@ -10,6 +10,7 @@ import numpy as np
 
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
+from medsegdiff.kernels.operations import device
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.blocks import AttentionBlock, Downsample, ResBlock, Stage, Upsample
 from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
@@ -126,7 +127,7 @@ class MedSegDiff(nn.Module):
 
     def narrow(self) -> MedSegDiff:
         """From now on only segment in bf16: on a CPU, convolutions give up the float32 weights that they pack."""
-        for module in [] if jt.flags.use_cuda else self.modules():
+        for module in self.modules() if device().PACKS else []:
             if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
                 module.narrow()
         return self

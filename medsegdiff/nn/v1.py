@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff.config.network import NetworkConfig
+from medsegdiff.kernels.operations import device
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.highway import STAGES, Highway
 from medsegdiff.nn.layers import Conv2d, DropoutStreams
@@ -74,7 +75,7 @@ class DynamicNetwork(MedSegDiff):
 
     def denoise(self, mask_t: Var, t: Var, condition: Condition) -> NetworkOutput:
         """As of every version; in evaluation one mask at a time."""
-        if self.is_training() or jt.flags.use_cuda:
+        if self.is_training() or not device().BY_SAMPLE:
             return super().denoise(mask_t, t, condition)
         # In batches of other sizes it rounds differently.
         parts = []

@@ -54,8 +54,7 @@ def _fitted(tile: Tile) -> Image.Image:
     if tile.mask is None:
         return picture
     mask = np.asarray(Image.fromarray(tile.mask).resize(size, Image.Resampling.NEAREST))
-    drawn = draw_outline(np.asarray(picture, dtype=np.float32), mask, TRUTH_COLOUR, 0)
-    return Image.fromarray(np.round(drawn).astype(np.uint8))
+    return Image.fromarray(draw_outline(np.asarray(picture), mask, TRUTH_COLOUR, 0))
 
 
 def _short(text: str) -> str:

@@ -52,7 +52,7 @@ def cache_name() -> str:
     Virtual machines often do not say which CPU theirs is, only what it can do.
     """
     headers = [Path(__file__).with_name(name).read_text() for name in _PRECOMPILED]
-    ours = "" if _left_alone() else f"{_PRECOMPILED} {headers} {compilers.EDITS}"
+    ours = f"{compilers.EDITS}" if _left_alone() else f"{_PRECOMPILED} {headers} {compilers.EDITS}"
     theirs = [os.environ.get(name, "") for name in ("cc_flags", "kernel_flags", "debug")]
     parts = [
         " ".join(sorted(machine.cpu().flags)),

@@ -65,6 +65,8 @@ def _python_header() -> Found:
 
 
 def _onednn() -> Found:
+    if not toolchain.wants_onednn():
+        return Found("left out, as use_mkl=0 asks: there is a GPU")
     version, used = toolchain.package_version(toolchain.ONEDNN_WHEELS[0]), toolchain.find_jittor_onednn()
     from_pip = toolchain.find_onednn()
     if used.exists():

@@ -113,6 +113,11 @@ def find_onednn() -> Optional[tuple[Path, Path]]:
     return (header.parent, library) if library and header else None
 
 
+def wants_onednn() -> bool:
+    """Whether Jittor needs oneDNN: not with `use_mkl=0` in the environment where a GPU computes."""
+    return os.environ.get("use_mkl") != "0" or toolkit.driver_version() is None
+
+
 def find_jittor_onednn() -> Path:
     """The oneDNN library that Jittor loads; it need not exist before the first start."""
     return jittor_home() / ".cache" / "jittor" / "mkl" / _JITTOR_ONEDNN / "lib" / "libmkldnn.so"
@@ -167,7 +172,7 @@ def find_mpi() -> tuple[Optional[str], str]:
 
 def _prepare_onednn() -> None:
     """Lay pip's oneDNN where Jittor looks for its own, unless one is there already."""
-    if find_jittor_onednn().exists():
+    if not wants_onednn() or find_jittor_onednn().exists():
         return
     folder = find_jittor_onednn().parent.parent
     headers, library = find_onednn()

@@ -14,6 +14,7 @@ from medsegdiff.base import ranks
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Batch
+from medsegdiff.kernels.operations import device
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.toolchain import announce_kernels
 from medsegdiff.training.trainer import Trainer
@@ -62,7 +63,7 @@ def noise_batch(config: RunConfig, step: int) -> Batch:
 
 def peak_gib() -> float:
     """The most memory that this process held so far: the GPU's where there is one, else the main memory's."""
-    if jt.flags.use_cuda:
+    if device().NAME == "cuda":
         return jt.get_mem_info().total_cuda_used / 2**30
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 2**20

@@ -13,11 +13,10 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose
-from medsegdiff.data.layouts.brats import REGIONS
+from medsegdiff.data.layouts import LAYOUTS, choose, parse_labels
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
-from medsegdiff.io.labels import format_labels, parse_labels
+from medsegdiff.io.labels import format_labels
 from medsegdiff.io.volumes import slices_of
 from medsegdiff.training.run_folder import own
 
@@ -77,7 +76,7 @@ def find_images(config: RunConfig) -> Images:
 
     given = {}
     if data.labels:
-        given["labels"] = parse_labels(REGIONS.get(data.labels, data.labels) if name == "brats" else data.labels)
+        given["labels"] = parse_labels(data.labels, root, name)
     if data.scaling:
         given["scaling"] = data.scaling
     spec = dataclasses.replace(layout.spec(root, measuring), axis=data.axis, **given)

@@ -41,10 +41,11 @@ class AdamW:
             beta2=self.beta2,
             eps=self.eps,
         )
-        decaying = numbers._replace(keep=1 - lr * self.weight_decay)
-        for name, p in self.parameters.items():
-            chosen = decaying if name in self.decayed else numbers
-            adamw(p, gradients[name], self.mean[name], self.square[name], chosen)
+        plain = self.parameters.keys() - self.decayed
+        for chosen, keep in ((self.decayed, 1 - lr * self.weight_decay), (plain, 1.0)):
+            names = [name for name in self.parameters if name in chosen]
+            arrays = ([held[name] for name in names] for held in (self.parameters, gradients, self.mean, self.square))
+            adamw(*arrays, numbers._replace(keep=keep))
 
     def state(self) -> dict[str, Var]:
         """Both moments of every parameter, as "mean:NAME" and "square:NAME"."""
@@ -70,8 +71,7 @@ class Average:
     def update(self, step: int) -> None:
         """Take in the weights after training step `step`, counted from 1."""
         rate = min(self.rate, (1 + step) / (10 + step)) if self.warmup else self.rate
-        for name, value in self.values.items():
-            approach(value, self.source[name], 1 - rate)
+        approach(list(self.values.values()), [self.source[name] for name in self.values], 1 - rate)
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from `arrays`."""
@@ -81,4 +81,4 @@ class Average:
 
 def global_norm(values: Mapping[str, Var]) -> Var:
     """The Euclidean norm of all values together, a scalar."""
-    return jt.sqrt(jt.concat([sum_of_squares(value) for value in values.values()]).sum()).float32()
+    return jt.sqrt(sum_of_squares(list(values.values()))).float32()

@@ -15,6 +15,7 @@ import numpy as np
 import medsegdiff
 from medsegdiff.base import machine, ranks
 from medsegdiff.data.loader import Dataset
+from medsegdiff.kernels.operations import device
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.backend import jt
 
@@ -70,5 +71,5 @@ def _machine() -> dict[str, Any]:
         "cpu": machine.cpu().model,
         "threads": machine.usable_cores(),
         "memory_gib": round(memory / 2**30, 1),
-        "device": "cuda" if jt.flags.use_cuda else "cpu",
+        "device": device().NAME,
     }

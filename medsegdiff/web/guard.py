@@ -12,6 +12,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+# Of gradio, not used here: files by their paths on this machine, and other people's servers.
+_CLOSED = ("/upload", "/file=", "/file/", "/proxy=", "/stream/", "/process_recording", "/component_server")
+
 Message = dict[str, Any]
 
 
@@ -53,6 +56,9 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
 
+        if any(scope["path"].startswith(f"{place}{closed}") for place in ("", "/gradio_api") for closed in _CLOSED):
+            await _answer(guarded, 404, "not offered here")
+            return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         try:
             if stated.isdigit() and int(stated) > most:
@@ -60,7 +66,10 @@ class Guard:
             await self.app(scope, counted, guarded)
         except TooLarge:
             if not begun:
-                body = json.dumps({"detail": f"larger than {self.megabytes} MB, the most that is taken here"}).encode()
-                kind = [(b"content-type", b"application/json"), (b"connection", b"close")]
-                await guarded({"type": "http.response.start", "status": 413, "headers": kind})
-                await guarded({"type": "http.response.body", "body": body})
+                await _answer(guarded, 413, f"larger than {self.megabytes} MB, the most that is taken here")
+
+
+async def _answer(send: Callable[[Message], Awaitable[None]], status: int, words: str) -> None:
+    kind = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": kind})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": words}).encode()})

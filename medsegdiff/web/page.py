@@ -2,111 +2,130 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import gradio as gr
-import numpy as np
+from markupsafe import escape
+from starlette.middleware import Middleware
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.randomness import generator
 from medsegdiff.config.sampling import SAMPLERS
-from medsegdiff.data.drawing import draw
-from medsegdiff.inference.segmentation import Segmentation
-from medsegdiff.io.masks import read_mask
-from medsegdiff.io.pictures import read_image, size_of
+from medsegdiff.data.source import read_source, shown
 from medsegdiff.web import view
-from medsegdiff.web.worker import Cancelled, Job, Worker
+from medsegdiff.web.guard import Guard
+from medsegdiff.web.incoming import EXAMPLES, Bounds, Files, case_of, example, files_of, truth_of
+from medsegdiff.web.worker import Cancelled, Job, Step, Worker
 
-_EXAMPLES = ("", "generated 1", "generated 2")
 _HINT = "Research software, no medical device. Images stay on the machine that runs this, and are not kept."
+_KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
+_WHOLE, _ONE = "the whole volume", "the slice that is shown"
+_SCRIPT = Path(__file__).with_suffix(".js").read_text()
 
 
-# gradio names its upload areas otherwise than they read, which who steers by voice cannot say.
-_LABELS = """() => {
-  const areas = () => document.querySelectorAll('.upload-container[aria-label]');
-  const bare = () => areas().forEach(e => e.removeAttribute('aria-label'));
-  bare();
-  new MutationObserver(bare).observe(document.body, {subtree: true, childList: true});
-}"""
+def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
+    """The page; what is sent lies in the folder `home` for as long as it is worked on."""
+    config = worker.segmenter.config
+    spec, classes = config.spec, config.network.num_classes
 
+    def received(files: Files, chosen: str, folder: Path) -> Any:
+        if not files and not chosen:
+            raise InputError("give an image first, or choose an example")
+        return case_of(files, folder / "image", bounds, spec) if files else example(chosen, folder)
 
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """What may come in."""
-
-    megabytes: int = 32
-    megapixels: int = 25
-    waiting: int = 16
-
-
-def build(worker: Worker, bounds: Bounds) -> gr.Blocks:
-    """The page; uploads are removed ten minutes after they came."""
+    def look(text: str, chosen: str) -> tuple[str, Any, Any, str]:
+        """Show what was given, before it is segmented."""
+        with _working(home) as folder:
+            case = received(files_of(text), chosen, folder)
+            slices = shown(read_source(case, spec), spec)
+        count, (height, width) = len(slices), slices.shape[1:3]
+        number, several = count // 2, count > 1
+        said = f"{case.id}: {f'{count} slices of ' if several else ''}{width} x {height} pixels. Press Segment."
+        slider = gr.Slider(maximum=max(1, count - 1), value=number if several else 0, visible=several)
+        return view.given(slices, number), slider, gr.Radio(visible=several), said
 
     async def show(
-        path: Optional[str], example: str, truth: Optional[str], members: float, steps: float, sampler: str, seed: float
-    ) -> AsyncIterator[tuple[str, str]]:
-        with _refusals():
-            if not path and not example:
-                raise InputError("drop an image first, or choose an example")
-            image, name = _picture(Path(path), bounds) if path else _example(example)
-            true = read_mask(Path(truth)) > 0.5 if truth else None
-            job, step = Job(image, name, int(members), int(steps), sampler, int(seed)), 0
+        text: str, truth: str, chosen: str, part: str, number: float,
+        members: float, steps: float, sampler: str, seed: float,
+    ) -> AsyncIterator[tuple[str, str]]:  # fmt: skip
+        with _working(home) as folder:
+            case = await asyncio.to_thread(received, files_of(text), chosen, folder)
+            slices = await asyncio.to_thread(lambda: shown(read_source(case, spec), spec))
+            given, true = files_of(truth), None
+            if given:
+                true = await asyncio.to_thread(truth_of, given, folder / "truth", bounds, case, spec, classes)
+            wanted = [int(number)] if part == _ONE and len(slices) > 1 else None
+            job, step = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed)), 0
             async for event in worker.steps(job):
-                if isinstance(event, Segmentation):
-                    yield view.finished(event, true), "Done."
-                else:
+                if isinstance(event, Step):
                     step += 1
-                    yield view.forming(image, event, step), f"Sampling, step {step}"
+                    where = f"slice {event.number + 1} of {len(slices)}, " if len(slices) > 1 else ""
+                    yield view.forming(slices[event.number], event.state, step), f"Sampling: {where}step {step}"
+                else:
+                    page = await asyncio.to_thread(view.finished, event, folder / "out", slices, true, int(number))
+                    yield page, "Done."
 
     async def segment(
-        image: str, name: str = "image", members: int = 5, steps: int = 0, sampler: str = "ddpm", seed: int = 0
+        files: dict[str, str],
+        members: int = 5,
+        steps: int = 0,
+        sampler: str = "ddpm",
+        seed: int = 0,
+        slices: Optional[list[int]] = None,
     ) -> dict[str, Any]:
         """Segment an image.
 
-        `image` is the file's bytes in base64, `name` its name without suffix, by which the noise is drawn. Gives
-        `agreement`, `sentence`, and the files `mask`, `probability`, `uncertainty` and `overlay` as PNG in base64.
+        `files` has the contents of its files in base64 by their names, that of a picture's without suffix being what
+        the noise is drawn by; `slices` numbers those of a volume that are segmented. Gives `agreement`, `sentence`, and
+        in `files` what `medsegdiff sample` writes, by name, in base64.
         """
-        with _refusals(), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "image"
-            try:
-                path.write_bytes(base64.b64decode(image, validate=True))
-            except binascii.Error:
-                raise InputError("image: is not base64") from None
-            pixels, _ = _picture(path, bounds)
-            async for event in worker.steps(Job(pixels, name, members, steps, sampler, seed)):
+        with _working(home) as folder:
+            case = await asyncio.to_thread(case_of, files, folder / "image", bounds, spec)
+            async for event in worker.steps(Job(case, folder, slices, members, steps, sampler, seed)):
                 found = event
-            files = {what: base64.b64encode(content).decode() for what, _, content in view.downloads(found)}
-            return {"agreement": found.agreement, "sentence": view.agreement(found), **files}
+            written = await asyncio.to_thread(view.downloads, found, folder / "out")
+            contents = {name: base64.b64encode(content).decode() for _, name, content in written}
+            return {"agreement": found.agreement, "sentence": view.agreement(found), "files": contents}
 
-    with gr.Blocks(title="medsegdiff", analytics_enabled=False, delete_cache=(60, 600)) as page:
+    with gr.Blocks(title="medsegdiff", analytics_enabled=False) as page:
         gr.Markdown(f"# medsegdiff\n{_HINT}")
+        gr.HTML('<p id="connection" role="status"></p>')
         with gr.Row():
             with gr.Column():
-                image = gr.File(label="Image (PNG, JPEG, TIFF, BMP)", elem_id="image", height=150)
-                example = gr.Dropdown(list(_EXAMPLES), value="", label="or an example")
-                truth = gr.File(label="Ground truth, for scores (if there is one)", elem_id="truth", height=150)
+                image = _drop("image", f"Image: {_KINDS}; the files of a volume or series together", bounds)
+                chosen = gr.Dropdown(["", *EXAMPLES], value="", label="or an example")
+                _drop("truth", "Ground truth, for scores (if there is one)", bounds)
                 members = gr.Slider(1, worker.limits.members, 5, step=1, label="Masks sampled")
                 steps = gr.Slider(
                     0, worker.limits.steps, 0, step=1, label="Steps (0: what the network needs)", elem_id="steps"
                 )
                 sampler = gr.Dropdown(list(SAMPLERS), value=SAMPLERS[0], label="Sampler")
                 seed = gr.Number(0, precision=0, label="Seed")
+                part = gr.Radio([_WHOLE, _ONE], value=_WHOLE, label="Segment", visible=False, elem_id="part")
                 with gr.Row():
                     run = gr.Button("Segment", variant="primary", elem_id="run")
                     stop = gr.Button("Cancel", elem_id="stop")
             with gr.Column():
-                status = gr.Textbox("Drop an image and press Segment.", label="Status", elem_id="status")
+                status = gr.Textbox("Give an image and press Segment.", label="Status", elem_id="status")
+                number = gr.Slider(0, 1, 0, step=1, label="Slice, from 0", visible=False, elem_id="slice")
                 result = gr.HTML(label="Result", elem_id="result")
-        inputs = [image, example, truth, members, steps, sampler, seed]
+        # The browser reads the files and puts their contents in the places of these, which are empty.
+        texts = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
+        quick = {"api_visibility": "private", "concurrency_limit": 2, "concurrency_id": "look"}
+        reading = "async (_, chosen) => [await medsegdiff.files('image'), chosen]"
+        for changed in (image.input, chosen.input):
+            changed(look, [texts[0], chosen], [result, number, part, status], js=reading, **quick)
+        number.change(None, number, None, js="medsegdiff.show", api_visibility="private")
         shared = {"concurrency_limit": 1, "concurrency_id": "network"}
-        event = run.click(show, inputs, [result, status], api_visibility="private", **shared)
+        files = "await medsegdiff.files('image'), await medsegdiff.files('truth')"
+        sent = f"async (...given) => [{files}, ...given.slice(2)]"
+        inputs = [*texts, chosen, part, number, members, steps, sampler, seed]
+        event = run.click(show, inputs, [result, status], js=sent, api_visibility="private", **shared)
         cancelled = {"cancels": [event], "queue": False, "api_visibility": "private"}
         stop.click(lambda: "Cancelled.", None, status, **cancelled)
         gr.api(segment, api_name="segment", **shared)
@@ -114,36 +133,50 @@ def build(worker: Worker, bounds: Bounds) -> gr.Blocks:
     return page
 
 
-def look() -> dict[str, Any]:
-    """How the page looks, for `launch`: fonts of the system, none from elsewhere."""
+def launching(bounds: Bounds) -> dict[str, Any]:
+    """How the page is served: fonts of the system, nothing kept of what was done, here or in the browser."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
-    return {"theme": gr.themes.Default(primary_hue="blue", **fonts), "css": view.STYLE, "js": _LABELS}
+    return {
+        "theme": gr.themes.Default(primary_hue="blue", **fonts),
+        "css": view.STYLE,
+        "head": f"<script>{_SCRIPT}</script>",
+        "js": "() => medsegdiff.watch()",
+        "app_kwargs": {"middleware": [Middleware(Guard, megabytes=2 * bounds.megabytes)]},  # base64 takes a third more
+        "run_history": False,
+        "state_session_capacity": 4 * bounds.waiting,
+        "prevent_thread_lock": True,
+        "show_error": True,
+        "quiet": True,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+    }
+
+
+def _drop(name: str, words: str, bounds: Bounds) -> gr.HTML:
+    """A place for files, of the browser's own kind: they can be dropped on it, and stay there."""
+    several = "multiple" if name == "image" else ""
+    return gr.HTML(
+        f'<label class="msd-drop">{escape(words)}'
+        f'<input type="file" {several} data-most="{bounds.megabytes * 10**6}"></label>',
+        js_on_load="element.querySelector('input').addEventListener('change', () => trigger('input'))",
+        elem_id=name,
+    )
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Say what is refused on the page, in one line, without the names of this machine's folders."""
-    try:
-        yield
-    except Cancelled:
-        raise gr.Error("cancelled", print_exception=False) from None
-    except (InputError, RuntimeError) as error:
-        raise gr.Error(_without_folders(str(error)), print_exception=False) from None
+def _working(home: Path) -> Iterator[Path]:
+    """A folder that goes when the work is done; what is refused is said in one line, without the folder's name."""
+    with tempfile.TemporaryDirectory(dir=home) as name:
+        try:
+            yield Path(name)
+        except Cancelled:
+            raise gr.Error("cancelled", print_exception=False) from None
+        except (InputError, RuntimeError) as error:
+            line = str(error)
+            for inner in ("image/", "truth/", ""):
+                line = line.replace(f"{name}/{inner}", "")
+            raise gr.Error(_without_folders(line), print_exception=False) from None
 
 
 def _without_folders(line: str) -> str:
     return " ".join(Path(word).name if word.startswith("/") else word for word in line.split(" "))
-
-
-def _picture(path: Path, bounds: Bounds) -> tuple[np.ndarray, str]:
-    width = height = 0
-    with contextlib.suppress(Exception):  # what it is not, reading says
-        width, height = size_of(path)
-    if width * height > bounds.megapixels * 10**6:
-        limit = f"more than the {bounds.megapixels} million pixels that are taken here; make it smaller"
-        raise InputError(f"{path}: {width} x {height}, {limit}")
-    return read_image(path), path.stem
-
-
-def _example(name: str) -> tuple[np.ndarray, str]:
-    return draw(generator("example", name), 256)[0], name.replace(" ", "-")

@@ -1,9 +1,8 @@
-"""What the web page shows of a segmentation: pieces of HTML that need no file."""
+"""What the web page shows of an image and of what was found in it: pieces of HTML that need no file."""
 
 from __future__ import annotations
 
 import base64
-import tempfile
 from pathlib import Path
 from typing import Optional
 
@@ -16,9 +15,16 @@ from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.web.cases import data_uri, heat_of, outline, shrunk
+from medsegdiff.web.worker import Found
 
 STYLE = Path(__file__).with_suffix(".css").read_text()
 _KINDS = {"": "mask", "_prob": "probability", "_std": "uncertainty", "_overlay": "overlay"}
+_TYPES = {".png": "image/png", ".nii.gz": "application/gzip", ".dcm": "application/dicom"}
+
+
+def given(slices: np.ndarray, number: int) -> str:
+    """An image uint8 (D, H, W, 3) that is not segmented yet; of several slices `number` is seen."""
+    return f'<div class="msd-view">{_frames([_picture(image) for image in slices], number)}</div>'
 
 
 def forming(image: np.ndarray, state: State, step: int) -> str:
@@ -31,37 +37,53 @@ def forming(image: np.ndarray, state: State, step: int) -> str:
     return f'<div class="msd-view" data-step="{step}">{said}{_picture(image, clean)}{noise}</div>'
 
 
-def finished(found: Segmentation, truth: Optional[np.ndarray] = None) -> str:
-    """Image, mask, uncertainty, agreement, downloads and, with a ground truth bool (H, W), scores."""
+def finished(
+    found: Found, folder: Path, slices: np.ndarray, truth: Optional[np.ndarray] = None, number: int = 0
+) -> str:
+    """Images, masks, uncertainty, agreement, downloads and, with a ground truth bool (D, H, W), scores.
+
+    Files are written into `folder`; the page has their contents and does without them.
+    """
     sliders = "".join(
         f'<label>{words} <input type="range" min="0" max="1" step="0.05" value="{value}" '
         f"oninput=\"this.closest('.msd-view').style.setProperty('--{name}', this.value)\"></label>"
         for name, words, value in (("mask", "Mask", 0.3), ("heat", "Uncertainty", 0))
     )
-    std = found.std if found.std.ndim == 2 else found.std.max(axis=0)
-    picture = _picture(found.image, (found.mask > 0).astype(np.float32), std, truth)
-    said = f"<p>{escape(agreement(found))}</p><p>{escape(scores(found, truth))}</p>"
+    masks, deviations = _layers(found)
+    frames = [
+        _picture(
+            image,
+            None if at not in masks else (masks[at] > 0).astype(np.float32),
+            deviations.get(at),
+            None if truth is None else truth[at],
+        )
+        for at, image in enumerate(slices)
+    ]
+    said = f"<p>{escape(agreement(found))}</p><p>{escape(scores(masks, truth))}</p>"
     links = " ".join(
-        f'<a download="{escape(name)}" href="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        f'<a download="{escape(name)}" href="data:{_type(name)};base64,{base64.b64encode(content).decode()}">'
         f"{escape(kind)}</a>"
-        for kind, name, content in downloads(found)
+        for kind, name, content in downloads(found, folder)
     )
-    return f'<div class="msd-view" data-done="1">{picture}<p>{sliders}</p>{said}<p>Download: {links}</p></div>'
+    shown = _frames(frames, number if number in masks else next(iter(masks)))
+    return f'<div class="msd-view" data-done="1">{shown}<p>{sliders}</p>{said}<p>Download: {links}</p></div>'
 
 
-def downloads(found: Segmentation) -> list[tuple[str, str, bytes]]:
-    """(what, file name, content) of the files that `medsegdiff sample` writes, the same bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        found.save(folder, maps=True)
-        files = [(what, Path(folder) / f"{found.id}{end}.png") for end, what in _KINDS.items()]
-        return [(what, path.name, path.read_bytes()) for what, path in files if path.is_file()]
+def downloads(found: Found, folder: Path) -> list[tuple[str, str, bytes]]:
+    """(what, file name, content) of the files that `medsegdiff sample` writes, the same bytes, into `folder`."""
+    found.save(folder, maps=True)
+    ends = [end for end in _TYPES if (folder / f"{found.id}{end}").is_file()]
+    files = {folder / f"{found.id}{kind}{end}": what for kind, what in _KINDS.items() for end in ends[:1]}
+    files[folder / f"{found.id}_overlay.png"] = "overlay"
+    files.update({folder / f"{found.id}{end}": "DICOM segmentation" for end in ends[1:]})
+    return [(what, path.name, path.read_bytes()) for path, what in files.items() if path.is_file()]
 
 
-def agreement(found: Segmentation) -> str:
+def agreement(found: Found) -> str:
     """How well the members agree, in a sentence, with what that does not say."""
     if found.agreement is None:
         return "One mask was sampled; at least two are needed to see how well they agree."
-    if not found.mask.any():
+    if not any(mask.any() for mask in _layers(found)[0].values()):
         return "Nothing was found. That the sampled masks agree on it does not mean that nothing is there."
     words = next(words for least, words in ((0.9, "agree well"), (0.7, "differ in places"), (0, "disagree"))
                  if found.agreement >= least)  # fmt: skip
@@ -71,26 +93,49 @@ def agreement(found: Segmentation) -> str:
     )
 
 
-def scores(found: Segmentation, truth: Optional[np.ndarray]) -> str:
-    """Scores against a ground truth, bool (H, W), in a sentence; empty without one."""
+def scores(masks: dict[int, np.ndarray], truth: Optional[np.ndarray]) -> str:
+    """Scores of the slices that have masks against a ground truth, bool (D, H, W), in a sentence; or none."""
     if truth is None:
         return ""
-    if truth.shape != found.mask.shape:
-        height, width = truth.shape
-        return f"The ground truth has {width} x {height} pixels, not the image's size: not scored."
-    return ", ".join(f"{name} {value:.3f}" for name, value in overlap(found.mask > 0, truth)._asdict().items())
+    found, true = np.stack(list(masks.values())) > 0, truth[list(masks)]
+    words = ", ".join(f"{name} {value:.3f}" for name, value in overlap(found, true)._asdict().items())
+    return words if len(masks) == len(truth) else f"{words}, of the slices that were segmented"
+
+
+def _layers(found: Found) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Masks and standard deviations (H, W) by the slices' numbers."""
+    if isinstance(found, Segmentation):
+        return {0: found.mask}, {0: found.std if found.std.ndim == 2 else found.std.max(axis=0)}
+    return {at: found.mask(at) for at in found.numbers}, {at: found.std(at) for at in found.numbers}
+
+
+def _type(name: str) -> str:
+    return next(kind for end, kind in _TYPES.items() if name.endswith(end))
+
+
+def _frames(pictures: list[str], number: int) -> str:
+    if len(pictures) == 1:
+        return pictures[0]
+    hidden = (" hidden" * (at != number) for at in range(len(pictures)))
+    return "".join(
+        f'<div data-slice="{at}"{hide}>{shown}</div>' for at, (shown, hide) in enumerate(zip(pictures, hidden))
+    )
 
 
 def _picture(
-    image: np.ndarray, mask: np.ndarray, std: Optional[np.ndarray] = None, truth: Optional[np.ndarray] = None
+    image: np.ndarray,
+    mask: Optional[np.ndarray] = None,
+    std: Optional[np.ndarray] = None,
+    truth: Optional[np.ndarray] = None,
 ) -> str:
     width, height = size = shrunk(image.shape)
     shown = data_uri(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), "JPEG")
     parts = [f'<image href="{shown}" width="{width}" height="{height}"/>']
     if std is not None:
         parts.append(f'<image class="heat" href="{heat_of(std, size)}" width="{width}" height="{height}"/>')
-    parts.append(f'<path d="{outline(mask, size)}"/>')
+    if mask is not None:
+        parts.append(f'<path d="{outline(mask, size)}"/>')
     if truth is not None:
         parts.append(f'<path class="truth" d="{outline(truth, size)}"/>')
-    words = "The image with the outline of its mask"
+    words = "The image" if mask is None else "The image with the outline of its mask"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{"".join(parts)}</svg>'

@@ -8,16 +8,20 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
-
-import numpy as np
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
 
 from medsegdiff.api import Segmenter
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.sampling import SAMPLERS
+from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference.segmentation import Segmentation
+from medsegdiff.inference.volume_segmentation import VolumeSegmentation
+from medsegdiff.io.volumes import is_volume
+
+Found = Union[Segmentation, VolumeSegmentation]
 
 
 class Cancelled(Exception):
@@ -28,15 +32,25 @@ class Cancelled(Exception):
 class Job:
     """An image to segment."""
 
-    image: np.ndarray
-    """uint8 (H, W, 3)."""
-    id: str
+    case: Case
+    folder: Path
+    """Where its files are, and more may be; they stay until what is found has been used."""
+    slices: Optional[Sequence[int]] = None
+    """Of a volume those to segment; None: all."""
     members: int = 5
     steps: int = 0
     """Network evaluations a mask; 0: as many as the network needs by default."""
     sampler: str = "ddpm"
     seed: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Step(NamedTuple):
+    """The first member after a network evaluation."""
+
+    state: State
+    number: int
+    """Of the slice, 0 of a picture."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +92,31 @@ class Worker:
         self._closed = True
 
     def _outcome(self, job: Job, put: Any) -> Any:
-        """A `Segmentation`, or the exception that there is in its place."""
+        """What was found, or the exception that there is in its place."""
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             if job.cancelled.is_set():
                 raise Cancelled
             if members[0] == 0:
-                put(state)
+                _, _, number = ids[0].rpartition(":")
+                put(Step(state, int(number) if volume else 0))
 
+        case, volume = job.case, is_volume(job.case.image)
         try:
             if job.cancelled.is_set():
                 raise Cancelled
             asked = {"members": job.members, "steps": job.steps or None, "sampler": job.sampler, "seed": job.seed}
-            return self.segmenter.segment(job.image, id=job.id, on_step=on_step, **asked)
+            if not volume:
+                return self.segmenter.segment(case.image, id=case.id, on_step=on_step, **asked)
+            kept = {"slices": job.slices, "cache_dir": job.folder / "cache"}
+            return self.segmenter.segment_volume(case.channels, id=case.id, on_step=on_step, **kept, **asked)
         except (InputError, Cancelled) as error:
             return error
         except Exception as error:  # one job's failure must not end the server
             return RuntimeError(f"unexpected {type(error).__name__}")
 
     async def steps(self, job: Job) -> AsyncIterator[Any]:
-        """Have `job` done: the states of its first member as they come, then the `Segmentation`.
+        """Have `job` done: a `Step` of its first member each time, then what was found.
 
         Whoever stops listening cancels the job.
 
@@ -119,7 +138,7 @@ class Worker:
                 if isinstance(event, Exception):
                     raise event
                 yield event
-                if isinstance(event, Segmentation):
+                if not isinstance(event, Step):
                     return
         finally:
             job.cancelled.set()

@@ -137,7 +137,10 @@ def test_onnx_files_stand_alone(run, tmp_path, precision):
         (["{run}", "{out}.pt", "--precision", "fp16"], "--precision fp16: is for .safetensors and ONNX"),
         (["{run}", "{out}.safetensors", "--image-size", "64"], "--image-size: for .pt and .pkl files of others"),
         (["{pickled}", "{out}.safetensors"], "weights do not tell --image-size, --num-heads, --diffusion-steps"),
-        (["{pickled}", "{out}.safetensors", "--trained-as", "isic"], "does not fit the network of its options"),
+        (
+            ["{pickled}", "{out}.safetensors", "--trained-as", "isic-published"],
+            "does not fit the network of its options",
+        ),
         (["{pickled}", "{out}.safetensors", "--trained-as", "none"], "none: no such file of options"),
         (["{run}.pt", "{out}.safetensors"], "run.pt: no such file"),
         (["{run}", "{out}.safetensors", "--to", "tf"], "--to tf: must be one of safetensors, pt, onnx"),

@@ -40,6 +40,7 @@ def test_everything_is_there(done):
     for id in ("ISIC_9500000", "ISIC_9500001"):
         assert {f"{id}{part}.png" for part in ("", "_prob", "_std", "_overlay", "_member0", "_member1")} <= names
     assert {"metrics.csv", "metrics.json", "run.json"} <= names
+    assert names == {path.name for path in (done / "first").iterdir()}  # by the package's network
     with Image.open(done / "overview.png") as picture:
         assert picture.width > 1000
     page = (done / "report.html").read_text()
@@ -54,9 +55,9 @@ def test_each_stage_is_announced_and_the_places_come_last(done, capsys):
     assert [line[:3] for line in said.splitlines() if line[1:3] == "/6"] == [f"{i}/6" for i in range(1, 7)]
     assert "generated" in said  # the scores are not taken for those of real images
     assert f"keeping the network of the last time, {done / 'run' / 'step-000003'}" in said
-    last = said.splitlines()[-5:]
+    last = said.splitlines()[-6:]
     assert [line.split()[0] for line in last] == [
-        str(done / name) for name in ("report.html", "overview.png", "predictions", "run", "data")
+        str(done / name) for name in ("report.html", "overview.png", "predictions", "first", "run", "data")
     ]
 
 

@@ -69,7 +69,7 @@ def test_every_option_arrives(sampled, tmp_path):
         "--save-members --maps --cache-dir c --trace x y "
         "--sampler ddim --steps 7 --eta 0.5 --members 4..25 --until 0.1 --fusion staple "
         "--overlay false --overwrite --blend --tta --postprocess --batch-size 4 --seed 9 "
-        "--backend onnx --trained-as isic"
+        "--backend onnx --trained-as isic-published"
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
@@ -101,7 +101,7 @@ def test_every_option_arrives(sampled, tmp_path):
         "cache_dir": "c",
         "overwrite": True,
         "backend": "onnx",
-        "trained_as": "isic",
+        "trained_as": "isic-published",
     }
 
 

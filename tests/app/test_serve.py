@@ -9,7 +9,7 @@ from medsegdiff.app.cli import main
     [
         (["--model-path", "x", "--auth", "user"], "--auth: must be USER:PASSWORD"),
         (["--model-path", "x", "--port", "0"], "--port 0: must be"),
-        (["--model-path", "x", "--max-pixels", "65"], "--max-pixels 65: must be"),
+        (["--model-path", "x", "--max-pixels", "1001"], "--max-pixels 1001: must be"),
     ],
 )
 def test_senseless_options_are_refused_in_one_line(words, message, capsys):
@@ -29,7 +29,7 @@ def test_without_gradio_it_is_said_how_to_get_it(monkeypatch, capsys):
 def test_an_open_door_is_pointed_out_and_the_secret_is_passed_on(host, auth, warned, monkeypatch, capsys):
     given = []
     monkeypatch.setattr(serve, "find_spec", lambda name: True)
-    monkeypatch.setattr(serve, "serve", lambda options, who: given.append(who))
+    monkeypatch.setattr(serve, "serve", lambda options, who, folder: given.append(who))
     words = ["--auth", auth] if auth else []
     assert main(["serve", "--model-path", "x", "--host", host, *words]) == 0
     assert ("give --auth" in capsys.readouterr().err) == warned

@@ -114,3 +114,13 @@ def test_signals_come_in_a_part_that_heeds_them():
             done.append("never")
     assert heard == [signal.SIGINT, signal.SIGTERM]
     assert done == []
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_ctrl_c_is_heeded_from_the_first_moment_unless_it_is_ignored(ignored):
+    """As a shell leaves it to what a script runs in the background."""
+    handler = "SIG_IGN" if ignored else "default_int_handler"
+    code = f"import os, signal; signal.signal(signal.SIGINT, signal.{handler}); "
+    code += "from medsegdiff.base.first_moments import end_at_once as go; go(); os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == ((0, "") if ignored else (130, "stopped\n"))

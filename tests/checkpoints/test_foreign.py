@@ -122,7 +122,7 @@ def test_what_is_not_finite_or_something_else_is_refused(write):
 
 def test_options_are_for_files_of_others(tmp_path):
     with pytest.raises(InputError, match=r"trained_as, image_size: for \.pt and \.pkl files of others"):
-        load_any(tmp_path, trained_as="isic", options={"image_size": 64})
+        load_any(tmp_path, trained_as="isic-published", options={"image_size": 64})
 
 
 @pytest.mark.parity

@@ -39,7 +39,7 @@ def test_what_is_there_but_no_file_is_left_to_the_reader(tmp_path):
     ("name", "said"),
     [
         ("isic-smal", "did you mean isic-small?"),
-        ("nothing", "give a YAML file, or one of isic, isic-small"),
+        ("nothing", "give a YAML file, or one of isic, isic-published, isic-small"),
         ("else/isic.yaml", "else/isic.yaml: no such file of options"),
         ("isic.txt", "isic.txt: no such file of options"),
         ("x" * 5000, "no such file of options"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.randomness import generator
+from medsegdiff.data import augment as module
 from medsegdiff.data.augment import augment
 
 
@@ -172,3 +173,36 @@ def test_stickers_are_coloured_discs_at_the_edge_without_a_mask_below():
         assert stuck.min() >= 0 and stuck.max() <= 1
         assert not cut[0][change & (np.abs(stuck - image).min(0) > 0.1)].any()  # below the disc
         assert cut[0][~change].all()  # and nowhere else
+
+
+def test_a_warp_is_scipys_and_a_pixel_goes_to_the_class_that_has_most_of_it():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rng = np.random.default_rng(5)
+    image = rng.random((3, 32, 32), np.float32)
+    masks = (rng.integers(0, 4, (32, 32)) == np.arange(1, 4)[:, None, None]).astype(np.float32)
+    for step in range(5):
+        sources = module._sources(32, 1, generator(step))
+        warped, mask = module._warp(image, masks, sources)
+        expected = [ndimage.map_coordinates(layer, sources, order=1, mode="reflect") for layer in (*image, *masks)]
+        np.testing.assert_allclose(warped, expected[:3], atol=2e-5)
+        shares = np.stack([1 - sum(expected[3:]), *expected[3:]])
+        clear = np.diff(np.sort(shares, axis=0)[-2:], axis=0)[0] > 1e-4
+        labels = shares.argmax(axis=0) == np.arange(1, 4)[:, None, None]
+        np.testing.assert_array_equal(mask[:, clear], labels[:, clear])
+        assert clear.mean() > 0.99
+
+
+def test_of_equal_shares_the_first_class_and_the_background_before_it():
+    shares = np.array([[[0.5, 0.375, 0.25]], [[0, 0.375, 0.375]]], np.float32)
+    np.testing.assert_array_equal(module._heaviest(shares), [[[False, True, False]], [[False, False, False]]])
+
+
+def test_colours_change_one_after_another_and_are_cut_off_once():
+    image, factors = np.random.default_rng(6).random((3, 8, 8), np.float32), np.array([1.2, 0.7, 1.6], np.float32)
+    luminance = np.array([0.299, 0.587, 0.114])[:, None, None]
+    brighter = factors[0] * image.astype(np.float64)
+    middle = (luminance * brighter).sum(0).mean()
+    flatter = middle + factors[1] * (brighter - middle)
+    grey = (luminance * flatter).sum(0)
+    expected = np.clip(grey + factors[2] * (flatter - grey), 0, 1)
+    np.testing.assert_allclose(module._jitter(image, factors), expected, atol=1e-6)

@@ -37,3 +37,15 @@ def test_a_volume_s_row_is_of_its_slices_with_foreground():
     assert row_of(slices) == ImageRow(3, 0, 0.5)
     assert row_of([result(empty=3, agreement=1.0)] * 2) == ImageRow(3, 3, 1.0)
     assert row_of([result(1, 1, None)] * 2) == ImageRow(1, 1, None)
+
+
+def test_the_overlay_of_a_large_picture_is_made_to_be_looked_at(tmp_path):
+    write_image(
+        Ledger(tmp_path, WRITER), result(), (1025, 4100), lambda: np.full((1025, 4100, 3), 90, np.uint8), Extras()
+    )
+    with Image.open(tmp_path / "a.png") as mask, Image.open(tmp_path / "a_overlay.png") as overlay:
+        assert mask.size == (4100, 1025)
+        assert overlay.height == 512
+        assert overlay.width > 2 * 2048
+        drawn = np.asarray(overlay)
+    assert (drawn[:, :2048] != 90).any()  # the outline is there

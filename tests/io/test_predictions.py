@@ -88,7 +88,7 @@ def test_a_failure_leaves_the_earlier_prediction_whole(tmp_path, probability, mo
     def refuse(path, picture):
         raise InputError("disk full")
 
-    monkeypatch.setattr(predictions, "_write_png", refuse)
+    monkeypatch.setattr(predictions, "write_png", refuse)
     with pytest.raises(InputError, match="disk full"):
         write_prediction(tmp_path, "x", Maps(1 - probability))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

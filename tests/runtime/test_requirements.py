@@ -2,6 +2,7 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import requirements, toolchain
+from medsegdiff.runtime.cuda import toolkit
 from tests.runtime.gaps import GAPS
 
 
@@ -33,3 +34,17 @@ def test_the_headers_are_found_where_they_are(unstarted, tmp_path):
     GAPS["no Python.h"][0](unstarted, tmp_path / "gap")
     (tmp_path / "gap" / "Python.h").touch()
     assert toolchain.find_python_header() == tmp_path / "gap" / "Python.h"
+
+
+@pytest.mark.parametrize("driver", [None, (13, 0)])
+def test_onednn_can_be_left_out_where_there_is_a_gpu(unstarted, tmp_path, driver):
+    GAPS["no oneDNN"][0](unstarted, tmp_path)
+    unstarted.setenv("use_mkl", "0")
+    unstarted.setattr(toolkit, "driver_version", lambda: driver)
+    if driver is None:
+        with pytest.raises(InputError, match="oneDNN: missing"):
+            requirements.check()
+    else:
+        requirements.check()
+        toolchain._prepare_onednn()
+        assert not (tmp_path / "home").exists()

@@ -6,7 +6,7 @@ import pytest
 from medsegdiff.web.guard import Guard
 
 
-def answered(chunks, headers=(), kind="http"):
+def answered(chunks, headers=(), kind="http", path="/config"):
     """(status, headers, body) of a request whose body comes in `chunks`, and how many reached the app."""
     reached, sent = [], []
 
@@ -24,7 +24,7 @@ def answered(chunks, headers=(), kind="http"):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(app, 1)({"type": kind, "headers": list(headers)}, receive, send))
+    asyncio.run(Guard(app, 1)({"type": kind, "headers": list(headers), "path": path}, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"], len(reached)
 
 
@@ -41,3 +41,11 @@ def test_what_is_too_large_is_refused_at_once_or_when_it_is_seen(headers, reache
     status, _, body, got = answered([b"x" * 400_000] * 5, headers)
     assert (status, got) == (413, reached)
     assert "larger than 1 MB" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/upload", "/gradio_api/file=/etc/hostname", "/file=x", "/gradio_api/proxy=x"]
+)
+def test_what_reads_or_keeps_files_by_their_paths_is_closed(path):
+    status, _, _, got = answered([b"x"], path=path)
+    assert (status, got) == (404, 0)

@@ -6,19 +6,24 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medsegdiff.api import Segmenter
+from medsegdiff.io.volumes import read_volume
 from medsegdiff.web.worker import Worker
+from tests.data.volumes import ball, write
+from tests.dicom_series import maker
 from tests.fake_denoiser import Bright
-from tests.web.test_worker import CONFIG
+from tests.web.test_worker import CONFIG, VOLUMES
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed")
 client = pytest.importorskip("gradio_client")
@@ -40,31 +45,44 @@ class Held(Bright):
         return super().denoise(mask_t, t, condition)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """(URL, worker) of a page that takes 1 MB and a million pixels."""
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
-    from starlette.middleware import Middleware
+class Server:
+    """A page that takes 1 MB and a million pixels."""
 
-    from medsegdiff.web.guard import Guard
-    from medsegdiff.web.page import Bounds, build, look
+    def __init__(self, home, config=CONFIG, port=0):
+        from medsegdiff.web.incoming import Bounds
+        from medsegdiff.web.page import build, launching
 
-    worker = Worker(Segmenter(Held(), CONFIG))
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    page = build(worker, Bounds(1, 1, 4))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    middleware = {"middleware": [Middleware(Guard, megabytes=2)]}
-    page.launch(
-        server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, ssr_mode=False,
-        show_error=True, max_file_size="1mb", app_kwargs=middleware, **look(),
-    )  # fmt: skip
-    yield f"http://127.0.0.1:{port}", worker
-    page.close(verbose=False)
-    worker.close()
-    thread.join(5)
+        self.network, bounds, self.home = Held(), Bounds(1, 1, 4), home
+        self.worker = Worker(Segmenter(self.network, config))
+        self.thread = threading.Thread(target=self.worker.run)
+        self.thread.start()
+        self.page = build(self.worker, bounds, home)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            self.port = probe.getsockname()[1]
+        self.page.launch(server_name="127.0.0.1", server_port=self.port, **launching(bounds))
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self):
+        self.page.close(verbose=False)
+        self.worker.close()
+        self.thread.join(5)
+
+
+def serving(config):
+    @pytest.fixture(scope="module")
+    def served(tmp_path_factory):
+        home = tmp_path_factory.mktemp("home")
+        os.environ["GRADIO_TEMP_DIR"] = str(home)
+        server = Server(home, config)
+        yield server
+        server.stop()
+
+    return served
+
+
+served, volumes = serving(CONFIG), serving(VOLUMES)
 
 
 @pytest.fixture(scope="module")
@@ -76,44 +94,68 @@ def photo(tmp_path_factory):
     return path
 
 
-def ask(url, content, **options):
-    encoded = base64.b64encode(content).decode()
-    return client.Client(url, verbose=False).predict(encoded, api_name="/segment", **options)
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """(image, mask) as NIfTI."""
+    image, labels = ball()
+    folder = tmp_path_factory.mktemp("volumes")
+    return write(folder / "v.nii.gz", image), write(folder / "v-seg.nii.gz", np.uint8(labels > 0))
+
+
+def ask(server, *paths, **options):
+    files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths}
+    found = client.Client(server.url, verbose=False).predict(files, api_name="/segment", **options)
+    return {**found, "files": {name: base64.b64decode(content) for name, content in found["files"].items()}}
 
 
 def test_a_program_gets_the_files_that_python_writes(served, photo, tmp_path):
-    url, worker = served
-    found = ask(url, photo.read_bytes(), name="photo", members=3, seed=5)
-    worker.segmenter.segment(photo, members=3, seed=5).save(tmp_path, maps=True)
-    for what, end in (("mask", ""), ("probability", "_prob"), ("uncertainty", "_std"), ("overlay", "_overlay")):
-        assert base64.b64decode(found[what]) == (tmp_path / f"photo{end}.png").read_bytes()
+    found = ask(served, photo, members=3, seed=5)
+    served.worker.segmenter.segment(photo, members=3, seed=5).save(tmp_path, maps=True)
+    assert set(found["files"]) == {f"photo{end}.png" for end in ("", "_prob", "_std", "_overlay")}
+    for name, content in found["files"].items():
+        assert content == (tmp_path / name).read_bytes()
     assert 0 < found["agreement"] <= 1 and "not that it is right" in found["sentence"]
+
+
+def test_a_program_gets_the_bytes_of_a_volume_and_a_segmentation_of_a_series(volumes, volume, tmp_path):
+    found = ask(volumes, volume[0], members=2)
+    volumes.worker.segmenter.segment_volume(volume[0], members=2, cache_dir=tmp_path / "c").save(tmp_path / "out")
+    for name in ("v.nii.gz", "v_prob.nii.gz", "v_overlay.png"):
+        assert found["files"][name] == (tmp_path / "out" / name).read_bytes()
+    folder, *_ = maker(tmp_path)()
+    found = ask(volumes, *folder.iterdir(), members=1, slices=[2, 3])
+    (tmp_path / "found.dcm").write_bytes(found["files"]["series.dcm"])
+    (tmp_path / "found.nii.gz").write_bytes(found["files"]["series.nii.gz"])
+    mask = read_volume(tmp_path / "found.nii.gz").values
+    np.testing.assert_array_equal(read_volume(tmp_path / "found.dcm", folder).values, mask)
+    assert mask[..., 2:4].any() and not mask[..., 4:].any()
 
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        (b"just text", {}, "image: not an image of a known format"),
-        (b"", {}, "image: the file is empty"),
+        (b"just text", {}, "photo.png: not an image of a known format"),
+        (b"", {}, "photo.png: the file is empty"),
         (None, {"members": 1000}, "members 1000: must be"),
-        (None, {"name": "a/b"}, "cannot name a prediction file"),
     ],
 )
-def test_what_is_refused_is_one_line_without_folders(served, photo, content, options, message):
+def test_what_is_refused_is_one_line_without_folders(served, photo, tmp_path, content, options, message):
+    path = tmp_path / "photo.png"
+    path.write_bytes(photo.read_bytes() if content is None else content)
     with pytest.raises(Exception, match=message) as refused:
-        ask(served[0], photo.read_bytes() if content is None else content, **options)
-    assert "/tmp" not in str(refused.value) and "\n" not in str(refused.value)
-    assert ask(served[0], photo.read_bytes())["mask"]  # the server lives
+        ask(served, path, **options)
+    assert "/" not in str(refused.value) and "\n" not in str(refused.value)
+    assert ask(served, photo)["files"]  # the server lives
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(served, tmp_path):
     Image.fromarray(np.zeros((1500, 1000), np.uint8)).save(tmp_path / "large.png")
-    with pytest.raises(Exception, match="1000 x 1500, more than the 1 million pixels"):
-        ask(served[0], (tmp_path / "large.png").read_bytes())
+    with pytest.raises(Exception, match=r"large\.png: 1000 x 1500, more than the 1 million pixels"):
+        ask(served, tmp_path / "large.png")
 
 
 def test_too_many_bytes_are_refused_before_they_have_come(served):
-    request = urllib.request.Request(f"{served[0]}/gradio_api/upload", data=b"x", method="POST")
+    request = urllib.request.Request(f"{served.url}/gradio_api/queue/join", data=b"x", method="POST")
     request.add_header("Content-Length", str(500_000_000))
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=20)
@@ -122,18 +164,32 @@ def test_too_many_bytes_are_refused_before_they_have_come(served):
 
 def test_several_at_once_get_their_own(served, photo):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda seed: ask(served[0], photo.read_bytes(), name="x", seed=seed), (1, 2, 1)))
-    assert found[0] == found[2] and found[0]["uncertainty"] != found[1]["uncertainty"]
+        found = list(pool.map(lambda seed: ask(served, photo, seed=seed), (1, 2, 1)))
+    assert found[0] == found[2] and found[0]["files"]["photo_std.png"] != found[1]["files"]["photo_std.png"]
 
 
-@pytest.fixture
-def browser(tmp_path):
+def test_nothing_that_came_in_is_left(served, photo):
+    ask(served, photo)
+    assert not [path for path in served.home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("place", ["", "config", "gradio_api/info", "gradio_api/openapi.json"])
+def test_the_page_and_its_interface_name_no_folder_of_the_machine(served, place):
+    with urllib.request.urlopen(f"{served.url}/{place}", timeout=20) as reply:
+        said = reply.read().decode()
+    for folder in (served.home, f"{tempfile.gettempdir()}/", f"{Path.home()}/", Path.cwd(), "site-packages"):
+        assert str(folder) not in said, folder
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (binary and driver):
         pytest.skip("chromium and its driver are not installed")
     options = webdriver.ChromeOptions()
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", f"user-data-dir={tmp_path}"):
+    profile = tmp_path_factory.mktemp("profile")
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", f"user-data-dir={profile}"):
         options.add_argument(f"--{word}")
     options.binary_location = binary
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -141,16 +197,22 @@ def browser(tmp_path):
     driver.quit()
 
 
+@pytest.fixture
+def browser(chromium):
+    chromium.get("about:blank")
+    return chromium
+
+
 def until(condition, seconds=40):
-    end = time.monotonic() + seconds
+    end, last = time.monotonic() + seconds, None
     while time.monotonic() < end:
         try:
             if found := condition():
                 return found
         except Exception as error:  # the page is still being built
             last = error
-        time.sleep(0.1)
-    raise AssertionError(f"nothing came ({locals().get('last')})")
+        time.sleep(0.05)
+    raise AssertionError(f"nothing came ({last})")
 
 
 def select(browser, selector):
@@ -161,15 +223,28 @@ def shown(browser):
     return select(browser, "#result").get_attribute("innerHTML")
 
 
-def upload(browser, url, photo):
-    browser.get(url)
-    until(lambda: select(browser, "#image input[type=file]")).send_keys(str(photo))
-    until(lambda: photo.stem in select(browser, "#image").get_attribute("innerHTML"))
+def says(browser, words, seconds=40):
+    until(lambda: words in select(browser, "#status textarea").get_attribute("value"), seconds)
+
+
+def give(browser, server, *paths):
+    browser.get(server.url)
+    until(lambda: select(browser, "#image input[type=file]")).send_keys("\n".join(map(str, paths)))
+
+
+def upload(browser, server, *paths):
+    give(browser, server, *paths)
+    says(browser, "Press Segment.")
+
+
+def downloaded(browser):
+    links = re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', shown(browser))
+    return {name: base64.b64decode(content) for name, content in links}
 
 
 @pytest.fixture
 def network(served):
-    network = served[1].segmenter._denoiser
+    network = served.network
     network.held = True
     yield network
     network.held = False
@@ -178,7 +253,7 @@ def network(served):
 
 
 def test_the_mask_is_seen_forming_and_downloaded(served, photo, network, browser, tmp_path):
-    upload(browser, served[0], photo)
+    upload(browser, served, photo)
     select(browser, "#run").click()
     pictures = []
     for step in range(1, 4):
@@ -189,21 +264,42 @@ def test_the_mask_is_seen_forming_and_downloaded(served, photo, network, browser
         pictures.append(shown(browser))
     assert len(set(pictures)) == 3
     until(lambda: "data-done" in shown(browser))
-    link = re.search(r'download="photo.png" href="data:image/png;base64,([^"]+)"', shown(browser))
     network.held = False
-    mask = served[1].segmenter.segment(photo).save(tmp_path / "out")
-    assert base64.b64decode(link[1]) == mask.read_bytes()
+    mask = served.worker.segmenter.segment(photo).save(tmp_path / "out")
+    assert downloaded(browser)["photo.png"] == mask.read_bytes()
     requests = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert requests and all(name.startswith((served[0], "data:", "blob:")) for name in requests)
+    assert requests and all(name.startswith((served.url, "data:", "blob:")) for name in requests)
+    assert str(served.home) not in browser.page_source
+
+
+def test_a_volume_is_looked_through_and_segmented_as_python_does(volumes, volume, browser, tmp_path):
+    upload(browser, volumes, volume[0])
+    select(browser, "#truth input[type=file]").send_keys(str(volume[1]))
+    seen = "return [...document.querySelectorAll('[data-slice]')].filter(e => !e.hidden).map(e => e.dataset.slice)"
+    assert browser.execute_script(seen) == ["5"]
+    box = select(browser, "#slice input[type=number]")
+    browser.execute_script("arguments[0].value = 3; arguments[0].dispatchEvent(new Event('input'))", box)
+    until(lambda: browser.execute_script(seen) == ["3"])
+    select(browser, "#run").click()
+    until(lambda: "data-done" in shown(browser))
+    assert browser.execute_script(seen) == ["3"]
+    assert "dice 0." in shown(browser) or "dice 1." in shown(browser)
+    found = downloaded(browser)
+    volumes.worker.segmenter.segment_volume(volume[0], cache_dir=tmp_path / "c").save(tmp_path / "out", maps=True)
+    for name in ("v.nii.gz", "v_prob.nii.gz", "v_std.nii.gz"):
+        assert found[name] == (tmp_path / "out" / name).read_bytes()
+    select(browser, "#part label:nth-of-type(2) input").click()
+    select(browser, "#run").click()
+    until(lambda: "of the slices that were segmented" in shown(browser))
 
 
 def test_cancel_stops_in_the_middle_and_the_next_run_works(served, photo, network, browser):
-    upload(browser, served[0], photo)
+    upload(browser, served, photo)
     select(browser, "#run").click()
     network.turns.release()
     until(lambda: 'data-step="1"' in shown(browser))
     select(browser, "#stop").click()
-    until(lambda: "Cancelled" in select(browser, "#status textarea").get_attribute("value"))
+    says(browser, "Cancelled")
     before, network.held = network.calls, False
     network.turns.release()
     select(browser, "#run").click()
@@ -213,6 +309,43 @@ def test_cancel_stops_in_the_middle_and_the_next_run_works(served, photo, networ
 
 def test_a_text_named_as_an_image_is_refused_on_the_page(served, browser, tmp_path):
     (tmp_path / "notes.png").write_text("just text")
-    upload(browser, served[0], tmp_path / "notes.png")
-    select(browser, "#run").click()
+    give(browser, served, tmp_path / "notes.png")
     until(lambda: "notes.png: not an image of a known format" in browser.page_source)
+
+
+def test_500_megabytes_are_refused_on_the_page(served, photo, browser, tmp_path):
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(500_000_000)
+    give(browser, served, tmp_path / "huge.png")
+    until(lambda: "huge.png: more than the 1 MB that are taken here" in browser.page_source)
+    upload(browser, served, photo)  # the server lives
+
+
+def test_two_users_wait_for_each_other(served, photo, network, browser):
+    upload(browser, served, photo)
+    select(browser, "#run").click()
+    browser.switch_to.new_window("tab")
+    first, _ = browser.window_handles
+    upload(browser, served, photo)
+    select(browser, "#run").click()
+    network.turns.release(6)
+    until(lambda: "data-done" in shown(browser))
+    mine = downloaded(browser)
+    browser.close()
+    browser.switch_to.window(first)
+    until(lambda: "data-done" in shown(browser))
+    assert downloaded(browser) == mine and mine
+
+
+def test_a_restart_of_the_server_is_said_and_the_image_stays(photo, browser, tmp_path):
+    server = Server(tmp_path)
+    upload(browser, server, photo)
+    server.stop()
+    until(lambda: "The server does not answer" in select(browser, "#connection").text)
+    again = Server(tmp_path, port=server.port)
+    try:
+        until(lambda: "The server answers again" in select(browser, "#connection").text)
+        select(browser, "#run").click()
+        until(lambda: "data-done" in shown(browser))
+    finally:
+        again.stop()

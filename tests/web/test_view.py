@@ -1,13 +1,16 @@
 import base64
+import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medsegdiff.api import Segmenter
 from medsegdiff.web import view
+from tests.dicom_series import maker
 from tests.fake_denoiser import Bright
-from tests.web.test_worker import CONFIG
+from tests.web.test_worker import CONFIG, VOLUMES
 
 
 def segment(image, **options):
@@ -21,14 +24,38 @@ def image():
     return pixels
 
 
+def contents(page):
+    """What each link of a page downloads, and the bytes, by file name."""
+    links = re.findall(r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)">([\w ]+)<', page)
+    return {html.unescape(name): (what, kind, base64.b64decode(content)) for name, kind, content, what in links}
+
+
 def test_what_is_downloaded_is_what_save_writes(image, tmp_path):
     found = segment(image)
-    found.save(tmp_path, maps=True)
-    page = view.finished(found)
-    links = re.findall(r'download="([^"]+)" href="data:image/png;base64,([^"]+)">(\w+)<', page)
-    assert [what for _, _, what in links] == ["mask", "probability", "uncertainty", "overlay"]
-    for name, content, _ in links:
-        assert base64.b64decode(content) == (tmp_path / name.replace("&lt;", "<")).read_bytes()
+    found.save(tmp_path / "saved", maps=True)
+    links = contents(view.finished(found, tmp_path / "out", image[None]))
+    assert [what for what, *_ in links.values()] == ["mask", "probability", "uncertainty", "overlay"]
+    for name, (_, kind, content) in links.items():
+        assert kind == "image/png" and content == (tmp_path / "saved" / name).read_bytes()
+
+
+def test_of_a_series_there_is_nifti_and_a_segmentation_and_each_slice_is_shown(tmp_path):
+    folder, *_ = maker(tmp_path)()
+    config = replace(VOLUMES, data=replace(VOLUMES.data, scaling="-1024..3071"))
+    found = Segmenter(Bright(), config).segment_volume(folder, slices=[3, 4], cache_dir=tmp_path / "cache")
+    truth = np.zeros(found.images.shape[:3], bool)
+    truth[3] = found.mask(3) > 0
+    page = view.finished(found, tmp_path / "out", found.images, truth, number=4)
+    links = contents(page)
+    assert [(name, what) for name, (what, *_) in links.items()] == [
+        ("series.nii.gz", "mask"), ("series_prob.nii.gz", "probability"), ("series_std.nii.gz", "uncertainty"),
+        ("series_overlay.png", "overlay"), ("series.dcm", "DICOM segmentation"),
+    ]  # fmt: skip
+    assert links["series.nii.gz"][2][:2] == b"\x1f\x8b" and links["series.dcm"][1] == "application/dicom"
+    frames = re.findall(r'<div data-slice="(\d+)"( hidden)?>(.*?)</div>', page)
+    assert [int(number) for number, hidden, _ in frames if not hidden] == [4] and len(frames) == len(truth)
+    assert {int(number) for number, _, svg in frames if 'class="heat"' in svg} == {3, 4}
+    assert "of the slices that were segmented" in page
 
 
 def test_each_step_shows_the_mask_so_far(image):
@@ -47,9 +74,8 @@ def test_agreement_is_a_sentence_with_its_limits(image):
     assert "does not mean that nothing is there" in view.agreement(segment(np.zeros_like(image)))
 
 
-def test_a_ground_truth_gives_scores(image):
+def test_a_ground_truth_gives_scores(image, tmp_path):
     found = segment(image)
-    page = view.finished(found, found.mask > 0)
+    page = view.finished(found, tmp_path / "a", image[None], found.mask[None] > 0)
     assert "dice 1.000" in page and 'class="truth"' in page
-    assert "not scored" in view.scores(found, np.zeros((3, 4), bool))
-    assert 'class="truth"' not in view.finished(found)
+    assert 'class="truth"' not in view.finished(found, tmp_path / "b", image[None])

@@ -1,20 +1,39 @@
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.api import Segmenter
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
+from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
+from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference.segmentation import Segmentation
-from medsegdiff.web.worker import Cancelled, Job, Worker
+from medsegdiff.web.worker import Cancelled, Job, Step, Worker
+from tests.data.volumes import ball, write
 from tests.fake_denoiser import Bright
 
 CONFIG = RunConfig(diffusion=DiffusionConfig(diffusion_steps=8, noise_schedule="cosine", predict_xstart=True))
 IMAGE = np.full((20, 30, 3), 200, np.uint8)
+VOLUMES = replace(CONFIG, data=DataConfig(scaling="150..550", colour=False, skip_blank=True),
+                  network=NetworkConfig(image_channels=1))  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Makes jobs of pictures of one grey."""
+
+    def make(name, value=200, **options):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(np.full_like(IMAGE, value)).save(path)
+        return Job(Case(name, (path,)), tmp_path, **options)
+
+    return make
 
 
 @pytest.fixture
@@ -47,22 +66,21 @@ def events(worker, *jobs, stop_after=None):
     return asyncio.run(all_of_them())
 
 
-def test_the_states_come_first_and_the_mask_last(worker):
-    [heard] = events(worker, Job(IMAGE, "x", members=2, steps=4, seed=3))
-    assert all(isinstance(event, State) for event in heard[:-1]) and len(heard) == 5
+def test_the_states_come_first_and_the_mask_last(worker, job):
+    [heard] = events(worker, job("x", members=2, steps=4, seed=3))
+    assert all(isinstance(event, Step) for event in heard[:-1]) and len(heard) == 5
     alone = worker.segmenter.segment(IMAGE, id="x", members=2, steps=4, seed=3)
     np.testing.assert_array_equal(heard[-1].members, alone.members)
 
 
-def test_two_at_once_get_their_own(worker):
-    dark = np.zeros_like(IMAGE)
-    first, second = events(worker, Job(IMAGE, "a"), Job(dark, "b"))
+def test_two_at_once_get_their_own(worker, job):
+    first, second = events(worker, job("a"), job("b", 0))
     assert (first[-1].id, second[-1].id) == ("a", "b")
     assert first[-1].mask.all() and not second[-1].mask.any()
 
 
-def test_who_leaves_stops_the_job_and_the_next_goes_on(worker):
-    job = Job(IMAGE, "x", steps=8)
+def test_who_leaves_stops_the_job_and_the_next_goes_on(worker, job):
+    first = job("x", steps=8)
     asked = []
     denoise = worker.segmenter._denoiser.denoise
     go_on = threading.Event()
@@ -74,33 +92,45 @@ def test_who_leaves_stops_the_job_and_the_next_goes_on(worker):
         return denoise(mask_t, t, condition)
 
     worker.segmenter._denoiser.denoise = slow
-    [heard] = events(worker, job, stop_after=1)
+    [heard] = events(worker, first, stop_after=1)
     go_on.set()
-    assert len(heard) == 1 and job.cancelled.is_set()
-    [after] = events(worker, Job(IMAGE, "y", steps=2))
+    assert len(heard) == 1 and first.cancelled.is_set()
+    [after] = events(worker, job("y", steps=2))
     assert isinstance(after[-1], Segmentation)
     assert len(asked) == 2 + 2  # the first one took no third step
 
 
-def test_a_job_cancelled_before_its_turn_is_not_begun(worker):
-    job = Job(IMAGE, "x")
-    job.cancelled.set()
+def test_a_job_cancelled_before_its_turn_is_not_begun(worker, job):
+    first = job("x")
+    first.cancelled.set()
     with pytest.raises(Cancelled):
-        events(worker, job)
+        events(worker, first)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"), [({"members": 0}, "members"), ({"steps": 999}, "steps"), ({"sampler": "x"}, "sampler x")]
 )
-def test_senseless_jobs_are_refused(worker, wrong, message):
+def test_senseless_jobs_are_refused(worker, job, wrong, message):
     with pytest.raises(InputError, match=message):
-        events(worker, Job(IMAGE, "x", **wrong))
+        events(worker, job("x", **wrong))
 
 
-def test_a_failure_ends_the_job_alone(worker):
+def test_a_failure_ends_the_job_alone(worker, job):
     denoise = worker.segmenter._denoiser.denoise
     worker.segmenter._denoiser.denoise = None
     with pytest.raises(RuntimeError, match="unexpected TypeError"):
-        events(worker, Job(IMAGE, "x"))
+        events(worker, job("x"))
     worker.segmenter._denoiser.denoise = denoise
-    assert isinstance(events(worker, Job(IMAGE, "x"))[0][-1], Segmentation)
+    assert isinstance(events(worker, job("x"))[0][-1], Segmentation)
+
+
+def test_the_slices_that_are_wanted_are_worked_on_and_said(tmp_path):
+    worker = Worker(Segmenter(Bright(), VOLUMES))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    path = write(tmp_path / "v.nii.gz", ball()[0])
+    [heard] = events(worker, Job(Case("v", (path,)), tmp_path, slices=[4, 6], members=2, steps=2))
+    worker.close()
+    thread.join(5)
+    assert {event.number for event in heard[:-1]} <= {4, 6} and len(heard) > 2
+    assert heard[-1].numbers == [4, 6]

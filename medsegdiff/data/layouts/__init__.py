@@ -13,7 +13,8 @@ from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io import labels
+from medsegdiff.io.pictures import DEEPEST, GLANCED, list_folder
 
 
 class Layout(Protocol):
@@ -37,6 +38,14 @@ class Layout(Protocol):
         Raises:
             InputError: a description in it cannot be read.
         """
+        ...
+
+
+class WithRegions(Layout, Protocol):
+    """One whose datasets may name unions of values, which overlap."""
+
+    def regions(self, root: Path) -> dict[str, dict[int, int]]:
+        """Of each region by its name the class of every value: 1 inside it, else 0."""
         ...
 
 
@@ -72,9 +81,26 @@ def choose(root: Path, name: str = "auto") -> str:
                 print(f"note: {root} is read as a dataset of the layout {found}", file=sys.stderr)
             return found
     raise InputError(
-        f"{root}: no dataset of a known layout; put images into images/ and masks of the same names into masks/, or "
-        f"give `data_name` ({', '.join(LAYOUTS)})"
+        f"{root}: no dataset of a known layout, in it and the folders below it (down to {DEEPEST} levels, {GLANCED:,} "
+        "entries); put images into images/ and masks of the same names into masks/, or give the dataset's own folder, "
+        f"or `data_name` ({', '.join(LAYOUTS)})"
     )
+
+
+def parse_labels(text: str, root: Path, name: str = "auto") -> dict[int, int]:
+    """Labels as an option, see `io.labels.parse_labels`, or the name of a region that the dataset at `root` has.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not text or text[0] in "-0123456789":
+        return labels.parse_labels(text)
+    layout = LAYOUTS[choose(root, name)]
+    regions = cast(WithRegions, layout).regions(root) if hasattr(layout, "regions") else {}
+    if text in regions:
+        return regions[text]
+    known = f"has the regions {', '.join(regions)}" if regions else "names no regions"
+    raise InputError(f'`labels` "{text[:40]}": {root} {known}; give one, or values as "1,2,4" or "1:1,2:1,4:2"')
 
 
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:

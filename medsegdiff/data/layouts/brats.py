@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import is_folder
 from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import SPLITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import folders_below, list_folder
+from medsegdiff.io.pictures import folders_below, glance, list_folder
 from medsegdiff.io.volumes import is_volume, stem
 
 # T1, T1 with contrast, T2, FLAIR, by how their files' names end.
 _SEQUENCES = (("t1", "t1n"), ("t1ce", "t1c", "t1gd"), ("t2", "t2w"), ("flair", "t2f"))
 _MASK = ("seg",)
 _LABELS = {1: 1, 2: 2, 4: 3}  # necrosis, oedema, enhancing; 3 for the last since 2023
-REGIONS = {"whole": "1:1,2:1,3:1,4:1", "core": "1:1,2:0,3:1,4:1", "enhancing": "1:0,2:0,3:1,4:1"}
-"""Labels of the regions that the challenge scores, by name."""
+_REGIONS = {"whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4)}  # that the challenge scores
 
 
 def matches(root: Path) -> bool:
     """Whether a folder below has a case's sequences."""
-    return any(_files(folder) for folder in folders_below(root) if folder != root)
+    return any(_files(folder) for folder in glance(root) if folder != root)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
@@ -59,8 +59,13 @@ def spec(root: Path, measure: Measure) -> DataSpec:
     return found.spec(labels={1: 1, 2: 2, 3: 3} if 3 in found.values else dict(_LABELS))
 
 
+def regions(root: Path) -> dict[str, dict[int, int]]:
+    """The regions that the challenge scores."""
+    return {name: {value: int(value in inside) for value in range(1, 5)} for name, inside in _REGIONS.items()}
+
+
 def _subfolders(root: Path) -> list[Path]:
-    return [path for path in list_folder(root) if path.is_dir()] if root.is_dir() else []
+    return [path for path in list_folder(root) if is_folder(path)] if is_folder(root) else []
 
 
 def _files(folder: Path) -> dict[str, Path]:

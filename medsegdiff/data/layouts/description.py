@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -28,31 +27,50 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
 def spec(root: Path, measure: Measure) -> DataSpec:
     """What the files are, with the labels of the description, where there is one.
 
+    Each value but 0 is a class of its own, in order; "ignore", which only nnU-Net knows, is background.
+
     Raises:
         InputError: the description cannot be read or names no labels.
     """
-    path = root / FILE
-    if not path.is_file():
+    if not (root / FILE).is_file():
         return measure().spec()
+    channels, labels = _read(root)
+    named = regions(root)
+    if named:
+        one = next(iter(named))
+        said = f'each value is a class of its own; `labels` "{one}" makes one class of that region'
+        note(root / FILE, f"names regions, which overlap ({', '.join(named)}); {said}")
+    is_ct = any(str(name).upper() == "CT" for name in channels.values())
+    return measure().spec(is_ct=is_ct, labels={value: place for place, value in enumerate(_values(labels), 1)})
+
+
+def regions(root: Path) -> dict[str, dict[int, int]]:
+    """Where a label has several values, of each name the class of every value: 1 inside the region, else 0.
+
+    Raises:
+        InputError: as `spec`.
+    """
+    labels = _read(root)[1] if (root / FILE).is_file() else {}
+    if all(len(inside) == 1 for inside in labels.values()):
+        return {}
+    named = {name: inside for name, inside in labels.items() if inside != {0}}
+    return {name: {value: int(value in inside) for value in _values(labels)} for name, inside in named.items()}
+
+
+def _values(labels: dict[str, set[int]]) -> list[int]:
+    return sorted(set().union(*labels.values()) - {0})
+
+
+def _read(root: Path) -> tuple[dict[str, Any], dict[str, set[int]]]:
+    """The names of the channels by their numbers, and the values of each label by its name."""
+    path = root / FILE
     try:
-        content = json.loads(read_text(path))
-        channels = content.get("channel_names") or content.get("modality") or {}
-        labels = _labels(path, content["labels"])
+        content, found = json.loads(read_text(path)), {}
+        channels = dict(content.get("channel_names") or content.get("modality") or {})
+        for key, value in content["labels"].items():
+            name, own = (value, [int(key)]) if isinstance(value, str) else (key, value)  # the Decathlon's, value first
+            if name != "ignore":
+                found[name] = set(map(int, own if isinstance(own, list) else [own]))
+        return channels, found
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not the description of a dataset ({error!r}); restore it") from None
-    is_ct = any(str(name).upper() == "CT" for name in dict(channels).values())
-    return dataclasses.replace(measure().spec(is_ct=is_ct, labels=labels))
-
-
-def _labels(path: Path, labels: dict[str, Any]) -> dict[int, int]:
-    """The values in their order, each a class of its own; "ignore", which only nnU-Net knows, is background."""
-    values: set[int] = set()
-    regions = False
-    for key, value in labels.items():
-        if isinstance(value, str):  # the Decathlon's, the value first
-            key, value = value, int(key)
-        regions = regions or isinstance(value, list)
-        values.update(() if key == "ignore" else map(int, value if isinstance(value, list) else [value]))
-    if regions:
-        note(path, "names regions, which overlap; each value is a class of its own")
-    return {value: place for place, value in enumerate(sorted(values - {0}), 1)}

@@ -26,3 +26,8 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
 def spec(root: Path, measure: Measure) -> DataSpec:
     """What the files are, with the labels of `dataset.json`."""
     return description.spec(root, measure)
+
+
+def regions(root: Path) -> dict[str, dict[int, int]]:
+    """Those of `dataset.json`."""
+    return description.regions(root)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import is_folder
 from medsegdiff.data.cases import Case, by_channel, distinct, list_images
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.pictures import glance, list_folder
 from medsegdiff.io.volumes import stem
 
 IMAGES = ("images", "image", "imgs", "img", "inputs", "input", "data")
@@ -50,12 +51,17 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
     return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
+def image_name(mask: Path) -> str:
+    """The name of a mask's image: its own without a suffix such as `_mask`."""
+    return _SUFFIX.sub("", stem(mask))
+
+
 def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
     """Whether there are images, and where masks would lie among them, a mask."""
-    if pair is None or not pair.images.is_dir():
+    if pair is None:
         return False
-    files = [path for path in list_images(pair.images, below=True) if accepts(path)]
-    return bool(files) and (pair.images != pair.masks or any(_SUFFIX.search(stem(path)) for path in files))
+    files = (path for folder in glance(pair.images) for path in list_folder(folder) if accepts(path))
+    return any(pair.images != pair.masks or _SUFFIX.search(stem(path)) for path in files)
 
 
 def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> list[Case]:
@@ -105,10 +111,9 @@ def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool]) -> dic
     """Masks by their names without suffixes, after those of the folders below `folder`."""
     found: dict[str, Path] = {}
     for path in list_images(folder, below=True):
-        name = stem(path)
-        if not accepts(path) or (together and not _SUFFIX.search(name)):
+        if not accepts(path) or (together and not _SUFFIX.search(stem(path))):
             continue
-        key = path.relative_to(folder).with_name(_SUFFIX.sub("", name)).as_posix()
+        key = path.relative_to(folder).with_name(image_name(path)).as_posix()
         if key in found:
             raise InputError(f"{path}: a second mask for {key} beside {found[key].name}; remove one")
         found[key] = path
@@ -122,5 +127,5 @@ def _pair(root: Path) -> Optional[Pair]:
 
 def _child(root: Path, names: Sequence[str]) -> Optional[Path]:
     """The first folder of `root` that is called one of `names`, in any case."""
-    folders = {path.name.lower(): path for path in list_folder(root) if path.is_dir()} if root.is_dir() else {}
+    folders = {path.name.lower(): path for path in list_folder(root) if is_folder(path)} if is_folder(root) else {}
     return next((folders[name] for name in names if name in folders), None)

@@ -28,5 +28,10 @@ def spec(root: Path, measure: Measure) -> DataSpec:
     return description.spec(root, measure)
 
 
+def regions(root: Path) -> dict[str, dict[int, int]]:
+    """Those of `dataset.json`."""
+    return description.regions(root)
+
+
 def _pair(root: Path, split: str) -> Pair | None:
     return description.pair_of(root, split) or pair_of(root, split)

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.runtime import compilation, requirements, toolchain
+from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
 _LIBRARIES = ("cub", "cublas", "cudnn", "curand", "cufft", "cusparse")
 _LAYOUT = {"XFORMAT": "abcd", "WFORMAT": "oihw", "YFORMAT": "abcd"}
@@ -47,10 +48,11 @@ def main(copy: Path) -> None:
         raise SystemExit(f"not compiled: {', '.join(lacking)}")
     archs = ", ".join(f"sm_{arch}" for arch in jittor.flags.cuda_archs) or "no GPU's"
     print(f"core and {', '.join(_LIBRARIES)}, for {archs}: {time.perf_counter() - begun:.0f} s", flush=True)
-    for source, definitions in KERNELS.items():
-        begun = time.perf_counter()
-        compile_kernel(jittor, source, definitions)
-        print(f"{Path(source).stem}: {time.perf_counter() - begun:.0f} s", flush=True)
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(compilers.count()) as pool:
+        for _ in pool.map(lambda kernel: compile_kernel(jittor, *kernel), KERNELS.items()):
+            pass
+    print(f"{', '.join(Path(source).stem for source in KERNELS)}: {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 def _announce_compilations() -> None:

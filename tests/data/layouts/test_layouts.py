@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.fingerprint import measure
-from medsegdiff.data.layouts import LAYOUTS, choose, find_test
+from medsegdiff.data.layouts import LAYOUTS, choose, find_test, parse_labels
 from tests.data.volumes import ball, write
 
 
@@ -158,7 +159,7 @@ def test_a_decathlon_task_has_the_labels_of_its_description(tmp_path):
     assert ".." in spec.scaling
 
 
-def test_nnunet_has_numbered_channels_and_regions(tmp_path):
+def test_nnunet_has_numbered_channels_and_regions(tmp_path, capsys):
     for part, name in (("Tr", "a"), ("Ts", "b")):
         for channel in range(2):
             volume(tmp_path / f"images{part}/{name}_000{channel}.nii.gz")
@@ -170,9 +171,36 @@ def test_nnunet_has_numbered_channels_and_regions(tmp_path):
     assert list(found(tmp_path, "test")) == ["b"]
     spec = spec_of(tmp_path)
     assert (spec.channels, dict(spec.labels), spec.scaling) == (2, {1: 1, 2: 2}, "z-score")
+    assert "regions, which overlap (whole, core); each value is a class" in capsys.readouterr().err
+    regions = {"whole": {1: 1, 2: 1}, "core": {1: 0, 2: 1}}
+    assert {name: parse_labels(name, tmp_path) for name in regions} == regions
+    assert parse_labels("1:1,2:1", tmp_path) == {1: 1, 2: 1}
+    with pytest.raises(InputError, match=r'labels`? "rim": .* has the regions whole, core; give one, or values as'):
+        parse_labels("rim", tmp_path)
     (tmp_path / "dataset.json").write_text('{"labels": [1]}')
     with pytest.raises(InputError, match=r"dataset\.json: not the description of a dataset"):
         spec_of(tmp_path)
+
+
+def test_masks_of_several_classes_are_scored_by_the_regions_that_they_make(tmp_path):
+    """Dice of a region is that of the union of its classes, in prediction and ground truth."""
+    image, truth = ball()
+    predicted = np.where((truth == 1) & (np.indices(truth.shape)[0] % 3 == 0), 2, truth).astype(np.uint8)
+    write(tmp_path / "data/imagesTr/a_0000.nii.gz", image)
+    write(tmp_path / "data/labelsTr/a.nii.gz", truth)
+    write(tmp_path / "out/a.nii.gz", predicted)
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    (tmp_path / "data/dataset.json").write_text(json.dumps({"channel_names": {"0": "T1"}, "labels": labels}))
+    found = {}
+    for name in ("whole", "core", ""):
+        words = ["--pred-path", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data"), "--num-classes", "3"]
+        assert main(["evaluate", *words, *(["--labels", name] if name else [])]) == 0
+        found[name] = json.loads((tmp_path / "out/metrics.json").read_text())["metrics"]
+    core = 2 * (truth == 2).sum() / ((truth == 2).sum() + (predicted == 2).sum())
+    assert found["whole"]["dice"]["mean"] == 1
+    assert found["core"]["dice"]["mean"] == pytest.approx(core)
+    assert found[""]["dice_class2"]["mean"] == pytest.approx(core)
+    assert found[""]["dice_class1"]["mean"] < 0.9
 
 
 @pytest.mark.parametrize("names", ["{}_t1 {}_t1ce {}_t2 {}_flair {}_seg", "{}-t1n {}-t1c {}-t2w {}-t2f {}-seg"])
@@ -198,7 +226,24 @@ def test_an_unknown_folder_is_told_what_to_do(tmp_path):
     with pytest.raises(InputError, match="the folder is empty"):
         choose(tmp_path)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no dataset of a known layout; put images into images/ and masks"):
+    with pytest.raises(InputError, match=r"no dataset .* \(down to 5 levels, 10,000 entries\); put images"):
         choose(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         choose(tmp_path / "none")
+
+
+def test_a_whole_disk_is_no_dataset_however_much_lies_deep_in_it(tmp_path):
+    image, labels = ball()
+    deep = tmp_path / "a/b/c/d/e/BraTS2021_00000"
+    for end in ("t1", "t2", "seg"):
+        write(deep / f"BraTS2021_00000_{end}.nii.gz", labels if end == "seg" else image)
+    with pytest.raises(InputError, match="no dataset of a known layout"):
+        choose(tmp_path)
+    assert choose(tmp_path / "a") == "brats"
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    for kind in ("images", "masks"):
+        picture(tmp_path / kind / "p1/a.png")
+        (tmp_path / kind / "p1/again").symlink_to("..")
+    assert found(tmp_path) == {"a": (["images/p1/a.png", "masks/p1/a.png"], "p1")}

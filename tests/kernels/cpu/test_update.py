@@ -9,7 +9,7 @@ STEP = Step(scale=0.5, keep=0.99, rate=0.02, correction=1.5, beta1=0.9, beta2=0.
 
 
 def in_place(p, g, m, v, step):
-    adamw(p, g, m, v, step)
+    adamw([p], [g], [m], [v], step)
     assert not p.is_stop_grad() and m.is_stop_grad() and v.is_stop_grad()
     return p, m, v
 
@@ -31,7 +31,7 @@ def test_a_step_is_the_formula(function, shape):
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (1025,), (7, 9, 1111)])
 def test_squares_are_summed(shape):
     values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    found = sum_of_squares(jt.array(values))
+    found = sum_of_squares([jt.array(values)])
     assert (found.dtype, found.shape) == ("float64", [1])
     np.testing.assert_allclose(found.numpy()[0], (values.astype(np.float64) ** 2).sum(), rtol=1e-6)
 
@@ -39,7 +39,7 @@ def test_squares_are_summed(shape):
 def test_an_average_approaches_in_place():
     average, value = (np.random.default_rng(seed).standard_normal((9, 2000)).astype(np.float32) for seed in (0, 1))
     held = jt.array(average)
-    approach(held, jt.array(value), 0.25)
+    approach([held], [jt.array(value)], 0.25)
     np.testing.assert_allclose(held.numpy(), 0.75 * average + 0.25 * value, rtol=1e-5, atol=1e-6)
 
 
@@ -47,8 +47,8 @@ def test_memory_is_kept_and_old_graphs_are_let_go():
     held = [jt.random((100, 100)).stop_grad() for _ in range(3)]
     before = None
     for _ in range(5):
-        adamw(held[0], jt.random((100, 100)), held[1], held[2], STEP)
-        approach(held[1], held[2], 0.1)
+        adamw(held[:1], [jt.random((100, 100))], held[1:2], held[2:], STEP)
+        approach(held[1:2], held[2:], 0.1)
         jt.sync_all()
         found = [value.data.ctypes.data for value in held], jt.number_of_lived_vars(), jt.number_of_lived_ops()
         assert before in (None, found)

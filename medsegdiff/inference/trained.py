@@ -1,0 +1,177 @@
+"""A trained network that segments what Python gives it: pictures, in files or in memory, and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional, TypeVar, Union, overload
+
+import numpy as np
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.config.choices import Precision
+from medsegdiff.config.run import RunConfig
+from medsegdiff.config.sampling import Sampler, SamplingConfig
+from medsegdiff.data.cache import prepare
+from medsegdiff.data.cases import Case
+from medsegdiff.data.entries import Form, to_input
+from medsegdiff.data.given import Picture, as_channels, as_rgb
+from medsegdiff.inference.denoiser import Denoiser
+from medsegdiff.inference.results import settings
+from medsegdiff.inference.segmentation import Segmentation
+from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
+from medsegdiff.inference.volume_segmentation import VolumeSegmentation
+from medsegdiff.io.volumes import stem
+
+PathLike = Union[str, Path]
+P = TypeVar("P", bound=Picture)
+
+
+class Segmenter:
+    """A trained network that segments images; `load` makes one."""
+
+    def __init__(self, denoiser: Denoiser, config: RunConfig, precision: Precision = "fp32", weights: str = "") -> None:
+        self._denoiser, self._precision = denoiser, precision
+        self._weights = weights  # a digest
+        self.config = config
+        """Of the training that the weights come from."""
+
+    def __repr__(self) -> str:
+        classes, size, _ = self._denoiser.mask_shape
+        return f"Segmenter({classes} class{'es' * (classes > 1)}, {size} x {size} pixels, {self._precision})"
+
+    @overload
+    def segment(
+        self,
+        image: Picture,
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+    ) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self,
+        image: Union[list[P], tuple[P, ...]],
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+    ) -> list[Segmentation]: ...
+
+    def segment(
+        self,
+        image: Union[Picture, list[P], tuple[P, ...]],
+        *,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: Union[str, Sequence[str]] = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+    ) -> Union[Segmentation, list[Segmentation]]:
+        """Segment one image, or a list of images, whose masks are sampled in common batches.
+
+        A mask depends on the image, `seed`, `id` and the weights alone: in a list it is the same as alone, and the
+        same as `medsegdiff sample` writes.
+
+        Args:
+            image: a picture's path, a Pillow image, or an array: (H, W, 3) in RGB or grey (H, W), uint8 or floats in
+                [0, 1]; or a list of these, of any sizes
+            members: how many masks are sampled; "3..25": from 3 to 25, until their mean has settled
+            steps: network evaluations a mask; None: 3, or 25 where the network predicts the noise
+            seed: what the noise is drawn from
+            id: the image's name, by which its files are named and its noise is drawn; by default that of its file
+                without suffix, else empty. For a list: one name each
+            sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
+            on_step: is told of every network evaluation: names and members of the masks at work, and their state; what
+                it raises ends the sampling
+
+        Raises:
+            InputError: an image cannot be read, an option makes no sense, or the network predicts what is not finite.
+        """
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
+        if not isinstance(image, (list, tuple)):
+            return self._segment([image], [id], sampling, on_step)[0]
+        ids = [id] * len(image) if id == "" else list(id)
+        if isinstance(id, str) != (id == "") or len(ids) != len(image):
+            raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
+        return self._segment(image, ids, sampling, on_step)
+
+    def segment_volume(
+        self,
+        files: Union[PathLike, Sequence[PathLike]],
+        *,
+        slices: Optional[Sequence[int]] = None,
+        members: Union[int, str] = 5,
+        steps: Optional[int] = None,
+        seed: int = 0,
+        id: str = "",
+        sampler: Sampler = "ddpm",
+        on_step: Optional[OnStep] = None,
+        cache_dir: Optional[PathLike] = None,
+    ) -> VolumeSegmentation:
+        """Segment a volume slice by slice, as `medsegdiff sample --images` does.
+
+        Args:
+            files: a NIfTI file, a DICOM file or the folder of a series, or one file for each channel
+            slices: numbers of the slices to segment, from 0; None: all. The others are background
+            members, steps, seed, sampler, on_step: see `segment`
+            id: the volume's name; by default that of its file without suffix
+            cache_dir: where resized slices are kept; None: the user's cache
+
+        Raises:
+            InputError: a file cannot be read or does not fit the network, there is no such slice, it is blank, an
+                option makes no sense, or the network predicts what is not finite.
+        """
+        spec, data = self.config.spec, self.config.data
+        paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+        case = Case(id or stem(paths[0]), paths)
+        sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
+        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        dataset = prepare(
+            [case],
+            self._denoiser.mask_shape[-1],
+            Path(cache_dir) if cache_dir else None,
+            progress=False,
+            num_classes=self.config.network.num_classes,
+            spec=spec,
+            skip_blank=data.skip_blank,
+        )
+        places = {number: index for index, (_, number) in enumerate(dataset.slices)}
+        for number in slices or ():
+            if number not in places:
+                known = f"is blank, or not one of 0 to {dataset.depth(0) - 1}; choose another"
+                raise InputError(f"slices: slice {number} of {case.image.name} {known}")
+        chosen = [places[number] for number in (places if slices is None else slices)]
+        found = batches.segment(dataset.ids, dataset.image, on_step=on_step, chosen=chosen)
+        return VolumeSegmentation(case, dataset, list(found), settings(batches.sampling, self._weights))
+
+    def _segment(
+        self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
+    ) -> list[Segmentation]:
+        batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        names = [_name(image, id) for image, id in zip(images, ids)]
+        pictures, spec = [as_rgb(image) for image in images], self.config.spec
+        form = Form(self._denoiser.mask_shape[-1], 2, None, spec)
+
+        def prepared(place: int) -> np.ndarray:
+            return to_input(form.image(as_channels(images[place], pictures[place], spec)[None])[0])
+
+        results = batches.segment(names, prepared, True, on_step)
+        used = settings(batches.sampling, self._weights)
+        found = {result.index: Segmentation(pictures[result.index], result, used) for result in results}
+        return [found[index] for index in range(len(images))]
+
+
+def _name(image: Picture, id: str) -> str:
+    if not isinstance(id, str):
+        raise InputError(f"id {id!r}: must be a text")
+    return id or (Path(image).stem if isinstance(image, (str, Path)) else "")

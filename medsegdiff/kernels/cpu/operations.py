@@ -1,0 +1,55 @@
+"""The operations on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medsegdiff.kernels.cpu import update
+from medsegdiff.kernels.cpu.attention import attention
+from medsegdiff.kernels.cpu.channels import channel_map, channel_sums
+from medsegdiff.kernels.cpu.convolution import conv2d
+from medsegdiff.kernels.cpu.linear import linear
+from medsegdiff.kernels.cpu.normalisation import batch_norm, group_norm
+from medsegdiff.kernels.cpu.product import mixed, product
+from medsegdiff.kernels.reference import Step
+from medsegdiff.runtime.backend import jt
+
+Var = Any  # jt.Var
+NAME = "cpu"
+PACKS = True
+BY_SAMPLE = True
+
+__all__ = [
+    "adamw",
+    "approach",
+    "attention",
+    "batch_norm",
+    "channel_map",
+    "channel_sums",
+    "conv2d",
+    "group_norm",
+    "linear",
+    "mixed",
+    "product",
+    "sum_of_squares",
+]
+
+
+def adamw(
+    parameters: Sequence[Var], gradients: Sequence[Var], means: Sequence[Var], squares: Sequence[Var], step: Step
+) -> None:
+    """As in `operations`."""
+    for arrays in zip(parameters, gradients, means, squares):
+        update.adamw(*arrays, step)
+
+
+def approach(averages: Sequence[Var], values: Sequence[Var], share: float) -> None:
+    """As in `operations`."""
+    for average, value in zip(averages, values):
+        update.approach(average, value, share)
+
+
+def sum_of_squares(values: Sequence[Var]) -> Var:
+    """As in `operations`."""
+    return jt.concat([update.sum_of_squares(value) for value in values]).sum().reshape(1)

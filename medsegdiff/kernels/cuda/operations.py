@@ -1,0 +1,28 @@
+"""The operations on a GPU: fused kernels, and plain expressions for what Jittor and NVIDIA's libraries do as well."""
+
+from medsegdiff.kernels.cuda.attention import attention, product
+from medsegdiff.kernels.cuda.convolution import conv2d
+from medsegdiff.kernels.cuda.normalisation import batch_norm, group_norm
+from medsegdiff.kernels.cuda.update import adamw, approach, sum_of_squares
+from medsegdiff.kernels.reference import channel_map, channel_sums, linear, mixed
+
+NAME = "cuda"
+PACKS = False
+"""Whether convolutions keep their weights packed."""
+BY_SAMPLE = False
+"""Whether inference computes so that a sample's result is the same in every batch."""
+
+__all__ = [
+    "adamw",
+    "approach",
+    "attention",
+    "batch_norm",
+    "channel_map",
+    "channel_sums",
+    "conv2d",
+    "group_norm",
+    "linear",
+    "mixed",
+    "product",
+    "sum_of_squares",
+]

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation, ablation_v2, choices
+from medsegdiff.app.train import read_options
+
+DICE = {"new": (0.5, 0.7), "nbp": (0.6, 0.9)}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The trainings that were made."""
+    names = []
+
+    def train(study, run, name, seed, options):
+        run.mkdir(parents=True)
+        names.append((name, seed))
+        return name
+
+    def score(study, run, options):
+        rows = [f"image-{index},{dice},{dice / (2 - dice)}" for index, dice in enumerate(DICE[run])]
+        return "\n".join(["id,dice,iou", *rows]) + "\n"
+
+    monkeypatch.setattr(ablation.Study, "train", train)
+    monkeypatch.setattr(ablation.Study, "score", score)
+    return names
+
+
+def test_what_is_scored_is_not_repeated_and_differences_are_paired(trained, tmp_path, capsys):
+    given = ["--data-dir", str(tmp_path), "--out-dir", str(tmp_path), "--only", "new", "nbp", "--seeds"]
+    ablation_v2.main([*given, "0"])
+    assert trained == [("new", 0), ("nbp", 0)]
+    ablation_v2.main([*given, "0", "1"])
+    assert trained[2:] == [("new", 1), ("nbp", 1)]
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert capsys.readouterr().out.endswith("\n".join([*table, "", ""]))
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table if line}
+    assert rows["new"][0] == "2"
+    assert rows["new"][1].startswith("60.00 (")
+    assert rows["new"][3] == ""
+    assert rows["nbp"][1].startswith("75.00 (")
+    assert rows["nbp"][3].startswith("+15.00 (")
+
+
+def test_what_is_trained_is_what_was_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def train(base, **options):
+        asked.append((base, options))
+        Path(options["out_dir"]).mkdir(parents=True)
+
+    monkeypatch.setattr(ablation.medsegdiff, "train", train)
+    study = ablation.Study("isic", {"mine": {"batch_size": 4, "share": 0.5}}, steps=9, held_out=True)
+    monkeypatch.setattr(study.__class__, "score", lambda study, run, options: "id,dice,iou\na,1,1\n")
+    study.main("", tmp_path / "out", ["--data-dir", "d", "--seeds", "3", "--steps", "20"])
+    run = str(tmp_path / "out" / "mine-3" / "run")
+    options = {"batch_size": 4, "steps": 10, "lr_anneal_steps": 10, "data_dir": "d", "out_dir": run, "seed": 3}
+    assert asked == [("isic", options)]
+
+
+def test_the_held_out_images_are_scored(given):
+    model_path, data_dir = Path(given[1]), Path(given[3])
+    study = ablation.Study("isic", {"mine": {}}, steps=1, held_out=True)
+    parsed = type("Options", (), {"data_dir": data_dir, "images": 9})
+    heading, *rows = study.score(model_path, parsed).splitlines()
+    assert heading == "id,dice,iou"
+    trained_on = {path.stem for path in (data_dir / "Train").rglob("*.jpg")}
+    assert len(rows) == 1  # of the four training images
+    assert rows[0].split(",")[0] in trained_on
+
+
+@pytest.mark.parametrize("study", [ablation_v2.STUDY, choices.STUDY])
+def test_every_configuration_is_one_that_can_be_trained(study):
+    for name in study.rows:
+        assert read_options(study.base, study.options(name, study.steps)).training.steps > 200
