@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.base.fourier import half_spectrum
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.operations import linear
 from medsegdiff.runtime.backend import jt
@@ -79,14 +80,10 @@ def fourier_filter(x: Var, weight: Var) -> Var:
     """Multiply the spectrum of `x` (N, C, H, W) by `weight` (C, H, W/2 + 1, 2: real, imaginary).
 
     Orthonormal real FFT; the inverse is complex along H and then complex-to-real along W, where the
-    imaginary parts of the first and the last column are ignored. Computed as products with DFT
-    matrices, which at these sizes is as fast as an FFT and exists on every device.
+    imaginary parts of the first and the last column are ignored.
     """
     h, w = x.shape[2:]
-    half = w // 2 + 1
-    along_w = 2 * np.pi * np.outer(np.arange(w), np.arange(half)) / w
-    along_h = 2 * np.pi * np.outer(np.arange(h), np.arange(h)) / h
-    fold = np.where((np.arange(half) == 0) | (np.arange(half) == w // 2), 1.0, 2.0)[:, None]
+    along_h, along_w, fold = half_spectrum(h, w)
 
     def matrix(values: np.ndarray, size: int) -> Var:
         return jt.array((values.T / math.sqrt(size)).astype(np.float32))

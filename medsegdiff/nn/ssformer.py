@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Optional
 
 import numpy as np
 
+from medsegdiff.base.fourier import fourier_matrix
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
@@ -17,19 +17,6 @@ from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
 _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
-
-
-@functools.lru_cache(maxsize=8)
-def fourier_matrix(h: int, w: int) -> np.ndarray:
-    """(2 n, 2 n) float32, n = h w: what the orthonormal 2-D DFT does to flattened maps, as a real matrix.
-
-    A complex map is a row (real part | imaginary part); that times the matrix is its spectrum, times the transposed
-    matrix the inverse.
-    """
-    along_h, along_w = (np.outer(np.arange(size), np.arange(size)) / size for size in (h, w))
-    angles = 2 * np.pi * (along_h[:, None, :, None] + along_w[None, :, None, :]).reshape(h * w, h * w)
-    cos, sin = np.cos(angles), np.sin(angles)
-    return (np.block([[cos, -sin], [sin, cos]]) / np.sqrt(h * w)).astype(np.float32)
 
 
 def spectral_affinity(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medsegdiff.base.fourier import half_spectrum
 from medsegdiff.checkpoints.graph.builder import Builder, Value
 from medsegdiff.config.network import NetworkConfig
 
@@ -68,10 +69,8 @@ class Layers:
 
     def fourier(self, name: str, x: Map) -> Map:
         """The FF-Parser, by DFT matrices, as `nn.functional.fourier_filter`."""
-        size, half = x.size, x.size // 2 + 1
-        along_w = 2 * np.pi * np.outer(np.arange(size), np.arange(half)) / size
-        along_h = 2 * np.pi * np.outer(np.arange(size), np.arange(size)) / size
-        fold = np.where((np.arange(half) == 0) | (np.arange(half) == size // 2), 1.0, 2.0)[:, None]
+        size = x.size
+        along_h, along_w, fold = half_spectrum(size, size)
 
         def times(value: Value, matrix: np.ndarray) -> Value:
             matrix = (matrix / math.sqrt(size)).astype(np.float32)
@@ -80,36 +79,31 @@ class Layers:
         def turned(value: Value) -> Value:
             return self.b.node("Transpose", value, perm=[0, 1, 3, 2])
 
-        def combined(kind: str, a: Value, b: Value) -> Value:
-            return self.b.node(kind, a, b)
-
         cos, sin = np.cos(along_h), np.sin(along_h)
-        weight = self.b.weight(f"{name}.complex_weight", (x.width, size, half, 2))
+        weight = self.b.weight(f"{name}.complex_weight", (x.width, size, size // 2 + 1, 2))
         weight = self.b.node("Transpose", weight, perm=[3, 0, 2, 1])
         w_re, w_im = self.b.node("Split", weight, self.integers(1, 1), outputs=2, axis=0)
         re, im = turned(times(x.value, np.cos(along_w))), turned(times(x.value, -np.sin(along_w)))
         re, im = (
-            combined("Add", times(re, cos), times(im, sin)),
-            combined("Sub", times(im, cos), times(re, sin)),
+            self.b.node("Add", times(re, cos), times(im, sin)),
+            self.b.node("Sub", times(im, cos), times(re, sin)),
         )
         re, im = (
-            combined("Sub", combined("Mul", re, w_re), combined("Mul", im, w_im)),
-            combined("Add", combined("Mul", re, w_im), combined("Mul", im, w_re)),
+            self.b.node("Sub", self.b.node("Mul", re, w_re), self.b.node("Mul", im, w_im)),
+            self.b.node("Add", self.b.node("Mul", re, w_im), self.b.node("Mul", im, w_re)),
         )
         re, im = (
-            combined("Sub", times(re, cos), times(im, sin)),
-            combined("Add", times(im, cos), times(re, sin)),
+            self.b.node("Sub", times(re, cos), times(im, sin)),
+            self.b.node("Add", times(im, cos), times(re, sin)),
         )
         real = times(turned(re), fold * np.cos(along_w).T)
-        return x._replace(value=combined("Sub", real, times(turned(im), fold * np.sin(along_w).T)))
+        return x._replace(value=self.b.node("Sub", real, times(turned(im), fold * np.sin(along_w).T)))
 
     def conv(
         self, name: str, x: Map, width: int, kernel: int = 3, stride: int = 1, bias: bool = True, flat: bool = False
     ) -> Map:
         """A convolution that keeps the size; `flat`: its weight is stored as that of a 1-D one."""
-        shape = (
-            (width, x.width, 1) if flat else (width, x.width, kernel, kernel)
-        )  # flat: stored as of a 1-D convolution
+        shape = (width, x.width, 1) if flat else (width, x.width, kernel, kernel)
         weights = [self.b.weight(f"{name}.weight", shape, view=(width, x.width, kernel, kernel))]
         if bias:
             weights.append(self.b.weight(f"{name}.bias", (width,)))

@@ -7,6 +7,7 @@ from typing import Optional
 
 import numpy as np
 
+from medsegdiff.base.fourier import fourier_matrix
 from medsegdiff.checkpoints.graph.builder import Value
 from medsegdiff.checkpoints.graph.layers import Map
 from medsegdiff.checkpoints.graph.networks import Walk
@@ -112,7 +113,7 @@ class SpectrumWalk(Walk):
         """As `nn.ssformer.spectral_affinity`: (N, heads, n, n), transposed; never in fewer bits."""
         heads = self.config.ssformer_heads
         depth = q.width // heads
-        matrix = _fourier_matrix(q.size)
+        matrix = fourier_matrix(q.size, q.size)
         spectra = []
         for x in (query, key):
             rows = self.b.node("Reshape", x, self.integers(0, q.width, 2 * n))
@@ -144,11 +145,3 @@ class SpectrumWalk(Walk):
             x = self.conv(f"{name}.convs.{layer}", x, _HIDDEN)
             x = self.silu(self.modulated(x._replace(value=self.normalised(x, 1)), scale, shift))
         return self.b.node("Sigmoid", self.conv(f"{name}.out", x, 1, 1).value)
-
-
-def _fourier_matrix(size: int) -> np.ndarray:
-    """As `nn.ssformer.fourier_matrix`, of a square map."""
-    along = np.outer(np.arange(size), np.arange(size)) / size
-    angles = 2 * np.pi * (along[:, None, :, None] + along[None, :, None, :]).reshape(size**2, size**2)
-    cos, sin = np.cos(angles), np.sin(angles)
-    return (np.block([[cos, -sin], [sin, cos]]) / size).astype(np.float32)
