@@ -25,13 +25,16 @@ def pytest_configure():
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if TUNING:
+        from medsegdiff.runtime import compilation
         from medsegdiff.runtime.backend import jt
 
-        jt.flags.cc_flags += f" {TUNING} "
         # Jittor's core stays as it is; only its kernels are compiled anew, apart from the usual ones.
-        jt.flags.cache_path += f"/tuned-{zlib.crc32(TUNING.encode()):08x}"
+        usual, tuned = Path(jt.flags.cache_path), Path(jt.flags.cache_path, f"tuned-{zlib.crc32(TUNING.encode()):08x}")
         for name in ("jit", "obj_files", "tmp"):
-            (Path(jt.flags.cache_path) / name).mkdir(parents=True, exist_ok=True)
+            (tuned / name).mkdir(parents=True, exist_ok=True)
+        header = compilation.precompiled(compilation.KERNEL_HEADER, tuned, TUNING)
+        flags = jt.flags.cc_flags.replace(str(usual / "medsegdiff" / header.name), str(header))
+        jt.flags.cc_flags, jt.flags.cache_path = f"{flags} {TUNING} ", str(tuned)
 
 
 # What takes longest, by processor time, begins first, so that processes that share the tests end together.

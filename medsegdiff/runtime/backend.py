@@ -15,7 +15,7 @@ import warnings
 from typing import ClassVar
 
 from medsegdiff.base import screen, stopping
-from medsegdiff.runtime import compilation, requirements, toolchain
+from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 _GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
@@ -83,8 +83,9 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
                 if handler is not None:  # None: installed by other C code
                     signal.signal(number, handler)
     jittor.flags.python_path = compilation.kernel_compiler(jittor.flags.python_path)
-    jittor.flags.cc_flags = compilation.exact(jittor.flags.cc_flags, jittor.flags.cc_path)
-    jittor.flags.use_parallel_op_compiler = compilation.compilers()
+    flags = compilation.for_kernels(jittor.flags.cc_flags)
+    jittor.flags.cc_flags = compilation.exact(flags, jittor.flags.cc_path)
+    jittor.flags.use_parallel_op_compiler = compilers.count()
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal", module="numpy")
     if jittor.has_cuda:

@@ -2,15 +2,13 @@ import os
 import platform
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from medsegdiff.base import machine, stopping
+from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.backend import jt
@@ -36,15 +34,19 @@ def kernel_flags(linking=False):
 
 
 @pytest.mark.skipif("-include" not in jt.flags.cc_flags, reason="the environment's own cc_flags are in use")
-@pytest.mark.parametrize("name", ["core", "kernels"])
+@pytest.mark.parametrize("name", [compilation.CORE_HEADER, compilation.KERNEL_HEADER])
 def test_the_precompiled_header_serves(name, tmp_path):
     source = tmp_path / "source.cc"
-    source.write_text('#include "op.h"\n')
-    flags = [f for f in kernel_flags() if name == "kernels" or f not in ("-Ofast", "-fopenmp")]
+    source.write_text('#include "ops/array_op.h"\n')
+    flags = [f.replace(f"/{compilation.KERNEL_HEADER}", f"/{name}") for f in kernel_flags()]
+    if name == compilation.CORE_HEADER:
+        flags = [flag for flag in flags if flag not in ("-Ofast", "-fopenmp")]
     command = [jt.flags.cc_path, *flags, "-H", "-fsyntax-only", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (used,) = [line for line in done.stderr.splitlines() if line.startswith("! ")]  # x: does not fit
-    assert used.endswith(f"/medsegdiff/prelude.h.gch/{name}")
+    assert used.endswith(f"/medsegdiff/{name}.gch")
+    read = [line for line in done.stderr.splitlines() if line.endswith("/src/op.h")]
+    assert (read == []) == (name == compilation.KERNEL_HEADER)  # which is in it
 
 
 def test_kernels_are_compiled_with_jittors_own_flags_after_ours():
@@ -82,7 +84,7 @@ def test_no_reciprocal_is_approximated_for_any_processor(tuning, dividend, divis
         "void f(float* x, const float* y, long n) {\n"
         f"    for (long i = 0; i < n; i++) x[i] = {dividend} / {divisor};\n}}\n"
     )
-    flags = [flag for flag in kernel_flags() if flag != "-include" and not flag.endswith("prelude.h")]
+    flags = [flag for flag in kernel_flags() if flag != "-include" and not flag.endswith(compilation.KERNEL_HEADER)]
     command = [jt.flags.cc_path, *flags, f"-march={tuning}", "-S", "-o", "-", str(source)]
     code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "divps" in code
@@ -148,107 +150,11 @@ def test_what_needs_jittors_script_gets_it(call, script, source):
     assert called == ["python", *words]
 
 
-def record(task):
-    """Stands in for `jittor_utils.do_compile`: notes which source is compiled when."""
-    command, folder, _ = task
-    source = Path(shlex.split(command)[1])
-    if not source.exists():
-        raise RuntimeError(f"{source.name} failed")
-    with (Path(folder) / "order").open("a") as file:
-        file.write(f"{source.name}\n")
-    time.sleep(0.01)
-
-
-def test_the_largest_source_is_compiled_first(utils, tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "do_compile", record)
-    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
-    sizes = {"a.cc": 10, "b.cc": 1000, "c.cc": 100}
-    for name, size in sizes.items():
-        (tmp_path / name).write_text("x" * size)
-    compilation.run_commands([f'"g++" "{tmp_path / name}" -c' for name in sizes], str(tmp_path), "")
-    assert (tmp_path / "order").read_text().split() == ["b.cc", "c.cc", "a.cc"]
-
-
-def test_a_failed_compilation_is_raised_and_no_process_stays(utils, tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "do_compile", record)
-    with pytest.raises(RuntimeError, match=r"absent\.cc failed"):
-        compilation.run_commands([f'"g++" "{tmp_path / "absent.cc"}" -c'], str(tmp_path), "")
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-def killed(task):
-    """Stands in for `jittor_utils.do_compile` whose process is killed."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_compiling_process_that_is_killed_ends_it_with_a_line(utils, tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "do_compile", killed)
-    with pytest.raises(InputError, match="was killed, perhaps for want of memory"):
-        compilation.run_commands(['"g++" "a.cc" -c'] * 3, str(tmp_path), "")
-
-
-def test_processes_that_ignore_signals_are_not_waited_for(utils, tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "do_compile", record)
-    monkeypatch.setattr(utils, "pool_initializer", lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
-    (tmp_path / "a.cc").touch()
-    for _ in range(20):
-        compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'] * 2, str(tmp_path), "")
-    assert (tmp_path / "order").read_text().count("a.cc") == 40
-
-
-def test_no_semaphores_are_needed(utils, tmp_path, monkeypatch):
-    """As in a container without /dev/shm."""
-    monkeypatch.setattr(utils, "do_compile", record)
-    monkeypatch.setattr("_multiprocessing.SemLock", None)
-    (tmp_path / "a.cc").touch()
-    compilation.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'], str(tmp_path), "")
-    assert (tmp_path / "order").read_text() == "a.cc\n"
-
-
-def slow(task):
-    """Stands in for `jittor_utils.do_compile`: a compiler that takes its time."""
-    subprocess.run(["sleep", "300"], check=False)
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_signal_ends_the_compilers_too(utils, monkeypatch, late):
-    """Though they are held back, as while Jittor is loaded, and Jittor has a handler of its own."""
-    monkeypatch.setattr(utils, "do_compile", slow)
-    parent, begun = os.getpid(), time.monotonic()
-    if os.fork() == 0:
-        time.sleep(1)
-        os.kill(parent, signal.SIGTERM)
-        os._exit(0)
-    with pytest.raises(KeyboardInterrupt), stopping.asked(), stopping.held_back():
-        if late:
-            time.sleep(2)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        compilation.run_commands(['"g++" "a.cc" -c'] * 3, "", "")
-    os.wait()
-    assert time.monotonic() - begun < 60
-
-
-@pytest.mark.parametrize(("cores", "memory", "expected"), [(8, 64e9, 8), (8, 7e9, 2), (8, 1e9, 1), (1, 64e9, 1)])
-def test_there_is_memory_for_the_compilers(monkeypatch, cores, memory, expected):
-    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
-    monkeypatch.setattr(machine, "memory", lambda: memory)
-    assert compilation.compilers() == expected
-
-
-def test_jittor_compiles_as_many_kernels_at_once():
-    assert jt.flags.use_parallel_op_compiler == compilation.compilers()
-
-
 @pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])
 def test_what_cannot_be_loaded_is_told(error):
     expected = pytest.raises(InputError, match=rf"cannot be loaded \({type(error).__name__}.*conda install")
     with expected, compilation.arranged():
         raise error
-
-
-def test_nothing_to_compile_starts_nothing():
-    compilation.run_commands([], "", "")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +228,7 @@ def test_the_cache_bears_what_its_code_depends_on(monkeypatch):
     monkeypatch.setattr(machine, "cpu", lambda: machine.Cpu("CPU", frozenset({"avx2"})))
     names.append(compilation.cache_name())
     monkeypatch.undo()
-    monkeypatch.setattr(compilation, "_PRECOMPILED", {"core": "-O3"})
+    monkeypatch.setattr(compilation, "_PRECOMPILED", {compilation.CORE_HEADER: "-O3"})
     names.append(compilation.cache_name())
     assert len(set(names)) == len(names)
 

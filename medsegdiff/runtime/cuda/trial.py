@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.runtime import compilation, requirements, toolchain
+from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
 _LIBRARIES = ("cub", "cublas", "cudnn", "curand", "cufft", "cusparse")
 _LAYOUT = {"XFORMAT": "abcd", "WFORMAT": "oihw", "YFORMAT": "abcd"}
@@ -49,7 +49,7 @@ def main(copy: Path) -> None:
     archs = ", ".join(f"sm_{arch}" for arch in jittor.flags.cuda_archs) or "no GPU's"
     print(f"core and {', '.join(_LIBRARIES)}, for {archs}: {time.perf_counter() - begun:.0f} s", flush=True)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(compilation.compilers()) as pool:
+    with ThreadPoolExecutor(compilers.count()) as pool:
         for _ in pool.map(lambda kernel: compile_kernel(jittor, *kernel), KERNELS.items()):
             pass
     print(f"{', '.join(Path(source).stem for source in KERNELS)}: {time.perf_counter() - begun:.0f} s", flush=True)
