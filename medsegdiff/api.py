@@ -17,8 +17,11 @@ from medsegdiff.inference.backends import Backend, choose, load_denoiser
 from medsegdiff.inference.results import read_run
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.trained import Segmenter
+from medsegdiff.inference.volume_segmentation import VolumeSegmentation
 from medsegdiff.io.labels import parse_labels
 from medsegdiff.masks.surface import Empty
+
+__all__ = ["Segmentation", "Segmenter", "VolumeSegmentation", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
