@@ -170,7 +170,7 @@ def draw(path: Path, logs: Logs) -> None:
         above.set(title=name, yscale="log")
         below.axhline(0, color="grey", linewidth=0.5)
         below.set(xlabel="step", ylabel="difference, %" if name == CURVES[0] else "")
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(logs))
     figure.savefig(path, dpi=110)
 
 
