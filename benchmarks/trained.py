@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.app.sample import find_inputs
-from medsegdiff.checkpoints.folder import Weights, load_weights
 from medsegdiff.checkpoints.shipped import find_model
+from medsegdiff.checkpoints.weights import Weights, load_weights
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cache import prepare

@@ -12,37 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from medsegdiff.app.option_files import ConfigFile, files_first
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError, flag
-from medsegdiff.base.reading import read_yaml
-from medsegdiff.config.files import find_config
 
 _METAVARS = {int: "N", float: "X"}
-
-
-def _files_first(words: Sequence[str]) -> list[str]:
-    """Files of options before all else: the command line overrides them, in whatever order they are given."""
-    files: list[str] = []
-    others: list[str] = []
-    for word in words:
-        follows = files[-1:] == ["--config"] and not word.startswith("--")
-        (files if follows or word == "--config" or word.startswith("--config=") else others).append(word)
-    return [*files, *others]
-
-
-class ConfigFile(ActionConfigFile):
-    """Reads a file of options, or one that comes with the package by its name, once it is known to be safe to read."""
-
-    def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
-        """Put what the file says into `options`."""
-        path = find_config(value)
-        content = read_yaml(path)
-        if not isinstance(content, dict):
-            raise InputError(f"{value}: holds no options; write lines such as `image_size: 256`")
-        parser.from_file.update(dict.fromkeys(map(str, content), value))
-        super().__call__(parser, options, str(path), option)
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -66,7 +42,7 @@ class HelpFormatter(DefaultHelpFormatter):
         return super()._format_action_invocation(action).rstrip()
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if isinstance(action, ActionConfigFile):
+        if isinstance(action, ConfigFile):
             return "FILE"
         kind = getattr(action, "_typehint", None)
         for plain in (kind, *typing.get_args(kind)):
@@ -136,7 +112,7 @@ class Parser(ArgumentParser):
             InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
         """
         if args is not None:
-            args = _files_first(with_dashes(args))
+            args = files_first(with_dashes(args))
             given = [word.partition("=")[0] for word in args if word.startswith("--")]
             self.given = set(given)
             for action in self._actions:

@@ -9,7 +9,7 @@ from typing import Any
 
 from medsegdiff import __version__
 from medsegdiff.base.ownership import digest
-from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.weights import Weights
 
 _TOLD = {
     "version": "Version of the network",

@@ -16,8 +16,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints.card import card_of, describe, markdown
 from medsegdiff.checkpoints.finite import broken
-from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.foreign import fit
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.run import RunConfig
 
 PREPROCESSING = "preprocessing.json"

@@ -6,22 +6,19 @@ import contextlib
 import json
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
-from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.finite import REMEDY, broken
 from medsegdiff.checkpoints.state import FOLDER, FORMAT, STATE, digest, read_state, sealed
 from medsegdiff.config.run import RunConfig
@@ -158,11 +155,16 @@ def load(path: Path, groups: Optional[list[str]] = None) -> Checkpoint:
     checksums: Mapping[str, str] = state["checksums"]
     names = [name.rpartition(".")[0] for name in checksums] if groups is None else groups
     arrays = {group: _load_arrays(path / f"{group}.safetensors", checksums) for group in names}
-    config = _configuration(state["config"], path / STATE)
+    config = configuration(state["config"], path / STATE)
     return Checkpoint(state["step"], config, arrays, state["training"], state["dataset"])
 
 
-def _configuration(options: Any, file: Path) -> RunConfig:
+def configuration(options: Any, file: Path) -> RunConfig:
+    """What `file` says of the run it comes from.
+
+    Raises:
+        InputError: it is not understood.
+    """
     if not isinstance(options, dict):
         raise InputError(f"{file}: its configuration is no list of options; use another checkpoint")
     try:
@@ -177,12 +179,17 @@ def _load_arrays(file: Path, checksums: Mapping[str, str]) -> dict[str, np.ndarr
     try:
         if digest(file) != checksums.get(file.name):
             raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")
-        return _finite(load_file(file), file)
+        return finite(load_file(file), file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); use another checkpoint") from None
 
 
-def _finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+def finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    """The arrays of `file`.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
     if found := broken(arrays):
         raise InputError(f"{file}: cannot be used: {found}; use another checkpoint")
     return arrays
@@ -197,75 +204,3 @@ def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
         except InputError as error:
             complaints.append(str(error))
     return None, complaints
-
-
-class Weights(NamedTuple):
-    """Trained weights, with the configuration of the run they come from."""
-
-    config: RunConfig
-    arrays: dict[str, np.ndarray]
-    source: str
-    """The file they were read from."""
-    data: Mapping[str, Any] = MappingProxyType({})
-    """What was saved of the dataset: its split and fingerprint."""
-
-
-def load_weights(path: Path, which: str = "ema") -> Weights:
-    """The weights to sample with.
-
-    Args:
-        path: a run's folder (its newest checkpoint that is whole is taken), a checkpoint folder, or a
-            `.safetensors` file: one inside a checkpoint, or one with the config in its metadata
-        which: "ema" (the first average) or "model" (the raw weights)
-
-    Raises:
-        InputError: nothing is there, it is damaged, not finite, or of another kind.
-    """
-    if path.exists() and not path.is_dir():
-        return _load_file(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
-    if (path / STATE).is_file():
-        return _weights_of(path, which)
-    found = list_checkpoints(path)
-    if not found:
-        raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
-    for newer in reversed(found[1:]):
-        try:
-            return _weights_of(newer, which)
-        except InputError as error:
-            print(f"skipped: {error}", file=sys.stderr)
-    return _weights_of(found[0], which)
-
-
-def _weights_of(path: Path, which: str) -> Weights:
-    state = read_state(path)
-    first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
-    group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
-    checkpoint = load(path, [group])
-    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", _data(checkpoint, path))
-
-
-def _data(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
-    data = checkpoint.training.get("data", {})
-    if not isinstance(data, dict) or not isinstance(data.get("split", {}), dict):
-        raise InputError(f"{path / STATE}: damaged; use another checkpoint")
-    return data
-
-
-def _load_file(path: Path) -> Weights:
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
-    if (path.parent / STATE).is_file():
-        checkpoint = load(path.parent, [path.stem])
-        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), _data(checkpoint, path.parent))
-    try:
-        with reading(path), safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
-        options = json.loads(metadata["config"])
-    except KeyError:
-        raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
-    except (SafetensorError, ValueError, OSError, RecursionError):
-        raise InputError(f"{path}: damaged or not a .safetensors file") from None
-    return Weights(_configuration(options, path), _finite(arrays, path), str(path))

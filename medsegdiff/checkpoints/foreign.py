@@ -14,10 +14,10 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.base.reading import read_text
 from medsegdiff.checkpoints.card import card_of
 from medsegdiff.checkpoints.finite import broken
-from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.graph.networks import shapes
 from medsegdiff.checkpoints.recognise import recognise
 from medsegdiff.checkpoints.torch_file import read_weights
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 

@@ -8,10 +8,10 @@ from typing import Any, Union
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note, read_yaml
-from medsegdiff.checkpoints.folder import load_weights
 from medsegdiff.checkpoints.foreign import Adapted, load_foreign
 from medsegdiff.checkpoints.shipped import find_model
 from medsegdiff.checkpoints.torch_file import SUFFIXES
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.files import find_config
 from medsegdiff.config.run import RunConfig
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from medsegdiff.base import ranks
 from medsegdiff.base.errors import InputError
-from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.choices import Precision
 from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.kernels import precision as formats

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.diffusion.process import Output
 from medsegdiff.kernels import precision
 from medsegdiff.nn.unet import Condition, MedSegDiff

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.base import machine
-from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.foreign import fit
 from medsegdiff.checkpoints.graph.onnx import graphs
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import Output
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from medsegdiff.app.cli import main
 from medsegdiff.checkpoints import folder as checkpoints
-from medsegdiff.checkpoints.folder import load_weights
 from medsegdiff.checkpoints.graph.networks import shapes
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.diffusion.process import DiffusionConfig

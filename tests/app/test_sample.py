@@ -10,6 +10,7 @@ from medsegdiff.app import published
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
 from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
@@ -169,7 +170,7 @@ def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
 def test_the_published_solver_s_steps_are_not_those_of_training(home, tmp_path, steps):
     """A line of the published README, for a model that was trained with 1000 steps."""
     diffusion = DiffusionConfig(diffusion_steps=1000)
-    weights = checkpoints.load_weights(home / "run")
+    weights = load_weights(home / "run")
     config = dataclasses.replace(CONFIG, diffusion=diffusion)
     (tmp_path / "run").mkdir()
     groups = {"model": weights.arrays, "ema-0.9999": weights.arrays}

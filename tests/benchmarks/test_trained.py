@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.trained import Trained, name_of
-from medsegdiff.checkpoints.folder import Weights
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 

@@ -10,6 +10,7 @@ import pytest
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.folder import Checkpoint
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.run import RunConfig
 
 FILES = ("model.safetensors", "ema-0.9999.safetensors", "optimizer.safetensors", "state.json")
@@ -217,4 +218,4 @@ def test_a_pipe_in_a_checkpoint_is_named_and_does_not_hang(original, tmp_path, n
 def test_a_pipe_in_place_of_a_file_of_weights_is_named_and_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=r"weights.safetensors: a pipe, where a file was expected"):
-        checkpoints.load_weights(tmp_path / "weights.safetensors")
+        load_weights(tmp_path / "weights.safetensors")

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.folder import Checkpoint
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig
@@ -75,14 +76,14 @@ def test_a_checkpoint_from_before_states_were_sealed_is_read(run, spaces):
         del state["config"][later]
     file.write_text(json.dumps(state, indent=1))
     assert checkpoints.load(run / "step-000010").config == CONFIG
-    np.testing.assert_array_equal(checkpoints.load_weights(run).arrays["a.bias"], spaces.other["a.bias"])
+    np.testing.assert_array_equal(load_weights(run).arrays["a.bias"], spaces.other["a.bias"])
 
 
 def test_of_several_averages_the_first_one_asked_for_is_sampled_with(tmp_path, spaces):
     config = RunConfig(training=TrainingConfig(ema_rate="0.9999, 0.99"))
     arrays = {"model": spaces.model, "ema-0.99": spaces.model, "ema-0.9999": spaces.other}
     checkpoints.save(tmp_path, Checkpoint(1, config, arrays, {}))
-    assert checkpoints.load_weights(tmp_path).source.endswith("ema-0.9999.safetensors")
+    assert load_weights(tmp_path).source.endswith("ema-0.9999.safetensors")
 
 
 def test_weights_come_from_a_run_a_checkpoint_or_a_file(run, spaces):
@@ -91,19 +92,19 @@ def test_weights_come_from_a_run_a_checkpoint_or_a_file(run, spaces):
         (run / "step-000002", "ema-0.9999"),
         (run / "step-000002" / "model.safetensors", "model"),
     ]:
-        config, arrays, source, _ = checkpoints.load_weights(path)
+        config, arrays, source, _ = load_weights(path)
         wanted = spaces.model if group == "model" else spaces.other
         assert config == CONFIG
         assert source.endswith(f"{group}.safetensors")
         np.testing.assert_array_equal(arrays["a.weight"], wanted["a.weight"])
-    _, arrays, *_ = checkpoints.load_weights(run, "model")
+    _, arrays, *_ = load_weights(run, "model")
     np.testing.assert_array_equal(arrays["a.weight"], spaces.model["a.weight"])
 
 
 def test_a_single_file_brings_its_configuration_along(tmp_path, spaces):
     path = tmp_path / "weights.safetensors"
     save_file(spaces.model, path, metadata={"config": json.dumps(CONFIG.flat())})
-    assert checkpoints.load_weights(path).config == CONFIG
+    assert load_weights(path).config == CONFIG
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path, spaces):
@@ -121,7 +122,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, spaces):
         (pickle, "not a .safetensors file"),
     ]:
         with pytest.raises(InputError, match=word) as caught:
-            checkpoints.load_weights(path)
+            load_weights(path)
         assert str(path) in str(caught.value)
 
 
@@ -156,30 +157,30 @@ def test_a_checkpoint_that_is_not_finite_counts_as_damaged(from_before, spaces):
     assert complaint.endswith(
         "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint"
     )
-    np.testing.assert_array_equal(checkpoints.load_weights(from_before).arrays["a.bias"], spaces.other["a.bias"])
+    np.testing.assert_array_equal(load_weights(from_before).arrays["a.bias"], spaces.other["a.bias"])
 
 
 def test_weights_come_from_the_newest_checkpoint_that_can_be_used(from_before, capsys):
     """As training continues from it."""
-    assert "step-000010" in checkpoints.load_weights(from_before, "model").source
+    assert "step-000010" in load_weights(from_before, "model").source
     said = capsys.readouterr().err
     assert said.startswith("skipped: ")
     assert said.endswith(
         "step-000012/model.safetensors: cannot be used: a.bias is not finite; use another checkpoint\n"
     )
     (from_before / "step-000010" / "state.json").unlink()
-    assert "step-000009" in checkpoints.load_weights(from_before, "model").source
+    assert "step-000009" in load_weights(from_before, "model").source
     for name in ("step-000002", "step-000009"):
         (from_before / name / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"step-000002/model\.safetensors: the file is empty"):
-        checkpoints.load_weights(from_before, "model")
+        load_weights(from_before, "model")
 
 
 def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path, spaces):
     path = tmp_path / "weights.safetensors"
     save_file(spoilt(spaces.model), path, metadata={"config": json.dumps(CONFIG.flat())})
     with pytest.raises(InputError, match=r"weights\.safetensors: cannot be used: a\.bias is not finite"):
-        checkpoints.load_weights(path)
+        load_weights(path)
 
 
 def test_a_failed_write_leaves_the_older_checkpoint_and_no_trace(run, spaces, monkeypatch):
@@ -220,11 +221,11 @@ def test_a_configuration_of_wrong_types_or_beyond_all_bounds_is_one_line(tmp_pat
     path = tmp_path / "weights.safetensors"
     save_file(spaces.model, path, metadata={"config": options})
     with pytest.raises(InputError, match=f"weights.safetensors: .*{said}"):
-        checkpoints.load_weights(path)
+        load_weights(path)
 
 
 @pytest.mark.parametrize("data", [[1], {"split": [1]}, {"split": None}])
 def test_what_a_state_says_of_data_in_other_words_is_one_line(run, spaces, data):
     checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {"data": data}))
     with pytest.raises(InputError, match=r"state\.json: damaged; use another"):
-        checkpoints.load_weights(run / "step-000011", "model")
+        load_weights(run / "step-000011", "model")

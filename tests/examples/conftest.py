@@ -1,8 +1,8 @@
 import pytest
 
 from medsegdiff.checkpoints.export import export
-from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.graph.networks import shapes
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.diffusion.process import DiffusionConfig

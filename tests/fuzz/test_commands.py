@@ -16,6 +16,7 @@ from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.phantom import write_isic
@@ -117,7 +118,7 @@ def test_damaged_checkpoints_are_never_used(home, capsys, seed):
     content = path.read_bytes()
     path.write_bytes(damaged(content, rng))
     for which in ("ema", "model"):
-        (value,) = np.unique(checkpoints.load_weights(home / "run", which).arrays["weight"])
+        (value,) = np.unique(load_weights(home / "run", which).arrays["weight"])
         untouched = path.read_bytes() == content or path.stem not in (which, f"{which}-0.9999", "state")
         assert value == (2 if untouched else 1)
     newest, complaints = checkpoints.load_newest(home / "run")

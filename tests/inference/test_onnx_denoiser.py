@@ -5,8 +5,8 @@ pytest.importorskip("onnx", reason="onnx, an extra, is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime, an extra, is not installed")
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.checkpoints.folder import Weights
 from medsegdiff.checkpoints.graph.networks import shapes
+from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig

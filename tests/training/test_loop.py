@@ -11,6 +11,7 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
+from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.kernels import precision
 from medsegdiff.training import loop
 from medsegdiff.training.interruption import Interrupted
@@ -372,7 +373,7 @@ def test_the_best_checkpoint_is_kept_apart(validated, discs, monkeypatch):
     assert [path.name for path in checkpoints.list_checkpoints(out / "best")] == ["step-000004"]
     best = checkpoints.load(out / "best" / "step-000004")
     assert best.training["validation"] == {"last": 4, "best": 0.7, "best_step": 4, "stale": 0}
-    assert checkpoints.load_weights(out / "best").source.endswith("step-000004/ema-0.9999.safetensors")
+    assert load_weights(out / "best").source.endswith("step-000004/ema-0.9999.safetensors")
     with (out / "log.csv").open() as file:
         assert [(row["step"], row["val_dice"]) for row in csv.DictReader(file)] == [("3", "0.5"), ("6", "0.6")]
     assert sorted(path.name for path in (out / "samples").iterdir()) == [f"step-00000{k}.png" for k in (2, 4, 6)]

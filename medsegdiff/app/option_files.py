@@ -1,0 +1,38 @@
+"""The option `--config`: a file of options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
+
+from jsonargparse import ActionConfigFile, Namespace
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
+from medsegdiff.config.files import find_config
+
+if TYPE_CHECKING:
+    from medsegdiff.app.options import Parser
+
+
+def files_first(words: Sequence[str]) -> list[str]:
+    """Files of options before all else: the command line overrides them, in whatever order they are given."""
+    files: list[str] = []
+    others: list[str] = []
+    for word in words:
+        follows = files[-1:] == ["--config"] and not word.startswith("--")
+        (files if follows or word == "--config" or word.startswith("--config=") else others).append(word)
+    return [*files, *others]
+
+
+class ConfigFile(ActionConfigFile):
+    """Reads a file of options, or one that comes with the package by its name, once it is known to be safe to read."""
+
+    def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
+        """Put what the file says into `options`."""
+        path = find_config(value)
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise InputError(f"{value}: holds no options; write lines such as `image_size: 256`")
+        parser.from_file.update(dict.fromkeys(map(str, content), value))
+        super().__call__(parser, options, str(path), option)

@@ -1,0 +1,92 @@
+"""The weights of a trained network: from a run, a checkpoint, or a file of their own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import reading
+from medsegdiff.checkpoints.folder import Checkpoint, configuration, finite, list_checkpoints, load
+from medsegdiff.checkpoints.state import STATE, read_state
+from medsegdiff.config.run import RunConfig
+
+
+class Weights(NamedTuple):
+    """Trained weights, with the configuration of the run they come from."""
+
+    config: RunConfig
+    arrays: dict[str, np.ndarray]
+    source: str
+    """The file they were read from."""
+    data: Mapping[str, Any] = MappingProxyType({})
+    """What was saved of the dataset: its split and fingerprint."""
+
+
+def load_weights(path: Path, which: str = "ema") -> Weights:
+    """The weights to sample with.
+
+    Args:
+        path: a run's folder (its newest checkpoint that is whole is taken), a checkpoint folder, or a
+            `.safetensors` file: one inside a checkpoint, or one with the config in its metadata
+        which: "ema" (the first average) or "model" (the raw weights)
+
+    Raises:
+        InputError: nothing is there, it is damaged, not finite, or of another kind.
+    """
+    if path.exists() and not path.is_dir():
+        return _load_file(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
+    if (path / STATE).is_file():
+        return _weights_of(path, which)
+    found = list_checkpoints(path)
+    if not found:
+        raise InputError(f"{path}: holds no checkpoint (step-NNNNNN); train first, or give another folder")
+    for newer in reversed(found[1:]):
+        try:
+            return _weights_of(newer, which)
+        except InputError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    return _weights_of(found[0], which)
+
+
+def _weights_of(path: Path, which: str) -> Weights:
+    state = read_state(path)
+    first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
+    group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
+    checkpoint = load(path, [group])
+    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", _data(checkpoint, path))
+
+
+def _data(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
+    data = checkpoint.training.get("data", {})
+    if not isinstance(data, dict) or not isinstance(data.get("split", {}), dict):
+        raise InputError(f"{path / STATE}: damaged; use another checkpoint")
+    return data
+
+
+def _load_file(path: Path) -> Weights:
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
+    if (path.parent / STATE).is_file():
+        checkpoint = load(path.parent, [path.stem])
+        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), _data(checkpoint, path.parent))
+    try:
+        with reading(path), safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
+        options = json.loads(metadata["config"])
+    except KeyError:
+        raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
+    except (SafetensorError, ValueError, OSError, RecursionError):
+        raise InputError(f"{path}: damaged or not a .safetensors file") from None
+    return Weights(configuration(options, path), finite(arrays, path), str(path))
