@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
 	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test processors parity alignment docs dist image lint format clean
+.PHONY: demo test extended processors parity alignment docs dist image lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
@@ -17,11 +17,18 @@ demo: $(VENV)/.installed
 # COVERAGE=1 also says which lines ran, those in processes of their own aside.
 BY_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m "not extended" \
 		$(if $(COVERAGE),--cov=medsegdiff --cov-report=term:skip-covered)
 
-# As on other processors: kernels compiled for vectors of 256 bits, oneDNN held down to older instruction sets.
-ISAS := AVX2 AVX512_CORE AVX512_CORE_BF16
+# What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, notebooks, packages, and
+# the kernels of GPUs by emulation.
+extended: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[extended]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m extended
+
+# As on other processors: an old one (kernels compiled for vectors of 256 bits, oneDNN with AVX2), and one with AVX-512 and
+# bf16, but no AMX. ISAS names others, as AVX512_CORE.
+ISAS := AVX512_CORE_BF16
 PROVEN := tests/training/test_processors.py tests/kernels/cpu/test_attention.py tests/kernels/cpu/test_convolution.py \
 	tests/kernels/cpu/test_linear.py
 .PHONY: haswell $(ISAS)
@@ -29,8 +36,8 @@ processors:
 	$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going haswell $(ISAS)
 
 haswell: $(VENV)/.installed-dev
-	MEDSEGDIFF_TUNING=-march=haswell $(BIN)/python -m pytest -q -k "not v2" tests/training/test_processors.py \
-		tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda
+	MEDSEGDIFF_TUNING=-march=haswell ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q -k "not v2" \
+		tests/training/test_processors.py tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda
 
 $(ISAS): $(VENV)/.installed-dev
 	ONEDNN_MAX_CPU_ISA=$@ $(BIN)/python -m pytest -q -k "not v2" $(PROVEN)

@@ -11,6 +11,8 @@ import pytest
 
 import medsegdiff
 
+pytestmark = pytest.mark.extended
+
 ROOT = Path(__file__).parents[1]
 LINKS = re.compile(r"\]\((?!https?://)")
 

@@ -19,7 +19,7 @@ SMALL = {
     "sample": "--members 2 --steps 2 --limit 2",
 }
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.extended]
 
 
 def picture(folder, name, seed):

@@ -25,6 +25,8 @@ from tests.dicom_series import maker
 from tests.fake_denoiser import Bright
 from tests.web.test_worker import CONFIG, VOLUMES
 
+pytestmark = pytest.mark.extended
+
 gradio = pytest.importorskip("gradio", reason="gradio is not installed")
 client = pytest.importorskip("gradio_client")
 

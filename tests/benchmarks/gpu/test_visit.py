@@ -13,6 +13,8 @@ from benchmarks.gpu.results import Results
 from benchmarks.gpu.visit import ROOT, Visit, run
 from medsegdiff.data.phantom import write_isic
 
+pytestmark = pytest.mark.extended
+
 
 def tiny_wheel(folder):
     folder.mkdir()

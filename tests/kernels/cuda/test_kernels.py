@@ -13,6 +13,8 @@ from medsegdiff.kernels.cuda.sources import SOURCES, source
 from tests import numeric
 from tests.kernels.compare import assert_close
 
+pytestmark = pytest.mark.extended
+
 HERE = Path(__file__).parent
 
 

@@ -7,6 +7,8 @@ from medsegdiff.kernels.operations import Step
 from medsegdiff.runtime.backend import jt
 from tests.kernels.compare import assert_close, run
 
+pytestmark = pytest.mark.extended
+
 
 def values(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
