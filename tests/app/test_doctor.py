@@ -204,7 +204,7 @@ def test_the_precisions_of_a_gpu_are_told(monkeypatch, capability, said):
     assert diagnosis._precision().text == said
 
 
-@pytest.mark.parametrize(("flag", "offered"), [("avx512_bf16", "fp32, bf16; "), ("avx512f", "fp32; not bf16: ")])
+@pytest.mark.parametrize(("flag", "offered"), [("avx512_bf16", "fp32, bf16 ("), ("avx512f", "fp32; not bf16: ")])
 def test_the_precisions_of_a_cpu_are_told(monkeypatch, flag, offered):
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)

@@ -313,7 +313,7 @@ def test_the_command_draws_volumes(volumes, tmp_path):
         (["--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["--data-dir", "."], "the folder is empty"),
         (["--data-dir", "x", "--sheet", "x.jpg"], "--sheet x.jpg: must end in .png"),
-        (["--data-dir", "x", "--labels", "a"], 'labels "a"'),
+        (["--data-dir", "x", "--labels", "1,a"], 'labels "1,a"'),
         (["--data-dir", "x", "--num-classes", "1"], "--num-classes 1"),
         (["--data-dir", "x", "--data-name", "y"], "--data-name y"),
     ],
