@@ -27,20 +27,21 @@ extended: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m extended
 
 # As on other processors: an old one (kernels compiled for vectors of 256 bits, oneDNN with AVX2), and one with AVX-512 and
-# bf16, but no AMX. ISAS names others, as AVX512_CORE.
-ISAS := AVX512_CORE_BF16
-PROVEN := tests/training/test_processors.py tests/kernels/cpu/test_attention.py tests/kernels/cpu/test_convolution.py \
-	tests/kernels/cpu/test_linear.py
+# bf16, but no AMX. ALL=1: all kernels and a training on the old one too, and further instruction sets.
+PROVEN := $(addprefix tests/kernels/cpu/test_,convolution.py linear.py)
+OLD := $(if $(ALL),tests/training/test_processors.py tests/kernels --ignore=tests/kernels/test_precision.py \
+	--ignore=tests/kernels/cuda,$(PROVEN) $(addprefix tests/kernels/cpu/test_,normalisation.py update.py))
+ISAS := AVX512_CORE_BF16 $(if $(ALL),AVX512_CORE AVX2)
 .PHONY: haswell $(ISAS)
 processors:
 	$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going haswell $(ISAS)
 
 haswell: $(VENV)/.installed-dev
-	MEDSEGDIFF_TUNING=-march=haswell ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q -k "not v2" \
-		tests/training/test_processors.py tests/kernels --ignore=tests/kernels/test_precision.py --ignore=tests/kernels/cuda
+	MEDSEGDIFF_TUNING=-march=haswell ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q -k "not v2" $(OLD)
 
 $(ISAS): $(VENV)/.installed-dev
-	ONEDNN_MAX_CPU_ISA=$@ $(BIN)/python -m pytest -q -k "not v2" $(PROVEN)
+	ONEDNN_MAX_CPU_ISA=$@ $(BIN)/python -m pytest -q -k "not v2" \
+		$(PROVEN) tests/kernels/cpu/test_attention.py tests/training/test_processors.py
 
 # All parity cases; with FULL=--full-curve the whole training curve too (ten minutes more).
 parity: $(VENV)/.installed
