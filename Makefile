@@ -22,8 +22,7 @@ test: $(VENV)/.installed-dev
 
 # What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, notebooks, packages, and
 # the kernels of GPUs by emulation.
-extended: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[extended]'
+extended: $(VENV)/.installed-extended
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m extended
 
 # As on other processors: an old one (kernels compiled for vectors of 256 bits, oneDNN with AVX2), and one with AVX-512 and
@@ -60,7 +59,7 @@ docs: $(VENV)/.installed
 
 # What is released: dist/*.whl and dist/*.tar.gz. REPOSITORY: where the links of its description lead, as
 # https://HOST/NAME/blob/v1.0; without it they are left out.
-dist: $(VENV)/.installed-dev
+dist: $(VENV)/.installed-extended
 	rm -rf dist
 	MEDSEGDIFF_REPOSITORY=$(REPOSITORY) $(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
@@ -91,6 +90,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-extended: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[extended]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info demo .pytest_cache .ruff_cache

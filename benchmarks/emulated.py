@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from medsegdiff.kernels.cuda import attention, convolution, normalisation, updat
 from medsegdiff.kernels.cuda import operations as cuda
 from medsegdiff.runtime.backend import jt
 
+NAMES = [name for name, value in vars(cuda).items() if inspect.isfunction(value)]
 _EMULATOR = Path(__file__).with_name("emulator.h").read_text()
 _FEW = ("THREADS = 256", "THREADS = 8")  # a fiber each: as many as on a GPU take long
 
@@ -48,7 +50,7 @@ def on_a_gpu() -> Iterator[None]:
 @contextmanager
 def on_a_gpu_plainly() -> Iterator[None]:
     """As `on_a_gpu`, by the plain expressions alone: without a fused kernel."""
-    plain = SimpleNamespace(**{name: getattr(reference, name) for name in cuda.__all__ if hasattr(reference, name)})
+    plain = SimpleNamespace(**{name: getattr(reference, name) for name in NAMES if hasattr(reference, name)})
     plain.conv2d = lambda *given: reference.conv2d(*given[:6], *given[7:])  # nothing is packed
     plain.adamw = _adamw
     plain.approach = lambda held, given, share: [

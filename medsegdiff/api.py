@@ -26,7 +26,6 @@ __all__ = ["Segmentation", "Segmenter", "VolumeSegmentation", "evaluate", "load"
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
-__all__ = ["Segmentation", "Segmenter", "evaluate", "load", "train"]
 PathLike = Union[str, Path]
 
 

@@ -104,7 +104,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
 
     print("6/6 writing the report", flush=True)
     write_report([run, predictions, first], out / PAGE)
-    tell(_whereabouts(out), report=out / PAGE, predictions=predictions, run=run, data=data)
+    tell(_whereabouts(out), report=out / PAGE, predictions=predictions, first=first, run=run, data=data)
     return 0
 
 

@@ -21,23 +21,6 @@ NAME = "cpu"
 PACKS = True
 BY_SAMPLE = True
 
-__all__ = [
-    "adamw",
-    "approach",
-    "attention",
-    "batch_norm",
-    "channel_map",
-    "channel_sums",
-    "conv2d",
-    "group_norm",
-    "join",
-    "linear",
-    "mixed",
-    "product",
-    "sum_of_squares",
-    "upsample_nearest",
-]
-
 
 def adamw(
     parameters: Sequence[Var], gradients: Sequence[Var], means: Sequence[Var], squares: Sequence[Var], step: Step

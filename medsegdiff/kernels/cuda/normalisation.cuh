@@ -39,8 +39,8 @@ __global__ void normalise(const float* x, const float* weight, const float* bias
         off.add(d);
         squares.add(d * d);
     }
-    const double shift = off.of_block() / count, spread = squares.of_block() / count - shift * shift;
-    const double variance = spread < 0 ? 0 : spread;  // and NaN stays NaN
+    const double shift = off.of_block() / count, raw = squares.of_block() / count - shift * shift;
+    const double variance = raw < 0 ? 0 : raw;  // and NaN stays NaN
     const float rstd = 1 / sqrt(variance + EPS), rest = shift * rstd;
     if (threadIdx.x == 0) {
         statistics[3 * unit] = mean;

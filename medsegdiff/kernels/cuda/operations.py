@@ -11,20 +11,3 @@ PACKS = False
 """Whether convolutions keep their weights packed."""
 BY_SAMPLE = False
 """Whether inference computes so that a sample's result is the same in every batch."""
-
-__all__ = [
-    "adamw",
-    "approach",
-    "attention",
-    "batch_norm",
-    "channel_map",
-    "channel_sums",
-    "conv2d",
-    "group_norm",
-    "join",
-    "linear",
-    "mixed",
-    "product",
-    "sum_of_squares",
-    "upsample_nearest",
-]
