@@ -48,7 +48,7 @@ def held_back() -> Iterator[None]:
     try:
         yield
     finally:
-        taken, _waiting = _waiting, None
+        taken, _waiting = _waiting or [], None
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number in taken[:1]:
             signal.raise_signal(number)
@@ -58,18 +58,19 @@ def held_back() -> Iterator[None]:
 def heeded() -> Iterator[None]:
     """Let signals come within the block, though it lies in one of `held_back` or a library has installed handlers."""
     global _waiting
-    held, _waiting = _waiting, None
+    held = _waiting
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    for number, handler in _ours.items():
-        signal.signal(number, handler)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # here one that waits may come at once
+        for number, handler in _ours.items():
+            signal.signal(number, handler)
+        _waiting = None  # from here on one that another thread took, or that waits, may come at once
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for number in (held or ())[:1]:
             signal.raise_signal(number)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _waiting = None if held is None else []
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
