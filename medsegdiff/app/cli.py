@@ -42,19 +42,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     asked = {word for word in words if word in OF_ALL}
     words = [word for word in words if word not in OF_ALL]
+    return report(lambda: _run(words), "--debug" in asked, "--quiet" in asked, "--json" in asked)
+
+
+def report(command: Callable[[], int], debug: bool = False, quiet: bool = False, as_json: bool = False) -> int:
+    """Run `command`, which speaks as `screen.speaking` says; say in one line on standard error what stopped it."""
 
     def run() -> int:
-        with screen.speaking("--quiet" in asked, "--json" in asked):
-            return _run(words)
+        with screen.speaking(quiet, as_json):
+            return command()
 
-    return report(run, "--debug" in asked)
-
-
-def report(command: Callable[[], int], debug: bool = False) -> int:
-    """Run `command`; say in one line on standard error what stopped it."""
     streams.secure()
     with stopping.asked() as heard:
-        code, complaint = _outcome(command, heard, debug)
+        code, complaint = _outcome(run, heard, debug)
         refused = streams.refusal(sys.stdout)  # now: at its end the interpreter would complain in many lines
         if complaint is None and refused:
             code, complaint = _unwritable(refused, "standard output")

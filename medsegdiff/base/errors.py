@@ -19,7 +19,12 @@ class InputError(Exception):
 
     def spelled(self, spell: Callable[[str], str]) -> str:
         """The message with each option's field as `spell` writes it."""
-        return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), str(self.args[0]) if self.args else "")
+        return spelled(str(self.args[0]) if self.args else "", spell)
+
+
+def spelled(text: str, spell: Callable[[str], str]) -> str:
+    """A text with each option's field, which is in backquotes, as `spell` writes it."""
+    return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), text)
 
 
 def flag(field: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, get_args
 
-from medsegdiff.base.bounds import check_bounds
+from medsegdiff.base.bounds import SEEDS, check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.evaluation import summary
@@ -67,6 +67,7 @@ def evaluate(
     if rules.empty not in get_args(Empty):
         raise InputError(f"`empty` {rules.empty}: must be {', '.join(get_args(Empty))}")
     check_bounds("`tolerance`", rules.tolerance, 0, 1e6)
+    check_bounds("`seed`", seed, *SEEDS)
     if out is not None:
         check_free(Path(out))
     if not truth:

@@ -6,31 +6,18 @@ MEDSEGDIFF_FUZZ and MEDSEGDIFF_FUZZ_FIRST as in `test_reading`.
 import json
 import os
 import random
-import shutil
 
 import numpy as np
-import pytest
-from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
-from medsegdiff.config.network import NetworkConfig
-from medsegdiff.config.run import RunConfig
-from medsegdiff.data.phantom import write_isic
-from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.inference import jittor_denoiser
-from medsegdiff.io.predictions import Maps, write_prediction
-from tests.fake_denoiser import Bright
 from tests.fuzz import faults
-from tests.fuzz.test_reading import DISC, RGB, VALUES, damaged, seeds
+from tests.fuzz.conftest import CONFIG
+from tests.fuzz.test_reading import VALUES, damaged, seeds
 
-CONFIG = RunConfig(
-    network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
-    diffusion=DiffusionConfig(diffusion_steps=30, predict_xstart=True),
-)
 SAMPLE = [
     "sample",
     "--model-path",
@@ -51,36 +38,6 @@ COMMANDS = {
     "evaluate": (EVALUATE, ["metrics.csv", "metrics.json", "retention.png"]),
     "data phantom": (PHANTOM, ["Train", "Test", "Train/ISBI2016_ISIC_Part1_Training_Data/a.jpg"]),
 }
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory):
-    """A user's folder: photos, ground truth, predictions, a training of two checkpoints, a dataset."""
-    home = tmp_path_factory.mktemp("fuzz")
-    for name in ("photos", "truth", "run"):
-        (home / name).mkdir()
-    for id in ("a", "b", "c"):
-        Image.fromarray(RGB).save(home / f"photos/{id}.png")
-        Image.fromarray(DISC).save(home / f"truth/{id}.png")
-        write_prediction(home / "predictions", id, Maps(DISC[None].astype(np.float32)))
-    (home / "predictions" / MANIFEST).unlink()  # as if they were the user's
-    for step in (1, 2):
-        arrays = {"weight": np.full((64, 64), step, np.float32)}
-        checkpoints.save(
-            home / "run", checkpoints.Checkpoint(step, CONFIG, {"model": arrays, "ema-0.9999": arrays}, {})
-        )
-    write_isic(home / "isic", train=2, test=1, size=32)
-    return home
-
-
-@pytest.fixture
-def home(original, tmp_path, monkeypatch):
-    """A copy of it, where commands run; the network is a stand-in."""
-    shutil.copytree(original, tmp_path / "home")
-    monkeypatch.chdir(tmp_path / "home")
-    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(jittor_denoiser, "load_denoiser", lambda *_: Bright(32))
-    return tmp_path / "home"
 
 
 def files(folder):
