@@ -59,6 +59,7 @@ class Parser(ArgumentParser):
         options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
         super().__init__(*args, **options)
         self.register("action", "config", ConfigFile)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a window such as -160..240 is a value, no option
         self.from_file: dict[str, str] = {}
         """The options that a file sets, and which file."""
         self.given: set[str] = set()

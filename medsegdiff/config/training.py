@@ -13,7 +13,7 @@ LearningRate = Literal["", "constant", "linear", "cosine"]
 AnchorLoss = Literal["", "dice_ce", "mse"]
 Decayed = Literal["all", "matrices"]
 TimestepSampler = Literal["uniform", "loss-second-moment"]
-_LARGEST_BATCH, _HEAVIEST = 65536, 1000
+_LARGEST_BATCH, _HEAVIEST, _MOST_AVERAGES = 65536, 1000, 8
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,11 @@ class TrainingConfig:
                 valid = 0 <= float(rate) < 1
             except ValueError:
                 valid = False
-            if not valid:
-                raise InputError(f'`ema_rate` "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
+            if not valid or len(rates) > _MOST_AVERAGES:
+                raise InputError(
+                    f'`ema_rate` "{self.ema_rate[:40]}": must be numbers from 0 to below 1, commas between, '
+                    f"at most {_MOST_AVERAGES}"
+                )
         return rates
 
     @property

@@ -61,6 +61,13 @@ def test_dashes_and_underscores_are_alike(words):
     assert parse(*words).image_size == 32
 
 
+def test_a_value_may_begin_with_a_minus():
+    parser = Parser(prog="medsegdiff train")
+    app_train.configure(parser)
+    options = parser.parse_args(["--scaling", "-160..240", "--num-head-channels", "-1", "--lr", "-.5"])
+    assert (options.scaling, options.num_head_channels, options.lr) == ("-160..240", -1, -0.5)
+
+
 def test_values_keep_their_underscores():
     assert with_dashes(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"]) == [
         "--out-dir",

@@ -45,6 +45,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (TrainingConfig, {"lr": float("nan")}, "lr nan"),
         (TrainingConfig, {"ema_rate": "0.9,x"}, "ema_rate"),
         (TrainingConfig, {"ema_rate": "1.0"}, "ema_rate"),
+        (TrainingConfig, {"ema_rate": "0.9," * 9}, "ema_rate .* at most 8"),
         (TrainingConfig, {"clip_grad": -1.0}, "clip_grad -1.0"),
         (TrainingConfig, {"warmup_steps": -1}, "warmup_steps -1"),
         (TrainingConfig, {"lr_schedule": "step"}, "lr_schedule step: must be one of constant, linear, cosine"),
