@@ -151,5 +151,5 @@ def _strided(steps: int, wanted: int, option: str) -> np.ndarray:
         if len(range(0, steps, stride)) == wanted:
             return np.arange(0, steps, stride)
     raise InputError(
-        f"{option}: no whole stride gives exactly {str(wanted)[:20]} of {steps} steps; choose another number"
+        f"{option}: no whole stride gives exactly so many of {steps} steps; choose another"
     )
