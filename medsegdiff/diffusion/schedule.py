@@ -150,6 +150,5 @@ def _strided(steps: int, wanted: int, option: str) -> np.ndarray:
     for stride in range(1, steps + 1):
         if len(range(0, steps, stride)) == wanted:
             return np.arange(0, steps, stride)
-    raise InputError(
-        f"{option}: no whole stride gives exactly so many of {steps} steps; choose another"
-    )
+    exactly = f"exactly {str(wanted)[:20]} of {steps} steps"
+    raise InputError(f"{option}: no whole stride gives {exactly}; choose another number")
