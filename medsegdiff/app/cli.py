@@ -16,7 +16,7 @@ from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
 from medsegdiff.base import ranks, screen, stopping, streams
-from medsegdiff.base.errors import InputError, flag
+from medsegdiff.base.errors import InputError, flag, spelled
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 
@@ -75,7 +75,7 @@ def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple
     except Exception as error:
         if not heard:
             code, complaint = _failure(error)
-            return code, (traceback.format_exc() if debug else "") + complaint
+            return code, (traceback.format_exc() if debug else "") + spelled(complaint, str)
     return 128 + heard[0], "stopped"  # whatever a library made of it
 
 

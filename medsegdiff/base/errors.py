@@ -23,7 +23,11 @@ class InputError(Exception):
 
 
 def spelled(text: str, spell: Callable[[str], str]) -> str:
-    """A text with each option's field, which is in backquotes, as `spell` writes it."""
+    """A text of one line, with each option's field, which is in backquotes, as `spell` writes it.
+
+    A file's name may hold the end of a line, or what a terminal takes for a command.
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
     return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), text)
 
 

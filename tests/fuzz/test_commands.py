@@ -60,6 +60,7 @@ def run(words, capfd):
     complaints = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in said
     assert "unexpected" not in said, said
+    assert not complaints or said.splitlines()[-1:] == complaints, said
     assert (code, len(complaints)) in ((0, 0), (1, 0), (2, 1)), (words, code, said)
     return code
 
