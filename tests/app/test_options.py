@@ -12,7 +12,7 @@ import yaml
 
 from medsegdiff.app import sample as app_sample
 from medsegdiff.app import train as app_train
-from medsegdiff.app.options import Parser, add_section, helps, with_dashes
+from medsegdiff.app.options import Parser, add_section, helps, output_folder, with_dashes
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -59,6 +59,18 @@ def test_defaults_are_the_dataclass_s():
 @pytest.mark.parametrize("words", [("--image-size", "32"), ("--image_size", "32"), ("--image_size=32",)])
 def test_dashes_and_underscores_are_alike(words):
     assert parse(*words).image_size == 32
+
+
+def test_what_is_no_folder_is_no_place_to_write_to(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("loop", "dangling", "file"):
+        with pytest.raises(InputError, match=f"{name}: a file, or a link .* is in the way; give another out_dir"):
+            output_folder(str(tmp_path / name))
+    for name in ("new", "link"):
+        assert output_folder(str(tmp_path / name)) == tmp_path / name
 
 
 def test_a_value_may_begin_with_a_minus():
