@@ -111,19 +111,19 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
 def _segment(sampling: SamplingConfig, model: str, data: Path, out: Path, config: RunConfig) -> Report:
     """Sample and score the test images."""
     from medsegdiff.app.evaluate import evaluate
-    from medsegdiff.app.sample import sample
+    from medsegdiff.app.sample import SampleOptions, sample
     from medsegdiff.data.layouts import isic
 
-    sample(
-        sampling,
-        model_path=model,
+    options = SampleOptions(
+        model,
         data_dir=str(data),
         out_dir=str(out),
         save_members=True,
         maps=True,
-        cache_dir=config.data.cache_dir,
         overwrite=True,
+        cache_dir=config.data.cache_dir,
     )
+    sample(options, sampling)
     return evaluate(str(out), {case.id: case.mask for case in isic.find(data, "test") if case.mask})
 
 

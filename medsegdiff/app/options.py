@@ -213,28 +213,36 @@ def switch(default: bool = False) -> dict[str, Any]:
     return {"type": bool, "nargs": "?", "const": True, "default": default}
 
 
+WhichWeights = Literal["ema", "model"]
+"""Which weights of a checkpoint are meant: the first average, or those of the last step."""
+
+
 def add_weights(parser: ArgumentParser) -> None:
     """Add the option that says which weights of a checkpoint are meant."""
     parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
+        "--weights", type=WhichWeights, default="ema", help="averaged weights, or those of the last step"
     )
 
 
-def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
-    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
-    group = parser.add_argument_group(title)
+def add_section(
+    parser: ArgumentParser, section: type, title: str = "", skip: Sequence[str] = (), **defaults: Any
+) -> None:
+    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title` if it is given.
+
+    A field's metadata may say what its "metavar" in the help is.
+    """
+    group = parser.add_argument_group(title) if title else parser
     texts, types = helps(section), typing.get_type_hints(section)
     for f in dataclasses.fields(section):
         if f.name in skip:
             continue
-        option = f"--{f.name.replace('_', '-')}"
-        default = defaults.get(f.name, f.default)
-        text = texts[f.name]
-        kind = types[f.name]
+        kind, default = types[f.name], defaults.get(f.name, f.default)
+        options: dict[str, Any] = {"type": kind, "default": default}
         if kind is bool:
-            group.add_argument(option, **switch(default), help=text)
+            options = switch(default)
         elif typing.get_origin(kind) is Literal:
-            choices = ",".join(filter(None, typing.get_args(kind)))
-            group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)
-        else:
-            group.add_argument(option, type=kind, default=default, help=text)
+            options["metavar"] = f"{{{','.join(filter(None, typing.get_args(kind)))}}}"
+        elif typing.get_origin(kind) is Sequence:
+            options = {"type": str, "nargs": "*", "default": list(default)}
+        metavar = {"metavar": f.metadata["metavar"]} if "metavar" in f.metadata else {}
+        group.add_argument(flag(f.name), **options, **metavar, help=texts[f.name])

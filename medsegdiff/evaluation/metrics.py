@@ -5,24 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, get_args
 
 import numpy as np
 
+from medsegdiff.base.bounds import bounded, check_fields
+from medsegdiff.base.errors import InputError
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.metrics import Overlap, overlap
-from medsegdiff.masks.protocols import Protocol
+from medsegdiff.masks.protocols import Protocol, ProtocolName, make_protocol
 from medsegdiff.masks.surface import Empty, Surface, surface
 
 
-class Rules(NamedTuple):
-    """What is agreed on before masks are compared."""
+@dataclass(frozen=True)
+class Rules:
+    """How predictions are compared with the ground truth.
 
+    Args:
+        protocol: how probabilities are compared at thresholds: ours, as they are; original, as the PyTorch code does,
+            each divided by its maximum; jittor, as the published Jittor project does, each stretched to [0, 1]
+        protocol_size: side of the square where they are compared; default: the protocol's own, 256, of jittor 64
+        num_classes: classes, background included; above 2 masks hold class indices; default: as in training, else 2
+        empty: what counts where prediction and ground truth are both empty: nothing, the best value, or the worst
+        tolerance: of the surface Dice, in millimetres of volumes, else in pixels
+        seed: seed of the bootstrap
+    """
+
+    protocol: ProtocolName = "ours"
+    protocol_size: Optional[int] = None
+    num_classes: int = bounded(2, 2, 256)
     empty: Empty = "one"
-    """What counts where prediction and ground truth are both empty, see `surface.EMPTY_CONVENTION`."""
-    tolerance: float = 1.0
-    """Of the surface Dice, in millimetres or pixels."""
+    tolerance: float = bounded(1.0, 0, 1e6)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        make_protocol(self.protocol, self.protocol_size)
+        if self.empty not in get_args(Empty):
+            raise InputError(f"`empty` {self.empty}: must be {', '.join(get_args(Empty))}")
 
 
 USUAL = Rules()
