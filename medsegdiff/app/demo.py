@@ -44,10 +44,10 @@ class Plan:
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--out-dir", type=str, default="demo", help="folder for everything that the demo writes")
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
-    parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and noise")
-    parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for train and sample")
+    parser.option("--out-dir", "demo", "folder for everything that the demo writes")
+    parser.option("--steps", Plan.steps, "training steps")
+    parser.option("--seed", 0, "seed of images, weights and noise")
+    parser.option("--precision", "fp32", "number format, as for train and sample", Precision)
 
 
 def run(options: Any) -> int:

@@ -19,17 +19,17 @@ SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--pred-path", type=str, default="", help="folder of the predictions")
-    parser.add_argument("--gt-path", type=str, default="", help="folder of the ground-truth masks")
-    parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
+    parser.option("--pred-path", "", "folder of the predictions")
+    parser.option("--gt-path", "", "folder of the ground-truth masks")
+    parser.option("--data-dir", "", "or a dataset's folder, to compare with its test masks")
     text = "where metrics.csv and .json go; default: --pred-path"
-    parser.add_argument("--out-dir", type=Optional[str], default=None, help=text)
-    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
+    parser.option("--out-dir", None, text)
+    parser.option("--data-name", "auto", "the folder's layout; auto: found out", DataName)
     text = (
         "values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2, or a region of the dataset's own; "
         "default: as in training"
     )
-    parser.add_argument("--labels", type=str, default="", help=text)
+    parser.option("--labels", "", text)
     add_section(parser, Rules)
     parser.put_first("--pred-path", "--gt-path", "--data-dir", "--out-dir", "--protocol")
 
@@ -89,11 +89,7 @@ def comparison(
 
 
 def evaluate(
-    pred_path: str,
-    truth: dict[str, Path],
-    rules: Rules = USUAL,
-    out_dir: Optional[str] = None,
-    **given: Any,
+    pred_path: str, truth: dict[str, Path], rules: Rules = USUAL, out_dir: Optional[str] = None, **given: Any
 ) -> Any:
     """Score, write the files, print the tables; returns the report. `given`: see `evaluation.evaluate`."""
     from rich.console import Console

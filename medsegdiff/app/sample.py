@@ -36,16 +36,16 @@ class SampleOptions:
             .pkl file of a published network
         trained_as: options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic
         backend: what computes the network; auto: Jittor where it is compiled, else ONNX Runtime
-        data_dir: a dataset's folder, whose test images are segmented
+        data_dir: or a dataset's folder: its test images are segmented
         data_name: the folder's layout; auto: found out
-        images: or image files, NIfTI volumes too, or folders of them
+        images: images to segment: files (NIfTI volumes too) or folders of them
         out_dir: folder for the predictions
         weights: averaged weights, or those of the last step
-        limit: segment only so many images; 0: all
+        limit: segment at most this many images; 0: all
         save_members: keep every member, and the conditioning network's own mask, for evaluate to compare
         overlay: draw each mask over its image
         maps: write standard deviation and entropy as grey maps too, besides the probability
-        cache_dir: where resized images are kept
+        cache_dir: folder for the cache of resized images
         trace: draw each step from noise to mask of these images, named without suffix
         overwrite: replace what was sampled into --out-dir with other weights or options; files of yours stay
     """

@@ -27,8 +27,8 @@ class Rules:
             each divided by its maximum; jittor, as the published Jittor project does, each stretched to [0, 1]
         protocol_size: side of the square where they are compared; default: the protocol's own, 256, of jittor 64
         num_classes: classes, background included; above 2 masks hold class indices; default: as in training, else 2
-        empty: what counts where prediction and ground truth are both empty: nothing, the best value, or the worst
-        tolerance: of the surface Dice, in millimetres of volumes, else in pixels
+        empty: score where prediction and ground truth are both empty: none (skip), the best (one) or the worst (zero)
+        tolerance: tolerance of the surface Dice, in millimetres for volumes, else in pixels
         seed: seed of the bootstrap
     """
 
@@ -100,7 +100,7 @@ class Need(NamedTuple):
     """What only some predictions have, and how to have it."""
 
     sign: str
-    """A metric that an image has if it has this."""
+    """A metric: images that have it have this."""
     enables: str
     lacking: str
     remedy: str
@@ -155,9 +155,7 @@ METRICS = {
     ),
     "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
     "volume_difference": _of_surface(
-        "volume_difference",
-        "Volume difference (best 0)",
-        "of the foregrounds, in pixels, mm^2 or mm^3",
+        "volume_difference", "Volume difference (best 0)", "of the foregrounds, in pixels, mm^2 or mm^3"
     ),
     "brier": Metric(
         "Brier score (best 0)",
@@ -189,7 +187,7 @@ COMPARED = ("dice", "iou", "published_dice", "published_iou")
 
 
 def class_metrics(num_classes: int) -> list[str]:
-    """Names of the metrics of single foreground classes, of which there are none where there is one class only."""
+    """Names of the metrics of single foreground classes; none where there is one class only."""
     labels = range(1, num_classes) if num_classes > 2 else ()
     names = [name for name, metric in METRICS.items() if metric.by_class]
     return [f"{name}_class{label}" for label in labels for name in names]
