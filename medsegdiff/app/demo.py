@@ -36,7 +36,7 @@ class Plan:
     test_images: int = 12
     picture_size: int = 128
     image_size: int = 64
-    steps: int = 240
+    steps: int = 180
     batch_size: int = 4
     members: int = 5
     shown: int = 6
