@@ -149,8 +149,8 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Every command takes --quiet (print errors only), --json (print the result as one JSON",
-            "object) and --debug (show tracebacks).",
+            "Every command takes --quiet (print errors only), --json (print the result as",
+            "one JSON object) and --debug (show tracebacks).",
             "Exit codes: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N",
             "(130: Ctrl-C).",
         ]

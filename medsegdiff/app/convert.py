@@ -11,7 +11,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 
-SUMMARY = "convert weights: from .pt and .pkl files, to safetensors, .pt and ONNX"
+SUMMARY = "convert weights: .pt, .pkl or ours, to safetensors, .pt or ONNX"
 
 _KINDS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
 # What no weights tell; the rest of a network's options is seen in them.
