@@ -27,23 +27,10 @@ _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.option(
-        "--warm",
-        None,
-        "compile now what the first run would: for sample, train or, if none is named, both",
-        str,
-        nargs="*",
-        metavar="PURPOSE",
-    )
-    parser.option(
-        "--networks",
-        [],
-        "YAML files of options, as train takes them, whose networks are compiled for; by default networks "
-        "as wide as the demo's and the published one",
-        str,
-        nargs="+",
-        metavar="FILE",
-    )
+    text = "compile now what the first run would: for sample, train or, if none is named, both"
+    parser.option("--warm", None, text, str, nargs="*", metavar="PURPOSE")
+    text = "YAML files of options of the networks to compile for; default: as wide as the demo's and the published one"
+    parser.option("--networks", [], text, str, nargs="+", metavar="FILE")
     cuda.configure(parser)
 
 
