@@ -133,7 +133,7 @@ class Parser(ArgumentParser):
             InputError: as `parse_object`, or an option that takes a list is given twice: one list would be lost.
         """
         if args is not None:
-            args = files_first(respelled(args, "_", "-"))
+            args = files_first(with_dashes(args))
             given = [word.partition("=")[0] for word in args if word.startswith("--")]
             self.given = set(given)
             for action in self._actions:
@@ -213,12 +213,12 @@ def output_folder(name: str) -> Path:
     return Path(name)
 
 
-def respelled(argv: Sequence[str], old: str, new: str) -> list[str]:
-    """`argv` with the character `old` in option names turned into `new`."""
+def with_dashes(argv: Sequence[str]) -> list[str]:
+    """`argv` with the underscores of option names turned into dashes."""
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
-        words.append(f"--{name[2:].replace(old, new)}{equals}{value}" if name.startswith("--") else word)
+        words.append(name.replace("_", "-") + equals + value if name.startswith("--") else word)
     return words
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from medsegdiff.app.options import helps, in_our_words, respelled
+from medsegdiff.app.options import helps, in_our_words
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
@@ -96,13 +96,17 @@ def _names(section: type, *without: str) -> list[str]:
     return [f.name for f in dataclasses.fields(section) if f.name not in without]
 
 
-def _words(argv: Optional[Sequence[str]]) -> list[str]:
+def _with_underscores(argv: Optional[Sequence[str]]) -> list[str]:
     """The words of the command line, `--image-size` written as `--image_size`: our messages use dashes."""
-    return respelled(sys.argv[1:] if argv is None else argv, "-", "_")
+    words = []
+    for word in sys.argv[1:] if argv is None else argv:
+        name, equals, value = word.partition("=")
+        words.append("--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word)
+    return words
 
 
 def _parse(parser: _Parser, argv: Optional[Sequence[str]]) -> dict[str, Any]:
-    options = vars(parser.parse_args(_words(argv)))
+    options = vars(parser.parse_args(_with_underscores(argv)))
     for name, (default, reason) in IDLE_FLAGS.items():
         given = options.pop(name)
         if given is not None and str(given) != str(default):
@@ -203,7 +207,7 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--traceback", action="store_true", help="show where a failing command failed")
     parser.add_argument("--pred_path", "--inp_pth", default="", help="folder of the predictions")
     parser.add_argument("--gt_path", "--gt_pred", "--out_pth", default="", help="folder of the ground-truth masks")
-    options = parser.parse_args(_words(argv))
+    options = parser.parse_args(_with_underscores(argv))
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")

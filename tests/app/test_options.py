@@ -12,7 +12,7 @@ import yaml
 
 from medsegdiff.app import sample as app_sample
 from medsegdiff.app import train as app_train
-from medsegdiff.app.options import Parser, add_section, helps, respelled
+from medsegdiff.app.options import Parser, add_section, helps, with_dashes
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -62,7 +62,7 @@ def test_dashes_and_underscores_are_alike(words):
 
 
 def test_values_keep_their_underscores():
-    assert respelled(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"], "_", "-") == [
+    assert with_dashes(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"]) == [
         "--out-dir",
         "my_run",
         "--cache-dir=a_b",
