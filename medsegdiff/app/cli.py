@@ -149,9 +149,9 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input;",
-            "128 + N stopped by signal N, as 130 by Ctrl-C.",
-            "Of every command: --quiet says errors alone, --json what it found as one JSON",
-            "object on standard output, --debug shows tracebacks.",
+            "Every command takes --quiet (print errors only), --json (print the result as",
+            "one JSON object) and --debug (show tracebacks).",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N",
+            "(130: Ctrl-C).",
         ]
     )

@@ -17,7 +17,7 @@ from medsegdiff.config.files import find_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "what the machine offers and lacks, and how to fix it; compile ahead"
+SUMMARY = "check this machine and say how to fix what is missing; compile ahead"
 
 PURPOSES = ("sample", "train")
 # As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
@@ -27,23 +27,10 @@ _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "--warm",
-        type=str,
-        nargs="*",
-        default=None,
-        metavar="PURPOSE",
-        help="compile now what the first run would: for sample, train or, if none is named, both",
-    )
-    parser.add_argument(
-        "--networks",
-        type=str,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="YAML files of options, as train takes them, whose networks are compiled for; by default networks "
-        "as wide as the demo's and the published one",
-    )
+    text = "compile now what the first run would: for sample, train or, if none is named, both"
+    parser.option("--warm", None, text, str, nargs="*", metavar="PURPOSE")
+    text = "YAML files of options of the networks to compile for; default: as wide as the demo's and the published one"
+    parser.option("--networks", [], text, str, nargs="+", metavar="FILE")
     cuda.configure(parser)
 
 

@@ -69,6 +69,27 @@ class Parser(ArgumentParser):
         self.spell = flag
         """How the options are written that no file sets."""
 
+    def option(self, name: str, default: Any, text: str, kind: Any = None, group: Any = None, **more: Any) -> None:
+        """Add an option.
+
+        Args:
+            name: with its dashes
+            default: its value where it is not given
+            text: its help
+            kind: its type; by default that of `default`, or an optional text if that is None
+            group: the group of the help that it belongs to
+            more: as for `add_argument`
+        """
+        kind = kind or (Optional[str] if default is None else type(default))
+        options: dict[str, Any] = {"type": kind, "default": default}
+        if kind is bool:  # true where it is given alone, false or true where it is given so
+            options = {"type": bool, "nargs": "?", "const": True, "default": default}
+        elif typing.get_origin(kind) is Literal:
+            options["metavar"] = f"{{{','.join(filter(None, typing.get_args(kind)))}}}"
+        elif kind is tuple or typing.get_origin(kind) is Sequence:
+            options = {"type": str, "nargs": "*", "default": list(default)}
+        (group or self).add_argument(name, **{**options, **more}, help=text)
+
     def put_first(self, *options: str) -> None:
         """Show these options before all others in the help, and -h with its like last."""
         usual = self.add_argument_group("usual options")
@@ -112,7 +133,7 @@ class Parser(ArgumentParser):
         """As the base class does, after writing `--image_size` as `--image-size`.
 
         Raises:
-            InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
+            InputError: as `parse_object`, or an option that takes a list is given twice: one list would be lost.
         """
         if args is not None:
             args = files_first(with_dashes(args))
@@ -213,33 +234,24 @@ def helps(section: type) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
-def switch(default: bool = False) -> dict[str, Any]:
-    """How an option is added that is true where it is given alone, and false or true where it is given so."""
-    return {"type": bool, "nargs": "?", "const": True, "default": default}
+WhichWeights = Literal["ema", "model"]
+"""Which weights of a checkpoint are meant: the first average, or those of the last step."""
 
 
-def add_weights(parser: ArgumentParser) -> None:
+def add_weights(parser: Parser) -> None:
     """Add the option that says which weights of a checkpoint are meant."""
-    parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
-    )
+    parser.option("--weights", "ema", "averaged weights, or those of the last step", WhichWeights)
 
 
-def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
-    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
-    group = parser.add_argument_group(title)
+def add_section(parser: Parser, section: type, title: str = "", skip: Sequence[str] = (), **defaults: Any) -> None:
+    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title` if it is given.
+
+    A field's metadata may say what its "metavar" in the help is.
+    """
+    group = parser.add_argument_group(title) if title else None
     texts, types = helps(section), typing.get_type_hints(section)
     for f in dataclasses.fields(section):
-        if f.name in skip:
-            continue
-        option = f"--{f.name.replace('_', '-')}"
-        default = defaults.get(f.name, f.default)
-        text = texts[f.name]
-        kind = types[f.name]
-        if kind is bool:
-            group.add_argument(option, **switch(default), help=text)
-        elif typing.get_origin(kind) is Literal:
-            choices = ",".join(filter(None, typing.get_args(kind)))
-            group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)
-        else:
-            group.add_argument(option, type=kind, default=default, help=text)
+        if f.name not in skip:
+            default = defaults.get(f.name, f.default)
+            metavar = {"metavar": f.metadata["metavar"]} if "metavar" in f.metadata else {}
+            parser.option(flag(f.name), default, texts[f.name], types[f.name], group, **metavar)

@@ -9,7 +9,7 @@ from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 
-SUMMARY = "one page on runs, side by side: curves, scores, cases, calibration"
+SUMMARY = "compare runs on one HTML page: curves, scores, cases, calibration"
 
 
 def configure(parser: Parser) -> None:
@@ -17,9 +17,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "runs", type=str, nargs="+", metavar="RUN", help="folders of trainings or of scored predictions, or above them"
     )
-    parser.add_argument(
-        "--out", type=str, default="", help="the page to write, which needs no other file; default: report.html in RUN"
-    )
+    parser.option("--out", "", "the page to write, one file that needs no other; default: report.html in RUN")
 
 
 def run(options: Any) -> int:

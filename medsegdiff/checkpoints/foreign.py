@@ -1,4 +1,4 @@
-"""Weights that others saved, `.pt` and `.pkl`: with their options, checked strictly, as ours."""
+"""Weights that other programs saved (`.pt`, `.pkl`): find their options and check them as strictly as ours."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Adapted(NamedTuple):
 def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> Adapted:
     """The weights in a `.pt` or `.pkl` file.
 
-    Of the network's options most can be seen in the weights. The others come from `options`, or from the model card
-    beside the file, if it has one.
+    The weights tell most of the network's options. The others come from `options`, or from a model card beside the
+    file.
 
     Raises:
         InputError: the file cannot be read or is refused, options are missing, or the weights do not fit.

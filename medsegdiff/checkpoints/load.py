@@ -17,7 +17,7 @@ from medsegdiff.config.run import RunConfig
 
 
 def is_foreign(path: Union[str, Path]) -> bool:
-    """Whether the weights there are others', by the file's name."""
+    """Whether this is a file of another program, by its name."""
     return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 

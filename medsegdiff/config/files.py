@@ -32,7 +32,7 @@ def find_config(name: str | Path) -> Path:
     if path.suffix in ("", ".yaml") and path.parent in (Path(), Path("configs")) and path.stem in names():
         return _FOLDER / f"{path.stem}.yaml"
     if there:
-        return path  # a folder, of which reading it says so
+        return path  # a folder: reading it complains
     near = difflib.get_close_matches(path.stem, names(), 1)
     remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
     raise InputError(f"{name}: no such file of options; {remedy}")

@@ -35,15 +35,15 @@ class SamplingConfig:
         threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++ (published: 0.995); 0: clip, as the
             other samplers do
         members: masks sampled for each image; 3..25: from 3 to 25, until the mean mask has settled
-        until: the mean mask has settled when its standard error, relative to its area, is at most this
+        until: with a range of members, stop when the mean mask's standard error, relative to its area, is at most this
         fusion: how members become one mask; published: the mean squared
         blend: blend each sampled mask with the conditioning network's, as published
         tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
             top-bottom and both, and mirrored back; best with members a multiple of 4
         postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
             stays as it is
-        control: for experiments: every image gets another's noise, or none
-        batch_size: masks sampled at once, over images and members
+        control: for experiments: give every image another image's noise, or no noise
+        batch_size: masks sampled at once, images and members together
         seed: seed of all noise
         precision: number format of convolutions, linear layers and attention
     """

@@ -35,7 +35,7 @@ INDEX = "digests.json"
 LOCK = ".lock"
 """There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
-_SPARE = 1 << 28  # bytes of the disk that stay free
+_SPARE = 1 << 28  # bytes of the disk to leave free
 _REMEDY = "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
 
 
@@ -57,15 +57,15 @@ def prepare(
     spec: Optional[DataSpec] = None,
     skip_blank: bool = False,
 ) -> Prepared:
-    """Open the dataset's slices; those of cases that were not prepared in this form before are made now.
+    """Open the dataset's slices; cases that the cache does not have in this form are prepared first.
 
     See `Form` for how images and masks are resized; masks of volumes and of more than two classes are always resized by
-    the nearest pixel. Masks are kept only if every case has one. Where something is made, what is unlikely of the
-    masks is said (see `foreground.warnings`).
+    the nearest pixel. Masks are kept only if every case has one. Unlikely masks are reported when they
+    are prepared (see `foreground.warnings`).
 
     There is a file for each case in `cases/` below `cache_dir` (see `default_cache`), under a digest of the bytes of
-    all its files and of the form. So a case that is added is all that is prepared, and what was prepared when a
-    process was killed stays. Several processes may ask at once: one works, the others wait and use its result. A
+    all its files and of the form. So only new cases are prepared, and what a killed process had prepared
+    stays. Several processes may ask at once: one works, the others wait and use its result. A
     damaged file is found when it is opened, and made anew.
 
     Args:

@@ -47,7 +47,7 @@ def listing(folder: Path) -> Stock:
 
 
 def clear(folder: Path) -> int:
-    """Remove all that is kept, and nothing else; how many bytes that were. Trainings make again what they need.
+    """Empty the cache and touch nothing else; returns the number of bytes. Trainings prepare again what they need.
 
     Raises:
         InputError: another process is preparing a dataset there, or the disk refuses.
@@ -77,7 +77,7 @@ def clear(folder: Path) -> int:
 
 
 def _own(folder: Path) -> Iterator[Path]:
-    """What is named as preparing names it: there may be folders and files of others beside it."""
+    """Only files named as `prepare` names them: other files may lie beside them."""
     for path in (folder / DATASETS).glob("*"):
         if re.fullmatch(r"\.?[0-9a-f]{40}(\.json|\.lock)?", path.name):  # a folder is an earlier version's
             yield path

@@ -1,4 +1,4 @@
-"""What must be as it was where a training is continued."""
+"""What may not change when a training continues."""
 
 from __future__ import annotations
 

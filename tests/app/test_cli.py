@@ -42,7 +42,7 @@ def test_overview_names_every_command(words, code, capsys):
     assert main(words) == code
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
-    assert "128 + N stopped by signal N, as 130 by Ctrl-C." in text
+    assert "128 + N stopped by signal N\n(130: Ctrl-C)." in text
     assert max(map(len, text.splitlines())) <= 80
 
 

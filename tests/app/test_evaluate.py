@@ -62,8 +62,8 @@ def test_rules_from_the_command_line(folders, tmp_path, capsys):
     [
         (["--num-classes", "3", "--tolerance", "-1"], "--tolerance -1.0: must not be negative"),
         (["--num-classes", "3", "--empty", "two"], "two"),
-        (["--num-classes", "1"], "--num-classes 1: must be from 2"),
-        (["--num-classes", "257"], "--num-classes 257: must be from 2"),
+        (["--num-classes", "1"], "--num-classes 1: must be at least 2"),
+        (["--num-classes", "257"], "--num-classes 257: must be at most 256"),
         ([], "or give --num-classes"),
     ],
 )

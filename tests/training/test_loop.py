@@ -13,7 +13,8 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.kernels import precision
-from medsegdiff.training import loop
+from medsegdiff.plots.curves import draw_progress
+from medsegdiff.training import loop, picture
 from medsegdiff.training import trainer as training_step
 from medsegdiff.training.interruption import Interrupted
 from medsegdiff.training.journal import Journal
@@ -48,6 +49,12 @@ def steps_of(out):
 
 def events(out):
     return [json.loads(line) for line in (Path(out) / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Leaves out the picture of the curves, which takes longer than the training; `test_picture` draws it."""
+    monkeypatch.setattr(picture, "draw_progress", lambda loss, dice, path: path.touch())
 
 
 class Interrupting:
@@ -103,6 +110,7 @@ def test_the_bar_shows_a_running_mean_of_the_loss_and_the_dice_of_validation(con
             shown.append(dict(self.words))
 
     monkeypatch.setattr(loop.screen, "Bar", Bar)
+    monkeypatch.setattr(picture, "draw_progress", draw_progress)
     config = with_validation(with_training(config, log_interval=1), val_interval=2, val_steps=2)
     train(config, discs, discs)
     out = Path(config.training.out_dir)
