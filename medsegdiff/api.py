@@ -70,15 +70,18 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
             `steps`, `image_size`, ...
 
     Raises:
-        InputError: an option is unknown or makes no sense, the data cannot be used, or `out_dir` holds another
-            configuration's training.
+        InputError: an option is unknown or makes no sense, the data cannot be used, `out_dir` holds another
+            configuration's training, or Jittor does not run here.
         Interrupted: (`training.interruption`) Ctrl-C or a signal came; a checkpoint was written, and the same call
             continues.
     """
     from medsegdiff.app.train import read_options
+    from medsegdiff.runtime import requirements
     from medsegdiff.training.images import find_images, open_images
 
-    images = find_images(read_options(config, options))
+    config = read_options(config, options)
+    requirements.check()  # before anything takes long
+    images = find_images(config)
     dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training

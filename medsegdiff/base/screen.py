@@ -29,7 +29,7 @@ def speaking(quiet: bool = False, as_json: bool = False) -> Iterator[None]:
     _facts.clear()
     with contextlib.ExitStack() as stack:
         if quiet:
-            nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123 (a name, not a file)
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123 (a name, not a file)
             stack.callback(_speak, _quiet)
             _speak(True)
         if quiet or as_json:

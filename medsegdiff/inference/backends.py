@@ -47,7 +47,7 @@ def unready() -> str:
     try:
         requirements.check()
     except InputError as error:
-        return str(error)
+        return str(error).partition(";")[0]  # what to do about it `medsegdiff doctor` says
     return (
         ""
         if toolchain.is_compiled()
