@@ -43,8 +43,8 @@ def load(
         path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
             a `.pt` or `.pkl` file of a published network, or "isic", which comes with the package: skin lesions
         weights: "ema", the averaged weights, or "model", the raw ones
-        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
-            compiled, else ONNX Runtime
+        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), "openvino", or "auto": Jittor
+            where it is compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
         trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
             the name of one that comes with the package, "isic-published"

@@ -45,8 +45,8 @@ def configure(parser: Parser) -> None:
         "--backend",
         type=Backend,
         default="auto",
-        metavar="{auto,jittor,onnx}",
-        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime",
+        metavar="{auto,jittor,onnx,openvino}",
+        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime (onnx)",
     )
     parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
     parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")

@@ -117,7 +117,9 @@ def _onnx() -> Finding:
     if missing:
         remedy = f"to segment without Jittor, install: pip install {' '.join(missing)}"
         return Finding(ONNX, f"missing: {' and '.join(missing)}", remedy)
-    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot")
+    openvino = toolchain.package_version("openvino")
+    beside = f"and OpenVINO {openvino}, by `backend`" if openvino else "not OpenVINO: pip install openvino"
+    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot; {beside}")
 
 
 def _gpu() -> Finding:
