@@ -160,7 +160,9 @@ def _settled(options: Namespace) -> Namespace:
         if any("\0" in text for text in texts):
             raise InputError(f"`{name}` {value!r}: holds a NUL character; remove it")
         if texts and (name == "images" or name.endswith(("_dir", "_path"))):
-            paths = [str(machine.home() / text[2:]) if text[:2] in ("~", "~/") else text for text in texts]
+            paths = [
+                str(machine.home() / text[2:]) if text[:2] in ("~", "~/", f"~{os.sep}") else text for text in texts
+            ]
             options[name] = paths if isinstance(value, list) else paths[0]
     return options
 
