@@ -68,7 +68,7 @@ def _phantom(options: Any) -> int:
 def _configure_download(parser: Parser) -> None:
     from medsegdiff.data.download import DATASETS
 
-    parser.add_argument("name", type=Literal[tuple(DATASETS)], help=f"the dataset: {', '.join(DATASETS)}")
+    parser.add_argument("name", type=Literal[tuple(DATASETS)], metavar="NAME", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--out-dir", type=str, default="", help="folder to write")
     parser.add_argument(
         "--base-url", type=Optional[str], default=None, help="of a mirror; by default where the owners publish the data"
