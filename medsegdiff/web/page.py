@@ -141,8 +141,13 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
 def launching(bounds: Bounds) -> dict[str, Any]:
     """How the page is served: fonts of the system, nothing kept of what was done, here or in the browser."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+    dark_enough = {
+        f"button_primary_background_fill{state}{scheme}": f"*primary_{shade}"
+        for state, shade in (("", 600), ("_hover", 700))
+        for scheme in ("", "_dark")
+    }
     return {
-        "theme": gr.themes.Default(primary_hue="blue", **fonts),
+        "theme": gr.themes.Default(primary_hue="blue", **fonts).set(**dark_enough),
         "css": view.STYLE,
         "head": f"<script>{_SCRIPT}</script>",
         "js": "() => medsegdiff.watch()",
