@@ -13,6 +13,7 @@ import pytest
 
 from medsegdiff import __version__
 from medsegdiff.app.cli import COMMANDS, main, report
+from medsegdiff.app.data import ACTIONS
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
@@ -47,12 +48,15 @@ def test_overview_names_every_command(words, code, capsys):
 
 
 # argparse ends the process after printing help, so main does not return here.
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_every_command(command, capsys):
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"data {action}" for action in ACTIONS)])
+def test_help_of_every_command(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert ended.value.code == 0
-    assert f"usage: medsegdiff {command}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"usage: medsegdiff {command}" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("words", [["sample"], ["data", "phantom"]])
@@ -146,6 +150,9 @@ def test_module_and_command_are_one():
             ["data", "prepere"],
             "prepere: must be one of phantom, download, check, prepare, cache (see",
         ),
+        (["data", "download", "isic"], "error: NAME isic: must be one of isic2016, "),
+        (["report"], "error: RUN: missing (see medsegdiff report --help)"),
+        (["convert"], "error: IN, OUT: missing (see"),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
         (["train", "--image-size", "65"], "--image-size 65"),
