@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import typing
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from medsegdiff.app.option_files import ConfigFile, files_first
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError, flag
+from medsegdiff.base.reading import is_folder
 
 _METAVARS = {int: "N", float: "X"}
 
@@ -59,6 +61,7 @@ class Parser(ArgumentParser):
         options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
         super().__init__(*args, **options)
         self.register("action", "config", ConfigFile)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a window such as -160..240 is a value, no option
         self.from_file: dict[str, str] = {}
         """The options that a file sets, and which file."""
         self.given: set[str] = set()
@@ -206,10 +209,12 @@ def output_folder(name: str) -> Path:
     """The folder that `--out-dir` names.
 
     Raises:
-        InputError: it is empty, which would be the working directory.
+        InputError: it is empty, which would be the working directory, or there is something else than a folder.
     """
     if not name:
         raise InputError('`out_dir` "": is empty; give a folder, or . for the working directory')
+    if os.path.lexists(name) and not is_folder(Path(name)):  # which would else be noticed after all work
+        raise InputError(f"{name}: a file, or a link that leads nowhere, is in the way; give another `out_dir`")
     return Path(name)
 
 

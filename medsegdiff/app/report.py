@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.app.options import Parser
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 
 SUMMARY = "compare runs on one HTML page: curves, scores, cases, calibration"
@@ -23,6 +24,8 @@ def run(options: Any) -> int:
     """Run the command; returns the exit code."""
     from medsegdiff.web.report import PAGE, write_report
 
+    if "" in options.runs:
+        raise InputError('RUN "": is empty; give a folder, or . for the working directory')
     folders = [Path(folder) for folder in options.runs]
     page = write_report(folders, Path(options.out) if options.out else folders[0] / PAGE)
     tell(f"report: {page}", report=page)

@@ -9,6 +9,7 @@ from typing import Any
 from medsegdiff.base.errors import InputError
 
 MOST = 10**9  # of what costs nothing itself, such as steps
+SEEDS = (0, 2**63 - 1)  # others take -1 for a seed that differs each time, which none of ours does
 _KINDS: dict[Any, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "Optional[int]": ((int, type(None)), "a whole number"),

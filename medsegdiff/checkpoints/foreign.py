@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import read_text
+from medsegdiff.base.reading import read_json
 from medsegdiff.checkpoints.card import card_of
 from medsegdiff.checkpoints.finite import broken
 from medsegdiff.checkpoints.graph.networks import shapes
@@ -67,8 +66,8 @@ def _from_card(path: Path) -> dict[str, Any]:
     if not card.is_file():
         return {}
     try:
-        return dict(json.loads(read_text(card))["config"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return dict(read_json(card)["config"])
+    except (InputError, ValueError, KeyError, TypeError):
         raise InputError(f"{card}: damaged, or no model card; remove it, or copy it anew") from None
 
 

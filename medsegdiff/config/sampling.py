@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Optional, Union, get_args
 
-from medsegdiff.base.bounds import MOST, bounded, check_bounds, check_fields
+from medsegdiff.base.bounds import SEEDS, bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import Precision, check_choices
 from medsegdiff.diffusion.process import DiffusionConfig
@@ -54,14 +54,14 @@ class SamplingConfig:
     eta: float = bounded(0.0, 0, 1)
     threshold: float = bounded(0.0, 0, 1)
     members: Union[int, str] = 5
-    until: float = bounded(0.05, 0, MOST)
+    until: float = bounded(0.05, 0, 1)
     fusion: Fusion = "mean"
     blend: bool = False
     tta: bool = False
     postprocess: bool = False
     control: Control = ""
     batch_size: int = bounded(15, 1, 65536)
-    seed: int = bounded(0, -(2**63), 2**63 - 1)
+    seed: int = bounded(0, *SEEDS)
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:

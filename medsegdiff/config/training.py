@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medsegdiff.base.bounds import MOST, bounded, check_fields
+from medsegdiff.base.bounds import MOST, SEEDS, bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.choices import Precision, check_choices
 
@@ -13,7 +13,7 @@ LearningRate = Literal["", "constant", "linear", "cosine"]
 AnchorLoss = Literal["", "dice_ce", "mse"]
 Decayed = Literal["all", "matrices"]
 TimestepSampler = Literal["uniform", "loss-second-moment"]
-_LARGEST_BATCH = 65536
+_LARGEST_BATCH, _HEAVIEST, _MOST_AVERAGES = 65536, 1000, 8
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class TrainingConfig:
     use_checkpoint: bool = False
     precision: Precision = "fp32"
     fp16_scale_growth: float = 1e-3
-    dice_weight: float = bounded(0.0, 0, MOST)
+    dice_weight: float = bounded(0.0, 0, _HEAVIEST)
     anchor_loss: AnchorLoss = ""
     anchor_alpha: int = bounded(5, 1, MOST)
-    anchor_beta: float = bounded(10.0, 0, MOST)
-    lr: float = bounded(1e-4, 0, 1e38)
+    anchor_beta: float = bounded(10.0, 0, _HEAVIEST)
+    lr: float = bounded(1e-4, 1e-12, 1)  # AdamW moves each weight by about as much in a step
     lr_schedule: LearningRate = ""
     lr_anneal_steps: int = bounded(0, 0, MOST)
     warmup_steps: int = bounded(0, 0, MOST)
-    weight_decay: float = bounded(0.0, 0, MOST)
+    weight_decay: float = bounded(0.0, 0, _HEAVIEST)
     decay: Decayed = "all"
-    clip_grad: float = bounded(0.0, 0, 1e38)
+    clip_grad: float = bounded(0.0, 0, MOST)
     ema_rate: str = "0.9999"
     ema_warmup: bool = True
     schedule_sampler: TimestepSampler = "uniform"
-    seed: int = bounded(0, -(2**63), 2**63 - 1)
+    seed: int = bounded(0, *SEEDS)
     log_interval: int = bounded(100, 1, MOST)
     save_interval: int = bounded(5000, 1, MOST)
     keep: int = bounded(3, 0, MOST)
@@ -106,8 +106,11 @@ class TrainingConfig:
                 valid = 0 <= float(rate) < 1
             except ValueError:
                 valid = False
-            if not valid:
-                raise InputError(f'`ema_rate` "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
+            if not valid or len(rates) > _MOST_AVERAGES:
+                raise InputError(
+                    f'`ema_rate` "{self.ema_rate[:40]}": must be numbers from 0 to below 1, commas between, '
+                    f"at most {_MOST_AVERAGES}"
+                )
         return rates
 
     @property

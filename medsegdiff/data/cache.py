@@ -36,6 +36,7 @@ LOCK = ".lock"
 """There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk to leave free
+_REMEDY = "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
 
 
 def default_cache() -> Path:
@@ -94,8 +95,8 @@ def prepare(
         mask_resize = "nearest"
     with_masks = all(case.mask is not None for case in cases)
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
-    cache, remedy = Path(cache_dir or default_cache()), "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
-    lists, folder = (make_folder(cache / name, remedy) for name in (DATASETS, ENTRIES))
+    cache = Path(cache_dir or default_cache())
+    lists, folder = (make_folder(cache / name, _REMEDY) for name in (DATASETS, ENTRIES))
     sources = (path for case in cases for path in (case.files if with_masks else case.channels))
     known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
@@ -150,8 +151,8 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise InputError(
-            f"{folder}: {needed / 2**30:.1f} GiB are needed for {len(lacking)} cases, and {free / 2**30:.1f} GiB are "
-            "free; choose another folder, or a smaller `image_size`"
+            f"{folder}: {len(lacking)} cases need {(needed + _SPARE) / 2**20:,.0f} MiB there, and {free / 2**20:,.0f} "
+            f"MiB are free; {_REMEDY}, or choose a smaller `image_size`"
         )
     if progress and needed > _SPARE:
         screen.note(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}")

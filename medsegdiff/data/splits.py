@@ -12,7 +12,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import read_text
+from medsegdiff.base.reading import read_json
 from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Dataset
 
@@ -60,13 +60,13 @@ def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
         InputError: it cannot be read, names what is not there or a patient on two sides, or lacks training or test.
     """
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
         if isinstance(content, list):
             content = content[fold]
         named: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for key, names in content.items():
             named[_KEYS[key]].update(map(str, names))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: no split ({error!r}); write {{"train": [names], "validation": [names], "test": [names]}}'
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import remove, writing
+from medsegdiff.base.reading import read_json
 from medsegdiff.data.cache import DATASETS, ENTRIES, INDEX, LOCK
 
 
@@ -32,7 +32,7 @@ def listing(folder: Path) -> Stock:
     found = []
     for path in (folder / DATASETS).glob("*.json"):
         try:
-            content, used = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+            content, used = read_json(path), path.stat().st_mtime
             size = sum(_size(folder / name) for name in content["entries"])
             line = (
                 f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {size / 2**20:8.1f} MiB  "
@@ -40,7 +40,7 @@ def listing(folder: Path) -> Stock:
                 f"of {content['folder']}"
             )
             found.append((used, line))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, OSError, ValueError, KeyError, TypeError):
             continue  # of another version, or being written
     entries = list((folder / ENTRIES).glob("*/*.safetensors"))
     return Stock([line for _, line in sorted(found, reverse=True)], len(entries), sum(map(_size, entries)))

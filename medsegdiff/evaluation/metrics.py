@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, get_args
 
 import numpy as np
 
-from medsegdiff.base.bounds import bounded, check_fields
+from medsegdiff.base.bounds import SEEDS, bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks import uncertainty
@@ -37,7 +37,7 @@ class Rules:
     num_classes: int = bounded(2, 2, 256)
     empty: Empty = "one"
     tolerance: float = bounded(1.0, 0, 1e6)
-    seed: int = 0
+    seed: int = bounded(0, *SEEDS)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -46,13 +46,10 @@ def unready() -> str:
     """Why Jittor cannot compute at once, in words: what it lacks, or that it must compile first; empty if it can."""
     try:
         requirements.check()
+        compiled = toolchain.is_compiled()
     except InputError as error:
         return str(error)
-    return (
-        ""
-        if toolchain.is_compiled()
-        else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
-    )
+    return "" if compiled else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
 
 
 def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32") -> Denoiser:

@@ -66,9 +66,11 @@ def compiler_failure(error: Exception) -> str:
     """Why a compiler failed that Jittor had called, as far as `error` tells of one; else nothing."""
     if "Run cmd failed" not in str(error) or "jittor_utils" not in sys.modules:
         return ""
-    folder = sys.modules["jittor_utils"].cache_path
-    if shutil.disk_usage(folder).free < _LEAST_FREE:
-        return f"{folder}: cannot be written: no space left on the disk; free some, or {ELSEWHERE}"
+    temporary = os.environ.get("TMPDIR") or "/tmp"  # which compilers use
+    elsewhere = {sys.modules["jittor_utils"].cache_path: ELSEWHERE, temporary: "set TMPDIR to another folder"}
+    for folder, remedy in elsewhere.items():
+        if shutil.disk_usage(folder).free < _LEAST_FREE:
+            return f"{folder}: cannot be written: no space left on the disk; free some, or {remedy}"
     return "a compiler failed, see its words above; if it was killed, memory was short: free some, and repeat this"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medsegdiff import __version__
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
@@ -37,7 +38,11 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
     """
     ledger = Ledger(path.parent, WRITER)
     ledger.check([path.name])
-    text = render(read_runs(folders))
+    try:
+        text = render(read_runs(folders))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of JSON of another shape
+        given = ", ".join(map(str, folders))
+        raise InputError(f"{given}: a file there is not what medsegdiff writes ({error!r}); write it anew") from error
     with ledger.together(path.name) as stage:
         (stage / path.name).write_text(text, encoding="utf-8")
     return path

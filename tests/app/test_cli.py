@@ -163,6 +163,11 @@ def test_bad_input_is_one_line(words, named, capsys):
     assert named in fails_in_one_line(capsys, *words)
 
 
+def test_a_name_of_two_lines_is_said_in_one(capsys):
+    assert main(["report", "a\nb"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("words", [["--debug", "segment"], ["train", "--debug", "--steps", "many"]])
 def test_debug_shows_where(words, capsys):
     assert main(words) == 2

@@ -90,6 +90,7 @@ def test_the_protocol_is_chosen_and_written(folders, tmp_path, options, name, si
     [
         (["--protocol", "theirs"], "--protocol theirs: must be one of ours, original, jittor"),
         (["--protocol-size", "0"], "--protocol-size 0: must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must not be negative"),
     ],
 )
 def test_a_wrong_protocol_is_one_line(folders, options, complaint, capsys):
@@ -153,3 +154,18 @@ def test_the_files_are_written_whatever_becomes_of_the_output(folders, tmp_path,
     assert done.stderr.count(b"\n") == bool(said)
     assert len((tmp_path / "pred" / "metrics.csv").read_text(encoding="utf-8").splitlines()) == 3
     assert json.loads((tmp_path / "pred" / "metrics.json").read_text(encoding="utf-8"))["missing"] == ["\u1e9e"]
+
+
+@pytest.mark.parametrize("count", [10**400, 0, "two", float("inf")])
+def test_a_number_of_classes_that_no_run_has_is_not_believed(folders, tmp_path, count):
+    mask = Image.open(tmp_path / "truth/a.png").point(lambda value: 255 * (value > 0))
+    for name in ("pred", "truth"):
+        mask.save(tmp_path / name / "a.png")
+        (tmp_path / name / "b.png").unlink()
+    run = {"kept": [], "labels": "", "num_classes": count}
+    (tmp_path / "pred/run.json").write_text(json.dumps(run))
+    for companion in (tmp_path / "pred").glob("*_*"):
+        companion.unlink()
+    (tmp_path / "pred/images.csv").unlink()
+    assert main(["evaluate", *folders, "--out-dir", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["num_classes"] == 2

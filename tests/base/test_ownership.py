@@ -151,6 +151,13 @@ def test_a_manifest_that_is_a_link_is_not_followed(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_manifest_that_is_a_pipe_is_in_the_way(tmp_path):
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(InputError, match="a file of this name is in the way"):
+        write(tmp_path, {"a": "1"})
+    assert not (tmp_path / "a").exists()
+
+
 def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path):
     left, mine = tmp_path / f".{'0' * 32}.tmp", tmp_path / ".notes.tmp"
     for folder in (left, mine):

@@ -119,5 +119,6 @@ def test_jittor_is_ready_where_it_is_whole_and_compiled(monkeypatch):
     def lacking():
         raise InputError("g++: missing")
 
-    monkeypatch.setattr(backends.requirements, "check", lacking)
-    assert backends.unready() == "g++: missing"
+    for place, name in ((backends.toolchain, "is_compiled"), (backends.requirements, "check")):
+        monkeypatch.setattr(place, name, lacking)
+        assert backends.unready() == "g++: missing"

@@ -4,30 +4,26 @@ import sys
 
 import pytest
 
-from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import threads, toolchain
+
+IGNORED = "is not what OpenMP knows, which would ignore it; correct or unset it"
 
 
 @pytest.mark.parametrize(
-    ("name", "bad", "good"),
+    ("setting", "said"),
     [
-        ("OMP_NUM_THREADS", ("0", "abc", "-1"), ("1", "4,2", " 2 ")),
-        ("OMP_WAIT_POLICY", ("lazy",), ("passive", "ACTIVE")),
-        ("GOMP_SPINCOUNT", ("-5", "x"), ("0", "30k", "infinite")),
+        *((bad, f"{bad}: {IGNORED}\n") for bad in ("OMP_NUM_THREADS=0", "OMP_WAIT_POLICY=lazy", "GOMP_SPINCOUNT=x")),
+        *((bad, f"{bad}: {IGNORED}\n") for bad in ("OMP_SCHEDULE=abc", "OMP_PLACES=z")),
+        *((good, "") for good in ("OMP_NUM_THREADS=4,2", "OMP_WAIT_POLICY=ACTIVE", "GOMP_SPINCOUNT=30k")),
+        ("OMP_NUM_THREADS= ", ""),
     ],
 )
-def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
-    for value in bad:
-        machine.setenv(name, value)
-        with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
-            threads.prepare()
-    for value in good:
-        machine.setenv(name, value)
-        threads.prepare()
-        assert os.environ[name] == value
-    machine.setenv(name, "")
-    threads.prepare()
-    assert os.environ.get(name) != ""
+def test_what_libgomp_would_complain_of_is_refused(setting, said):
+    code = "from medsegdiff.runtime import threads\ntry: threads.prepare()\nexcept Exception as e: print(e)"
+    name, _, value = setting.partition("=")
+    environment = {**os.environ, name: value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
 @pytest.mark.parametrize(
