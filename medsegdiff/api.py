@@ -42,8 +42,8 @@ def load(
         path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
             a `.pt` or `.pkl` file of a published network, or "isic", which comes with the package: skin lesions
         weights: "ema", the averaged weights, or "model", the raw ones
-        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
-            compiled, else ONNX Runtime
+        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), "openvino", or "auto": Jittor
+            where it is compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
         trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
             the name of one that comes with the package, "isic-published"
@@ -69,15 +69,18 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
             `steps`, `image_size`, ...
 
     Raises:
-        InputError: an option is unknown or makes no sense, the data cannot be used, or `out_dir` holds another
-            configuration's training.
+        InputError: an option is unknown or makes no sense, the data cannot be used, `out_dir` holds another
+            configuration's training, or Jittor does not run here.
         Interrupted: (`training.interruption`) Ctrl-C or a signal came; a checkpoint was written, and the same call
             continues.
     """
     from medsegdiff.app.train import read_options
+    from medsegdiff.runtime import requirements
     from medsegdiff.training.images import find_images, open_images
 
-    images = find_images(read_options(config, options))
+    config = read_options(config, options)
+    requirements.check()  # before anything takes long
+    images = find_images(config)
     dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training

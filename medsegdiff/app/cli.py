@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Callable, Optional
 from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import ranks, screen, stopping, streams
+from medsegdiff.base import ranks, screen, stopping, streams, system
 from medsegdiff.base.errors import InputError, flag, spelled
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
@@ -101,7 +100,7 @@ def _failure(error: Exception) -> tuple[int, str]:
 
 def _unwritable(error: OSError, what: str) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
-        return 128 + signal.SIGPIPE, ""
+        return 128 + system.SIGPIPE, ""
     return 2, f"error: {what}: cannot be written: {REMEDIES.get(error.errno or 0, error.strerror)}"
 
 

@@ -66,7 +66,7 @@ def _phantom(options: Any) -> int:
 def _configure_download(parser: Parser) -> None:
     from medsegdiff.data.download import DATASETS
 
-    parser.add_argument("name", type=Literal[tuple(DATASETS)], help=f"the dataset: {', '.join(DATASETS)}")
+    parser.add_argument("name", type=Literal[tuple(DATASETS)], metavar="NAME", help=f"one of {', '.join(DATASETS)}")
     parser.option("--out-dir", "", "folder to write")
     parser.option("--base-url", None, "address of a mirror; default: where the owners publish the data")
 

@@ -105,10 +105,14 @@ class Parser(ArgumentParser):
 
     def format_help(self, *formatter: Any) -> str:
         """The help, with a usage of one line: the options are listed below it."""
-        positionals = [action for action in self._actions if not action.option_strings]
-        words = [str(action.metavar or action.dest).upper() for action in positionals]
-        self.usage = " ".join([self._command, *words, "[options]"])
+        self.usage = " ".join([self._command, *self._positionals_shown.values(), "[options]"])
         return super().format_help(*formatter)
+
+    @property
+    def _positionals_shown(self) -> dict[str, str]:
+        """How the help writes the words that follow no flag, by their fields."""
+        found = [action for action in self._actions if not action.option_strings]
+        return {action.dest: str(action.metavar or action.dest).upper() for action in found}
 
     @property
     def _command(self) -> str:
@@ -125,7 +129,10 @@ class Parser(ArgumentParser):
         def file(field: str) -> str:
             return "" if flag(field) in self.given else self.from_file.get(field, "")
 
-        line = error.spelled(lambda field: field if file(field) else self.spell(field))
+        def spelled(field: str) -> str:
+            return field if file(field) else self._positionals_shown.get(field) or self.spell(field)
+
+        line = error.spelled(spelled)
         first = re.match(r"`(\w+)`", str(error.args[0]))
         return InputError(f"{file(first[1])}: {line}" if first and file(first[1]) else line)
 
@@ -160,7 +167,9 @@ def _settled(options: Namespace) -> Namespace:
         if any("\0" in text for text in texts):
             raise InputError(f"`{name}` {value!r}: holds a NUL character; remove it")
         if texts and (name == "images" or name.endswith(("_dir", "_path"))):
-            paths = [str(machine.home() / text[2:]) if text[:2] in ("~", "~/") else text for text in texts]
+            paths = [
+                str(machine.home() / text[2:]) if text[:2] in ("~", "~/", f"~{os.sep}") else text for text in texts
+            ]
             options[name] = paths if isinstance(value, list) else paths[0]
     return options
 
@@ -176,6 +185,9 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
     if unknown:
         name, names = unknown.group(1), [option[2:].replace("-", "_") for option in known]
         return f"`{name}`: no such option{did_you_mean(name, names)}"
+    required = re.fullmatch(r"the following arguments are required: (.*)", line)
+    if required:
+        return ", ".join(f"`{name}`" for name in required.group(1).split(", ")) + ": missing"
     line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
     chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
     if chosen:

@@ -34,7 +34,7 @@ class SampleOptions:
         model_path: a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or
             .pkl file of a published network
         trained_as: options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic
-        backend: what computes the network; auto: Jittor where it is compiled, else ONNX Runtime
+        backend: what computes the network; auto: Jittor where it is compiled, else ONNX Runtime (onnx)
         data_dir: or a dataset's folder: its test images are segmented
         data_name: the folder's layout; auto: found out
         images: images to segment: files (NIfTI volumes too) or folders of them

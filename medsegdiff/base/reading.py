@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from medsegdiff.base import screen
+from medsegdiff.base import screen, system
 from medsegdiff.base.errors import InputError
 
 _MOST_BYTES = 1 << 26  # of a text: a table of a million images takes less
@@ -49,11 +49,12 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         InputError: it is missing, forbidden, empty, or a folder, a pipe, a device or a socket.
     """
     try:
-        # A pipe's opening would else wait for its other end.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | system.NO_WAITING)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
+        if path.is_dir():  # as Windows says it
+            raise InputError(f"{path}: a folder, where a file was expected; give a regular file") from None
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); give a regular file") from None

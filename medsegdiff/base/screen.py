@@ -34,7 +34,7 @@ def speaking(quiet: bool = False, as_json: bool = False) -> Iterator[None]:
         stack.callback(_speak, _quiet, _spell)
         _speak(_quiet or quiet, flag)
         if quiet:
-            nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123 (a name, not a file)
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123 (a name, not a file)
         if quiet or as_json:
             stack.enter_context(contextlib.redirect_stdout(nowhere if quiet else sys.stderr))
         yield

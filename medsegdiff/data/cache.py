@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Optional
 
-from medsegdiff.base import machine, screen
+from medsegdiff.base import machine, screen, system
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
@@ -176,11 +175,11 @@ def _using(folder: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(handle, wait=False)
             for below in folder.iterdir():
                 if below.is_dir():
                     clear_leftovers(below)
-        _wait(handle, fcntl.LOCK_SH)
+        _wait(handle, shared=True)
         yield
     finally:
         os.close(handle)
@@ -218,11 +217,12 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows keeps what is open
+                path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 
 
-def _wait(handle: int, kind: int = fcntl.LOCK_EX) -> None:
+def _wait(handle: int, shared: bool = False) -> None:
     with contextlib.suppress(OSError):  # of file systems without locks: then several may work, each for itself
-        fcntl.flock(handle, kind)
+        system.lock(handle, shared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import remove, writing
 from medsegdiff.base.reading import read_json
@@ -59,21 +59,22 @@ def clear(folder: Path) -> int:
         handle = os.open(lock, os.O_RDWR)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(handle, wait=False)
         except BlockingIOError:
             raise InputError(f"{folder}: another process prepares a dataset there; wait for its end") from None
         except OSError:  # a file system without locks
             pass
         size = 0
-        for path in [*_own(folder), lock]:
+        for path in _own(folder):
             size += sum(map(_size, [path, *path.rglob("*")]))
             remove(path)
-        for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
-            with suppress(OSError):  # of others there is something in it
-                kept.rmdir()
-        return size
     finally:
         os.close(handle)
+    remove(lock)  # now: Windows keeps what is open
+    for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
+        with suppress(OSError):  # of others there is something in it
+            kept.rmdir()
+    return size
 
 
 def _own(folder: Path) -> Iterator[Path]:

@@ -118,7 +118,7 @@ class Metric(NamedTuple):
     """A number of an image: the mean over its foreground classes that occur."""
 
     label: str
-    """Its name on the screen, with {unit} for millimetres or pixels; the first word names it over a column."""
+    """Its name on the screen, see `Metric.shown`; the first word names it over a column."""
     function: Callable[[Part], Optional[float]]
     """The metric of one class; None where it has none."""
     needs: str = "mask"
@@ -126,6 +126,10 @@ class Metric(NamedTuple):
     by_class: bool = False
     """Whether it is also given class by class, where there are several."""
     meaning: str = ""
+
+    def shown(self, unit: str, tolerance: str) -> str:
+        """The label, with the `unit` of distances, pixels or mm, and the tolerance of the surface Dice in it."""
+        return self.label.format(unit=unit, tolerance=tolerance)
 
 
 def _of_overlap(name: str, label: str) -> Metric:
@@ -148,7 +152,9 @@ METRICS = {
     ),
     "assd": _of_surface("assd", "ASSD ({unit}, best 0)", "mean distance of both surfaces' pixels to the other surface"),
     "nsd": _of_surface(
-        "nsd", "NSD", "share of both surfaces that is not farther than the tolerance from the other one"
+        "nsd",
+        "NSD at {tolerance} {unit}",
+        "share of both surfaces that is not farther than the tolerance from the other one",
     ),
     "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
     "volume_difference": _of_surface(

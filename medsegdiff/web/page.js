@@ -13,6 +13,18 @@ window.medsegdiff = {
     }
     return JSON.stringify(found);
   },
+  // Files that are picked, or dropped anywhere on an area.
+  area(element, changed) {
+    const input = element.querySelector("input");
+    input.addEventListener("change", changed);
+    element.addEventListener("dragover", (event) => event.preventDefault());
+    element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (!event.dataTransfer.files.length) return;
+      input.files = event.dataTransfer.files;
+      changed();
+    });
+  },
   // Show one slice of each volume on the page.
   show(number) {
     for (const frame of document.querySelectorAll("[data-slice]"))

@@ -576,10 +576,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoints(config, discs,
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_changed(config, discs, monkeypatch):
-    def busy(*_):
+    def busy(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("medsegdiff.base.files.fcntl.lockf", busy)
+    monkeypatch.setattr("medsegdiff.base.files.system.lock", busy)
     monkeypatch.setattr(loop, "Trainer", None)
     with pytest.raises(InputError, match="another process works there"):
         train(config, discs)

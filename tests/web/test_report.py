@@ -51,10 +51,12 @@ def test_every_part_is_there(page):
         "2 s a step",
         "2 s an image",
         "0.0003",
-        "best 0.750 at step 30",
+        "Best 0.750 at step 30",
     ):
         assert words in page
     assert re.search(r"dataset spec channels|training data: spec channels", page)
+    for label in ("HD95 (pixels, best 0)", "NSD at 1 pixels"):
+        assert re.search(rf'<th scope="row">{re.escape(label)}</th><td>[\d.]+ \([\d.]+ to [\d.]+\)</td>', page)
     assert page.count('class="mask"') == 6  # two of each kind
     assert "8 of 8 images" in page
 
