@@ -154,7 +154,7 @@ METRICS = {
     "nsd": _of_surface(
         "nsd",
         "NSD at {tolerance} {unit}",
-        "share of both surfaces that is not farther than the tolerance from the other one",
+        "share of both surfaces within the tolerance of the other one",
     ),
     "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
     "volume_difference": _of_surface(
