@@ -14,6 +14,8 @@ _OPENMP = {  # of libgomp, which writes a line of its own for what it does not u
     "GOMP_SPINCOUNT": r"\d+\s*[kmgt]?|infinite|infinity",
 }
 _SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
+_FEW_SPINS = "100"  # where cores are scarce: who waits had better make room
+_BUSY = 1.5  # of the load average to the cores
 
 
 def prepare() -> None:
@@ -21,7 +23,7 @@ def prepare() -> None:
 
     At the end of each loop a thread waits for the others. By itself it first repeats 300,000 pauses, which on some
     processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
-    each loop. What the user chose stays.
+    each loop. On a machine that is busy as this starts, it waits still less. What the user chose stays.
     """
     for name, pattern in _OPENMP.items():
         value = os.environ.get(name, "").strip()
@@ -30,6 +32,7 @@ def prepare() -> None:
         elif not re.fullmatch(pattern, value, re.IGNORECASE):
             raise InputError(f"{name}={value}: is not what OpenMP knows, which would ignore it; correct or unset it")
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
+        busy = os.getloadavg()[0] > _BUSY * machine.usable_cores()
+        os.environ["GOMP_SPINCOUNT"] = _FEW_SPINS if busy else _SPINS
     if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
         os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
