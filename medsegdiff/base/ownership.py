@@ -181,10 +181,13 @@ def _made(stage: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the stages of killed processes."""
+    """Remove the stages of killed processes, and what they left of `make_folder`'s looks, which minds no loss."""
     for stage in folder.glob(".*.tmp"):
         if _STAGE.fullmatch(stage.name) and not stage.is_symlink():
             with suppress(OSError):
+                if stage.is_file():
+                    stage.unlink()
+                    continue
                 handle = os.open(stage / _LOCK, os.O_RDWR | os.O_CREAT)
                 try:
                     system.lock(handle, wait=False)
