@@ -129,5 +129,5 @@ def evaluate(
     if (data_dir is None) == (ground_truth is None):
         raise InputError("ground_truth, data_dir: give one of them")
     rules = Rules(protocol, protocol_size, num_classes, empty, tolerance, seed)
-    folder = None if data_dir is None else Path(data_dir)
-    return score(Path(predictions), **comparison(Path(predictions), ground_truth or "", folder, labels, rules))
+    truth, folder = "" if ground_truth is None else ground_truth, None if data_dir is None else Path(data_dir)
+    return score(Path(predictions), **comparison(Path(predictions), truth, folder, labels, rules))

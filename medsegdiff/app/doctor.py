@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import read_yaml
 from medsegdiff.base.screen import note, tell
-from medsegdiff.config.files import find_config
+from medsegdiff.config.files import read_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
@@ -44,7 +42,7 @@ def run(options: Any) -> int:
     from medsegdiff.doctor.diagnosis import ONNX, diagnose
 
     purposes = _purposes(options.warm)
-    networks = [_read(find_config(name)) for name in options.networks]
+    networks = [_network(name) for name in options.networks]
     findings = diagnose()
     # One line an item, however long: such lists are searched and pasted.
     console = Console(soft_wrap=True, highlight=False)
@@ -72,14 +70,11 @@ def _purposes(named: Optional[Sequence[str]]) -> Sequence[str]:
     return named or PURPOSES
 
 
-def _read(path: Path) -> RunConfig:
-    options = read_yaml(path)
-    if not isinstance(options, dict):
-        raise InputError(f"--networks {path}: holds no options")
+def _network(name: str) -> RunConfig:
     try:
-        return RunConfig.from_flat(options)
+        return RunConfig.from_flat(read_config(name))
     except InputError as error:
-        raise InputError(f"--networks {path}: {error}") from None
+        raise InputError(f"--networks {name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:

@@ -15,7 +15,6 @@ from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.checkpoints.shipped import DEFAULT, names
-from medsegdiff.config.choices import check_choices
 from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
 from medsegdiff.config.sampling import SamplingConfig
@@ -68,7 +67,6 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
 
 
 def configure(parser: Parser) -> None:

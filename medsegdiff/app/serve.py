@@ -49,6 +49,9 @@ def run(options: Any) -> int:
         raise InputError("serve: needs gradio; pip install 'medsegdiff-jittor[app]'")
     if options.host not in _LOOPBACK and not options.auth:
         note("note: whoever reaches this machine can use the page; give --auth USER:PASSWORD")
+    # It asks no other machine; gradio would ask a proxy for the page itself, to see whether it is there.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="medsegdiff-") as folder:
         # Read when gradio is imported.
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")

@@ -8,7 +8,7 @@ from typing import Literal, Optional, Union, get_args
 
 from medsegdiff.base.bounds import SEEDS, bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import Precision, check_choices
+from medsegdiff.config.choices import Precision
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
 
@@ -66,7 +66,6 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
         least, _ = self.member_range
         if self.tta and least < len(FLIPS):
             raise InputError(

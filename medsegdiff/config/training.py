@@ -7,7 +7,7 @@ from typing import Literal
 
 from medsegdiff.base.bounds import MOST, SEEDS, bounded, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import Precision, check_choices
+from medsegdiff.config.choices import Precision
 
 LearningRate = Literal["", "constant", "linear", "cosine"]
 AnchorLoss = Literal["", "dice_ce", "mse"]
@@ -81,7 +81,6 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
         if self.microbatch == 0:
             raise InputError("`microbatch` 0: must be at least 1, or -1 for the whole batch")
         if not 0 <= self.fp16_scale_growth <= 1:

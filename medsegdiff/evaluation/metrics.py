@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Optional, get_args
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.base.bounds import SEEDS, bounded, check_fields
-from medsegdiff.base.errors import InputError
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.metrics import Overlap, overlap
@@ -42,8 +41,6 @@ class Rules:
     def __post_init__(self) -> None:
         check_fields(self)
         make_protocol(self.protocol, self.protocol_size)
-        if self.empty not in get_args(Empty):
-            raise InputError(f"`empty` {self.empty}: must be {', '.join(get_args(Empty))}")
 
 
 USUAL = Rules()

@@ -11,6 +11,8 @@ from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 
 _SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
+_FEW_SPINS = "100"  # where cores are scarce: who waits had better make room
+_BUSY = 1.5  # of the load average to the cores
 
 
 def prepare() -> None:
@@ -18,7 +20,7 @@ def prepare() -> None:
 
     At the end of each loop a thread waits for the others. By itself it first repeats 300,000 pauses, which on some
     processors is ten milliseconds: where other work has the other thread's core, it computes nothing for that long, in
-    each loop. What the user chose stays.
+    each loop. On a machine that is busy as this starts, it waits still less. What the user chose stays.
 
     Raises:
         InputError: the user chose what libgomp does not understand; it would say so in a line of its own, and go on.
@@ -26,7 +28,8 @@ def prepare() -> None:
     for name in [name for name, value in os.environ.items() if re.match("G?OMP_", name) and not value.strip()]:
         del os.environ[name]
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
+        busy = os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)  # both of the whole machine
+        os.environ["GOMP_SPINCOUNT"] = _FEW_SPINS if busy else _SPINS
     if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
         os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
     said = _load()
@@ -34,7 +37,8 @@ def prepare() -> None:
     if refused:
         given = f"{refused[1]}={os.environ.get(refused[1])}"
         raise InputError(f"{given}: is not what OpenMP knows, which would ignore it; correct or unset it")
-    os.write(2, said.encode())  # as OMP_DISPLAY_ENV wants it
+    if said:  # as OMP_DISPLAY_ENV wants it
+        os.write(2, said.encode())
 
 
 def _load() -> str:

@@ -149,7 +149,7 @@ def test_the_files_are_written_whatever_becomes_of_the_output(folders, tmp_path,
         ["bash", "-c", command], cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, check=False
     )
     assert done.returncode == code, done.stderr
-    # Where it is slow, a line says how far it is.
+    # Where it is slow, it says how far it is.
     lines = [line for line in done.stderr.decode().splitlines() if not line.startswith("evaluating: ")]
     assert len(lines) == bool(said)
     assert all("standard output" in line and said in line for line in lines)

@@ -125,7 +125,7 @@ def test_a_mask_that_was_missed_always_counts(empty, folders, masks):
 
 @pytest.mark.parametrize(
     ("rules", "said"),
-    [({"empty": "two"}, "empty two: must be skip, one, zero"), ({"tolerance": -1}, "tolerance -1: must not be")],
+    [({"empty": "two"}, "empty two: must be one of skip, one, zero"), ({"tolerance": -1}, "tolerance -1: must not be")],
 )
 def test_rules_that_make_no_sense_are_refused(rules, said):
     with pytest.raises(InputError, match=said):

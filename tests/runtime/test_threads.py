@@ -32,11 +32,20 @@ def test_what_libgomp_would_complain_of_is_refused(setting, said):
     ids=["nothing", "a number of spins", "a policy, which a number of spins would override"],
 )
 def test_threads_wait_asleep_unless_the_user_says_how(machine, own, spins):
+    machine.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     for name, value in own.items():
         machine.setenv(name, value)
     toolchain.prepare()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
     assert os.environ.get("OMP_WAIT_POLICY") == own.get("OMP_WAIT_POLICY")
+
+
+@pytest.mark.parametrize(("load", "spins"), [(5.9, threads._SPINS), (6.1, threads._FEW_SPINS)])
+def test_threads_wait_less_where_cores_are_scarce(machine, load, spins):
+    machine.setattr(os, "cpu_count", lambda: 4)
+    machine.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    toolchain.prepare()
+    assert os.environ["GOMP_SPINCOUNT"] == spins
 
 
 def test_a_quota_limits_the_threads_unless_the_user_says_how_many(machine):
@@ -54,7 +63,8 @@ def test_a_quota_limits_the_threads_unless_the_user_says_how_many(machine):
 
 def test_jittors_libgomp_does_as_it_is_told():
     command = (
-        "import ctypes; from medsegdiff.base import machine; machine.allowed_cores = lambda: 64\n"
+        "import ctypes, os; from medsegdiff.base import machine; machine.allowed_cores = lambda: 64\n"
+        "os.getloadavg = lambda: (0.0, 0.0, 0.0)\n"
         "machine.quota = lambda: 3\nfrom medsegdiff.runtime.backend import jt\n"
         "print(ctypes.CDLL('libgomp.so.1').omp_get_max_threads())"
     )

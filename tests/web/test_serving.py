@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import os
 import re
 import signal
 import socket
@@ -34,7 +35,8 @@ class Server:
             probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         command = [sys.executable, "-m", "medsegdiff", "serve", "--port", str(self.port), *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        proxied = {**os.environ, "http_proxy": "http://127.0.0.1:9"}  # where nothing answers
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=proxied)
         assert "until Ctrl-C" in self.process.stdout.readline()
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -70,15 +72,14 @@ def test_a_real_photo_s_mask_is_seen_forming_and_what_is_downloaded_is_what_samp
 ):
     upload(browser, server, photo)
     box = select(browser, "#steps input[type=number]")
-    browser.execute_script("arguments[0].value = 8; arguments[0].dispatchEvent(new Event('input'))", box)
+    browser.execute_script("arguments[0].value = 12; arguments[0].dispatchEvent(new Event('input'))", box)
     browser.execute_script(
-        "window.seen = []; const place = document.querySelector('#result');"
-        "new MutationObserver(() => { const view = place.querySelector('[data-step]');"
-        "if (view) seen.push(view.querySelector('path').getAttribute('d')); })"
-        ".observe(place, {childList: true, subtree: true});"
+        "window.seen = [];"
+        "setInterval(() => { const path = document.querySelector('#result [data-step] path');"
+        "if (path) seen.push(path.getAttribute('d')); }, 20);"
     )
     select(browser, "#run").click()
-    until(lambda: "data-done" in shown(browser))
+    until(lambda: "data-done" in shown(browser), 120)
     assert len(set(browser.execute_script("return seen"))) >= 4
     links = browser.find_elements("css selector", "#result a[download]")
     names = {link.get_attribute("download") for link in links}
@@ -86,7 +87,7 @@ def test_a_real_photo_s_mask_is_seen_forming_and_what_is_downloaded_is_what_samp
     for link in links:
         link.click()
     until(lambda: {path.name for path in downloads.iterdir()} == names)
-    words = ["sample", "--images", str(photo), "--out-dir", str(tmp_path), "--steps", "8", "--maps"]
+    words = ["sample", "--images", str(photo), "--out-dir", str(tmp_path), "--steps", "12", "--maps"]
     subprocess.run([sys.executable, "-m", "medsegdiff", *words], check=True, capture_output=True)
     for name in names:
         assert (downloads / name).read_bytes() == (tmp_path / name).read_bytes(), name
@@ -141,7 +142,7 @@ def test_a_server_that_is_killed_at_work_and_started_again_is_said_and_works(pho
     try:
         until(lambda: "The server answers again" in select(browser, "#connection").text)
         select(browser, "#run").click()
-        until(lambda: "data-done" in shown(browser))
+        until(lambda: "data-done" in shown(browser), 120)
         says(browser, "Done.")
     finally:
         again.stop()
@@ -150,9 +151,9 @@ def test_a_server_that_is_killed_at_work_and_started_again_is_said_and_works(pho
 def test_who_may_come_in_is_asked(photo):
     server = Server("--auth", "me:secret")
     try:
-        with pytest.raises(Exception, match=r"Login|401|[Aa]uth"):
+        with pytest.raises(Exception, match="Please login"):
             ask(server, photo)
-        with pytest.raises(Exception, match=r"[Ll]ogin|401|[Aa]uth"):
+        with pytest.raises(Exception, match="[Ll]ogin|401|[Cc]redentials"):
             ask(server, photo, auth=("me", "wrong"))
         assert ask(server, photo, auth=("me", "secret"), members=1)["files"]
     finally:
