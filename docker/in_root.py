@@ -3,7 +3,7 @@
     python docker/in_root.py ROOT TARGET [WORD ...]
 
 ROOT is a folder that does not exist yet; `debootstrap` fills it, as root. The words are those after the image's name.
-Apt and pip get the settings that they have on this machine. What a step leaves behind stays in ROOT.
+Apt, pip and the names of hosts are as on this machine. What a step leaves behind stays in ROOT.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
@@ -26,6 +25,7 @@ SETTINGS = (
     "pip.conf",
     "xdg/pip",
     "resolv.conf",
+    "hosts",
 )
 SHARED = ("/etc/ssl", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/keyrings")
 
@@ -81,38 +81,34 @@ def main(words: list[str]) -> int:
     kept = {name: value for name, value in os.environ.items() if re.match(r"(?i)pip_|\w+_proxy$", name)}
     environment = {**kept, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
     place, entry = "/", [""]
-    with ExitStack() as stack:
-        for name in ("proc", "dev"):
-            subprocess.run(["mount", "--rbind", f"/{name}", str(root / name)], check=True)
-            # What is unmounted there must stay mounted here.
-            subprocess.run(["mount", "--make-rslave", str(root / name)], check=True)
-            stack.callback(subprocess.run, ["umount", "--lazy", "--recursive", str(root / name)], check=True)
 
-        def run(command: list[str]) -> int:
-            inside = ["chroot", str(root), "sh", "-c", f'cd "{place}" && exec "$@"', "sh", *command]
-            return subprocess.run(inside, env=environment).returncode
+    def run(command: list[str]) -> int:
+        # In mounts of its own, which go with it: whoever removes ROOT later removes nothing of this machine's /dev.
+        script = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" env -i "$@"'
+        inside = [*(f"{name}={value}" for name, value in environment.items()), "sh", "-c", f'cd "{place}" && exec "$@"']
+        return subprocess.run(["unshare", "--mount", "sh", "-c", script, str(root), *inside, "sh", *command]).returncode
 
-        for word, rest in instructions:
-            print(f"{word} {rest}", flush=True)
-            if word == "RUN" and run(["sh", "-c", rest]):
-                return 1
-            if word == "COPY":
-                _, to = rest.split()
-                (root / to[1:]).mkdir(parents=True)
-                listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, capture_output=True, check=True).stdout
-                packed = ["tar", "--create", "--null", "--files-from=-", "--ignore-failed-read"]
-                tar = subprocess.run(packed, cwd=HERE, input=listed, capture_output=True, check=True)
-                subprocess.run(["tar", "--extract", "--directory", str(root / to[1:])], input=tar.stdout, check=True)
-            if word == "ENV":
-                name, _, value = rest.partition("=")
-                environment[name] = value
-            if word == "WORKDIR":
-                place = rest
-            if word == "ENTRYPOINT":
-                entry = json.loads(rest)
-            if word == "CMD":
-                arguments = arguments or json.loads(rest)
-        return run([*entry, *arguments])
+    for word, rest in instructions:
+        print(f"{word} {rest}", flush=True)
+        if word == "RUN" and run(["sh", "-c", rest]):
+            return 1
+        if word == "COPY":
+            _, to = rest.split()
+            (root / to[1:]).mkdir(parents=True)
+            listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, capture_output=True, check=True).stdout
+            packed = ["tar", "--create", "--null", "--files-from=-", "--ignore-failed-read"]
+            tar = subprocess.run(packed, cwd=HERE, input=listed, capture_output=True, check=True)
+            subprocess.run(["tar", "--extract", "--directory", str(root / to[1:])], input=tar.stdout, check=True)
+        if word == "ENV":
+            name, _, value = rest.partition("=")
+            environment[name] = value
+        if word == "WORKDIR":
+            place = rest
+        if word == "ENTRYPOINT":
+            entry = json.loads(rest)
+        if word == "CMD":
+            arguments = arguments or json.loads(rest)
+    return run([*entry, *arguments])
 
 
 if __name__ == "__main__":

@@ -62,8 +62,7 @@ class Report:
 
     def label(self, name: str) -> str:
         """A metric's name on the screen."""
-        tolerance = f" at {self.rules.tolerance:g} {self.unit}" if name == "nsd" else ""
-        return METRICS[name].label.format(unit=self.unit) + tolerance
+        return METRICS[name].shown(self.unit, f"{self.rules.tolerance:g}")
 
     @property
     def conventions(self) -> dict[str, str]:
@@ -73,8 +72,8 @@ class Report:
             "at 0.5": "the mask file (*_output_ens: resized to the ground truth first) against ground truth > 127 of "
             "255, at the ground truth's own resolution",
             "empty masks (at 0.5)": EMPTY_CONVENTION,
-            "empty masks (distances, lesions)": f"{self.rules.empty} is chosen; {surface.EMPTY_CONVENTION}",
-            "interval": "95 % percentile bootstrap of the mean over images; std is the sample's",
+            "empty masks (distances, lesions)": f"'{self.rules.empty}' is chosen; {surface.EMPTY_CONVENTION}",
+            "interval": "95 % percentile bootstrap of the mean over images; std: the sample's standard deviation",
         }
         if self.num_classes > 2:
             words["at 0.5"] = "the mask file's classes against the ground truth's, at its own resolution"
@@ -135,11 +134,7 @@ class Report:
             },
             "error retention": self.selection and _selection(self.selection),
             "not measured": list(self.gaps),
-            "images": {
-                "with ground truth": self.expected,
-                "evaluated": len(self.scores),
-                "missing": len(self.missing),
-            },
+            "images": {"with ground truth": self.expected, "evaluated": len(self.scores), "missing": len(self.missing)},
             "missing": self.missing,
             "predictions": str(self.scores[0].prediction.parent.absolute()),
             "ground truth": {score.id: str(score.truth.absolute()) for score in self.scores if score.truth},

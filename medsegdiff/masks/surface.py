@@ -15,8 +15,8 @@ import numpy as np
 Empty = Literal["skip", "one", "zero"]
 
 EMPTY_CONVENTION = (
-    "prediction and ground truth both empty: best (score 1, distance 0) with `one`, worst with `zero`, not counted "
-    "with `skip`; only one of them empty: worst (score 0, distance the image's diagonal), whatever is chosen"
+    "prediction and ground truth both empty: best (score 1, distance 0) with 'one', worst with 'zero', not counted "
+    "with 'skip'; only one of them empty: worst (score 0, distance the image's diagonal), whatever is chosen"
 )
 
 

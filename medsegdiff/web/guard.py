@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Awaitable
 from typing import Any, Callable
@@ -50,6 +51,8 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             nonlocal begun
+            if come > most and not begun:  # what the app makes of it
+                return
             if message["type"] == "http.response.start":
                 begun = True
                 headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
@@ -60,13 +63,13 @@ class Guard:
             await _answer(guarded, 404, "not offered here")
             return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if stated.isdigit() and int(stated) > most:
-                raise TooLarge
-            await self.app(scope, counted, guarded)
-        except TooLarge:
-            if not begun:
-                await _answer(guarded, 413, f"larger than {self.megabytes} MB, the most that is taken here")
+        if not (stated.isdigit() and int(stated) > most):
+            with contextlib.suppress(TooLarge):
+                await self.app(scope, counted, guarded)
+            if come <= most or begun:
+                return
+            come = 0
+        await _answer(guarded, 413, f"larger than {self.megabytes} MB, the most that is taken here")
 
 
 async def _answer(send: Callable[[Message], Awaitable[None]], status: int, words: str) -> None:

@@ -13,6 +13,18 @@ window.medsegdiff = {
     }
     return JSON.stringify(found);
   },
+  // Files that are picked, or dropped anywhere on an area.
+  area(element, changed) {
+    const input = element.querySelector("input");
+    input.addEventListener("change", changed);
+    element.addEventListener("dragover", (event) => event.preventDefault());
+    element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (!event.dataTransfer.files.length) return;
+      input.files = event.dataTransfer.files;
+      changed();
+    });
+  },
   // Show one slice of each volume on the page.
   show(number) {
     for (const frame of document.querySelectorAll("[data-slice]"))
@@ -21,8 +33,12 @@ window.medsegdiff = {
   // Say when the server has gone, and when it is there again.
   watch() {
     let gone = false;
+    const ask = window.fetch.bind(window);
+    // When a server is there again, gradio would load the page anew, and the image would be gone: it never learns of it.
+    window.fetch = (what, ...how) =>
+      String(what.url ?? what).endsWith("/app_id") ? Promise.reject(new Error("the page stays")) : ask(what, ...how);
     setInterval(async () => {
-      const there = await fetch("gradio_api/app_id").then((reply) => reply.ok, () => false);
+      const there = await ask("gradio_api/app_id").then((reply) => reply.ok, () => false);
       const words = document.querySelector("#connection");
       if (words && there === gone) {
         gone = !there;

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -15,7 +16,7 @@ from markupsafe import escape
 from starlette.middleware import Middleware
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.sampling import SAMPLERS
+from medsegdiff.config.sampling import SAMPLERS, SamplingConfig
 from medsegdiff.data.source import read_source, shown
 from medsegdiff.web import view
 from medsegdiff.web.guard import Guard
@@ -25,7 +26,7 @@ from medsegdiff.web.worker import Cancelled, Job, Step, Worker
 _HINT = "Research software, no medical device. Images stay on the machine that runs this, and are not kept."
 _KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
 _WHOLE, _ONE = "the whole volume", "the slice that is shown"
-_SCRIPT = Path(__file__).with_suffix(".js").read_text()
+_SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
@@ -60,12 +61,16 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             if given:
                 true = await asyncio.to_thread(truth_of, given, folder / "truth", bounds, case, spec, classes)
             wanted = [int(number)] if part == _ONE and len(slices) > 1 else None
-            job, step = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed)), 0
+            job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed))
+            total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
+            taken: Counter[int] = Counter()
             async for event in worker.steps(job):
                 if isinstance(event, Step):
-                    step += 1
-                    where = f"slice {event.number + 1} of {len(slices)}, " if len(slices) > 1 else ""
-                    yield view.forming(slices[event.number], event.state, step), f"Sampling: {where}step {step}"
+                    at = event.number
+                    taken[at] += 1
+                    where = f"slice {at + 1} of {len(slices)}, " if len(slices) > 1 else ""
+                    page = view.forming(slices[at], event.state, taken[at])
+                    yield page, f"Sampling: {where}step {taken[at]} of {total}"
                 else:
                     page = await asyncio.to_thread(view.finished, event, folder / "out", slices, true, int(number))
                     yield page, "Done."
@@ -136,8 +141,13 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
 def launching(bounds: Bounds) -> dict[str, Any]:
     """How the page is served: fonts of the system, nothing kept of what was done, here or in the browser."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+    dark_enough = {
+        f"button_primary_background_fill{state}{scheme}": f"*primary_{shade}"
+        for state, shade in (("", 600), ("_hover", 700))
+        for scheme in ("", "_dark")
+    }
     return {
-        "theme": gr.themes.Default(primary_hue="blue", **fonts),
+        "theme": gr.themes.Default(primary_hue="blue", **fonts).set(**dark_enough),
         "css": view.STYLE,
         "head": f"<script>{_SCRIPT}</script>",
         "js": "() => medsegdiff.watch()",
@@ -153,12 +163,12 @@ def launching(bounds: Bounds) -> dict[str, Any]:
 
 
 def _drop(name: str, words: str, bounds: Bounds) -> gr.HTML:
-    """A place for files, of the browser's own kind: they can be dropped on it, and stay there."""
+    """A place for files: they can be dropped on it, and stay in the browser."""
     several = "multiple" if name == "image" else ""
     return gr.HTML(
         f'<label class="msd-drop">{escape(words)}'
         f'<input type="file" {several} data-most="{bounds.megabytes * 10**6}"></label>',
-        js_on_load="element.querySelector('input').addEventListener('change', () => trigger('input'))",
+        js_on_load="medsegdiff.area(element, () => trigger('input'))",
         elem_id=name,
     )
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import truth_from_folder
 from medsegdiff.io.ensembles import ImageRow, write_ensembles
 from medsegdiff.io.predictions import Maps, write_prediction
+from tests.web.pages import serving
+from tests.web.test_worker import CONFIG, VOLUMES
 
 SHAPE = (40, 60)
+
+served, volumes = serving(CONFIG), serving(VOLUMES)
 
 
 def train(folder, loss=(2.0, 1.0, 0.5), dice=("", "0.25", "0.75"), images=7):
@@ -60,7 +65,7 @@ def predict(folder, weights, count=8, shift=1, scored=True, images=True):
     }
     (folder / "run.json").write_text(json.dumps(run))
     if scored:
-        evaluate(folder, truth_from_folder(truths), folder, note="not <real>")
+        evaluate(folder, truth_from_folder(truths), out=folder, note="not <real>")
     return folder
 
 
@@ -72,3 +77,32 @@ def training(tmp_path):
 @pytest.fixture
 def predictions(training):
     return predict(training.parent / "predictions", training / "best" / "step-000030" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """Where Chromium puts what is downloaded."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory, downloads):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("chromium and its driver are not installed")
+    options = webdriver.ChromeOptions()
+    profile = tmp_path_factory.mktemp("profile")
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", f"user-data-dir={profile}"):
+        options.add_argument(f"--{word}")
+    options.binary_location = binary
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    chromium.get("about:blank")
+    return chromium

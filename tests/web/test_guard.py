@@ -6,13 +6,20 @@ import pytest
 from medsegdiff.web.guard import Guard
 
 
-def answered(chunks, headers=(), kind="http", path="/config"):
+def answered(chunks, headers=(), kind="http", path="/config", catches=False):
     """(status, headers, body) of a request whose body comes in `chunks`, and how many reached the app."""
     reached, sent = [], []
 
     async def app(scope, receive, send):
-        for _ in chunks:
-            reached.append(await receive())
+        try:
+            for _ in chunks:
+                reached.append(await receive())
+        except Exception:
+            if not catches:
+                raise
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b"what is this?"})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -37,8 +44,9 @@ def test_what_is_small_enough_passes_and_the_browser_asks_nobody_else():
 @pytest.mark.parametrize(
     ("headers", "reached"), [([(b"content-length", b"1000001")], 0), ([], 2), ([(b"content-length", b"12")], 2)]
 )
-def test_what_is_too_large_is_refused_at_once_or_when_it_is_seen(headers, reached):
-    status, _, body, got = answered([b"x" * 400_000] * 5, headers)
+@pytest.mark.parametrize("catches", [False, True], ids=["fails", "answers"])
+def test_what_is_too_large_is_refused_at_once_or_when_it_is_seen(headers, reached, catches):
+    status, _, body, got = answered([b"x" * 400_000] * 5, headers, catches=catches)
     assert (status, got) == (413, reached)
     assert "larger than 1 MB" in json.loads(body)["detail"]
 

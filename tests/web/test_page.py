@@ -2,13 +2,8 @@
 
 import base64
 import concurrent.futures
-import os
-import re
-import shutil
-import socket
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,74 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsegdiff.api import Segmenter
 from medsegdiff.io.volumes import read_volume
-from medsegdiff.web.worker import Worker
 from tests.data.volumes import ball, write
 from tests.dicom_series import maker
-from tests.fake_denoiser import Bright
-from tests.web.test_worker import CONFIG, VOLUMES
+from tests.web.browsing import ask, downloaded, give, says, select, shown, until, upload
 
 pytestmark = pytest.mark.extended
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed")
-client = pytest.importorskip("gradio_client")
-
-
-class Held(Bright):
-    """While it is `held` it takes a step for each `release` of its turns."""
-
-    held, calls = False, 0
-
-    def __init__(self):
-        super().__init__()
-        self.turns = threading.Semaphore(0)
-
-    def denoise(self, mask_t, t, condition):
-        self.calls += 1
-        if self.held:
-            assert self.turns.acquire(timeout=60)
-        return super().denoise(mask_t, t, condition)
-
-
-class Server:
-    """A page that takes 1 MB and a million pixels."""
-
-    def __init__(self, home, config=CONFIG, port=0):
-        from medsegdiff.web.incoming import Bounds
-        from medsegdiff.web.page import build, launching
-
-        self.network, bounds, self.home = Held(), Bounds(1, 1, 4), home
-        self.worker = Worker(Segmenter(self.network, config))
-        self.thread = threading.Thread(target=self.worker.run)
-        self.thread.start()
-        self.page = build(self.worker, bounds, home)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            self.port = probe.getsockname()[1]
-        self.page.launch(server_name="127.0.0.1", server_port=self.port, **launching(bounds))
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def stop(self):
-        self.page.close(verbose=False)
-        self.worker.close()
-        self.thread.join(5)
-
-
-def serving(config):
-    @pytest.fixture(scope="module")
-    def served(tmp_path_factory):
-        home = tmp_path_factory.mktemp("home")
-        os.environ["GRADIO_TEMP_DIR"] = str(home)
-        server = Server(home, config)
-        yield server
-        server.stop()
-
-    return served
-
-
-served, volumes = serving(CONFIG), serving(VOLUMES)
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +37,6 @@ def volume(tmp_path_factory):
     image, labels = ball()
     folder = tmp_path_factory.mktemp("volumes")
     return write(folder / "v.nii.gz", image), write(folder / "v-seg.nii.gz", np.uint8(labels > 0))
-
-
-def ask(server, *paths, **options):
-    files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths}
-    found = client.Client(server.url, verbose=False).predict(files, api_name="/segment", **options)
-    return {**found, "files": {name: base64.b64decode(content) for name, content in found["files"].items()}}
 
 
 def test_a_program_gets_the_files_that_python_writes(served, photo, tmp_path):
@@ -183,67 +112,6 @@ def test_the_page_and_its_interface_name_no_folder_of_the_machine(served, place)
         assert str(folder) not in said, folder
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("chromium and its driver are not installed")
-    options = webdriver.ChromeOptions()
-    profile = tmp_path_factory.mktemp("profile")
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", f"user-data-dir={profile}"):
-        options.add_argument(f"--{word}")
-    options.binary_location = binary
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(chromium):
-    chromium.get("about:blank")
-    return chromium
-
-
-def until(condition, seconds=40):
-    end, last = time.monotonic() + seconds, None
-    while time.monotonic() < end:
-        try:
-            if found := condition():
-                return found
-        except Exception as error:  # the page is still being built
-            last = error
-        time.sleep(0.05)
-    raise AssertionError(f"nothing came ({last})")
-
-
-def select(browser, selector):
-    return browser.find_element("css selector", selector)
-
-
-def shown(browser):
-    return select(browser, "#result").get_attribute("innerHTML")
-
-
-def says(browser, words, seconds=40):
-    until(lambda: words in select(browser, "#status textarea").get_attribute("value"), seconds)
-
-
-def give(browser, server, *paths):
-    browser.get(server.url)
-    until(lambda: select(browser, "#image input[type=file]")).send_keys("\n".join(map(str, paths)))
-
-
-def upload(browser, server, *paths):
-    give(browser, server, *paths)
-    says(browser, "Press Segment.")
-
-
-def downloaded(browser):
-    links = re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]+)"', shown(browser))
-    return {name: base64.b64decode(content) for name, content in links}
-
-
 @pytest.fixture
 def network(served):
     network = served.network
@@ -264,6 +132,8 @@ def test_the_mask_is_seen_forming_and_downloaded(served, photo, network, browser
             lambda step=step: f'data-step="{step}"' in shown(browser) or (step == 3 and "data-done" in shown(browser))
         )
         pictures.append(shown(browser))
+        if step == 1:
+            says(browser, "Sampling: step 1 of 3")
     assert len(set(pictures)) == 3
     until(lambda: "data-done" in shown(browser))
     network.held = False
@@ -272,6 +142,20 @@ def test_the_mask_is_seen_forming_and_downloaded(served, photo, network, browser
     requests = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert requests and all(name.startswith((served.url, "data:", "blob:")) for name in requests)
     assert str(served.home) not in browser.page_source
+
+
+def test_an_image_may_be_dropped_anywhere_on_its_area(served, photo, browser):
+    browser.get(served.url)
+    area = until(lambda: select(browser, "#image .msd-drop"))
+    drop = (
+        "const data = new DataTransfer(), bytes = Uint8Array.from(atob(arguments[1]), (c) => c.charCodeAt(0));"
+        "data.items.add(new File([bytes], 'dropped.png'));"
+        "const event = {dataTransfer: data, bubbles: true, cancelable: true};"
+        "return arguments[0].dispatchEvent(new DragEvent('drop', event));"
+    )
+    opened = browser.execute_script(drop, area, base64.b64encode(photo.read_bytes()).decode())
+    assert not opened  # the browser does not leave the page for the picture
+    says(browser, "dropped: 56 x 40 pixels. Press Segment.")
 
 
 def test_a_volume_is_looked_through_and_segmented_as_python_does(volumes, volume, browser, tmp_path):
@@ -337,17 +221,3 @@ def test_two_users_wait_for_each_other(served, photo, network, browser):
     browser.switch_to.window(first)
     until(lambda: "data-done" in shown(browser))
     assert downloaded(browser) == mine and mine
-
-
-def test_a_restart_of_the_server_is_said_and_the_image_stays(photo, browser, tmp_path):
-    server = Server(tmp_path)
-    upload(browser, server, photo)
-    server.stop()
-    until(lambda: "The server does not answer" in select(browser, "#connection").text)
-    again = Server(tmp_path, port=server.port)
-    try:
-        until(lambda: "The server answers again" in select(browser, "#connection").text)
-        select(browser, "#run").click()
-        until(lambda: "data-done" in shown(browser))
-    finally:
-        again.stop()
