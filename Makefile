@@ -73,7 +73,6 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32  # what Windows' Python lacks
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -26,7 +26,7 @@ def run(folder, code, windows=True, **environment):
         env={**os.environ, **places},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # where others work too
         check=False,
     )
 

@@ -153,7 +153,7 @@ def test_who_may_come_in_is_asked(photo):
     try:
         with pytest.raises(Exception, match="Please login"):
             ask(server, photo)
-        with pytest.raises(Exception, match="[Ll]ogin|401|[Cc]redentials"):
+        with pytest.raises(Exception, match=r"[Ll]ogin|401|[Cc]redentials"):
             ask(server, photo, auth=("me", "wrong"))
         assert ask(server, photo, auth=("me", "secret"), members=1)["files"]
     finally:
