@@ -180,11 +180,8 @@ def _distribution(values: list[float]) -> str:
 
 def _each(runs: list[Run], texts: list[str]) -> str:
     """A sentence of what is known of the runs, each after its name where there are several."""
-    known = [
-        text[:1].upper() + text[1:] if len(runs) == 1 else f"{run.name}: {text}"
-        for run, text in zip(runs, texts)
-        if text
-    ]
+    alone = len(runs) == 1
+    known = [text[:1].upper() + text[1:] if alone else f"{run.name}: {text}" for run, text in zip(runs, texts) if text]
     return "; ".join(known) + "." if known else ""
 
 
