@@ -2,9 +2,10 @@
 
 python -m benchmarks.backends --model-path RUN --images a.jpg b.jpg --out backends.json
 
-Each backend segments in a process of its own, one after another in each round. Cold is a new process: imports, loading
-and the first image, with what Jittor has compiled before; warm are the further images. Beside the seconds on the clock
-stand those that the processor worked, which other work on the machine changes less.
+A backend's name may have a precision, as in openvino:bf16. Each segments in a process of its own, one after another in
+each round. Cold is a new process: imports, loading and the first image, with what Jittor has compiled before; warm are
+the further images. Beside the seconds on the clock stand those that the processor worked, which other work on the
+machine changes less.
 """
 
 from __future__ import annotations
@@ -76,13 +77,14 @@ def segment(backend: str, model_path: str, images: Sequence[str], members: int, 
     from medsegdiff.inference.backends import load_denoiser
 
     weights = load_any(Path(model_path)).weights
-    denoiser = TorchDenoiser(weights) if backend == "torch" else load_denoiser(weights, backend)
+    name, _, precision = backend.partition(":")
+    denoiser = TorchDenoiser(weights) if name == "torch" else load_denoiser(weights, name, precision or "fp32")
     segmenter, found, clocks = Segmenter(denoiser, weights.config), [], []
     for image in images:
         found.append(segmenter.segment(image, members=members).probability)
         clocks.append((time.time(), time.process_time()))
     np.savez(masks, *found)
-    print(json.dumps({"backend": denoiser.backend, "clocks": clocks}))
+    print(json.dumps({"backend": f"{denoiser.backend} {precision}".strip(), "clocks": clocks}))
 
 
 def one_side(backend: str, arguments: Sequence[str], masks: Path) -> dict[str, Any]:
@@ -114,9 +116,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--images", nargs="+", required=True, help="at least two image files")
     parser.add_argument("--members", type=int, default=5, help="masks an image")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
+    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), metavar="NAME[:PRECISION]")
     parser.add_argument("--out", type=Path, help="where the numbers are written, as JSON")
-    parser.add_argument("--only", choices=BACKENDS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--masks", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.only:

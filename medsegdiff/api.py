@@ -14,11 +14,10 @@ from medsegdiff.base.ownership import digest
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.inference.backends import Backend, choose, load_denoiser
-from medsegdiff.inference.results import read_run
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.trained import Segmenter
 from medsegdiff.inference.volume_segmentation import VolumeSegmentation
-from medsegdiff.io.labels import parse_labels
+from medsegdiff.masks.protocols import ProtocolName
 from medsegdiff.masks.surface import Empty
 
 __all__ = ["Segmentation", "Segmenter", "VolumeSegmentation", "evaluate", "load", "train"]
@@ -43,8 +42,8 @@ def load(
         path: a training's folder (its newest checkpoint is taken), a checkpoint `step-NNNNNN`, a `.safetensors` file,
             a `.pt` or `.pkl` file of a published network, or "isic", which comes with the package: skin lesions
         weights: "ema", the averaged weights, or "model", the raw ones
-        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), or "auto": Jittor where it is
-            compiled, else ONNX Runtime
+        backend: what computes the network: "jittor", "onnx" (ONNX Runtime: no compiler), "openvino", or "auto": Jittor
+            where it is compiled, else ONNX Runtime
         precision: what the network computes in: "fp32", "bf16" or "fp16"
         trained_as: options that a `.pt` or `.pkl` file was trained with, as `train` takes them: a YAML file, or
             the name of one that comes with the package, "isic-published"
@@ -70,15 +69,18 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
             `steps`, `image_size`, ...
 
     Raises:
-        InputError: an option is unknown or makes no sense, the data cannot be used, or `out_dir` holds another
-            configuration's training.
+        InputError: an option is unknown or makes no sense, the data cannot be used, `out_dir` holds another
+            configuration's training, or Jittor does not run here.
         Interrupted: (`training.interruption`) Ctrl-C or a signal came; a checkpoint was written, and the same call
             continues.
     """
     from medsegdiff.app.train import read_options
+    from medsegdiff.runtime import requirements
     from medsegdiff.training.images import find_images, open_images
 
-    images = find_images(read_options(config, options))
+    config = read_options(config, options)
+    requirements.check()  # before anything takes long
+    images = find_images(config)
     dataset, held_out = open_images(images)
 
     from medsegdiff.training.loop import train as run_training
@@ -91,7 +93,7 @@ def evaluate(
     ground_truth: Union[PathLike, Mapping[str, PathLike], None] = None,
     *,
     data_dir: Optional[PathLike] = None,
-    protocol: str = "ours",
+    protocol: ProtocolName = "ours",
     protocol_size: Optional[int] = None,
     num_classes: int = 2,
     labels: str = "",
@@ -120,22 +122,12 @@ def evaluate(
     Raises:
         InputError: there is no ground truth or no prediction for any of it, or a file cannot be read.
     """
+    from medsegdiff.app.evaluate import comparison
     from medsegdiff.evaluation.evaluate import evaluate as score
     from medsegdiff.evaluation.metrics import Rules
-    from medsegdiff.evaluation.truth import truth_from_folder
 
-    run = read_run(Path(predictions))
-    patients: dict[str, str] = {}
-    if data_dir is not None and ground_truth is None:
-        from medsegdiff.app.evaluate import truth_of_dataset
-
-        truth, patients = truth_of_dataset(Path(data_dir), kept=run.kept)
-    elif data_dir is not None or ground_truth is None:
+    if (data_dir is None) == (ground_truth is None):
         raise InputError("ground_truth, data_dir: give one of them")
-    elif isinstance(ground_truth, Mapping):
-        truth = {id: Path(path) for id, path in ground_truth.items()}
-    else:
-        truth = truth_from_folder(Path(ground_truth))
-    num_classes = run.num_classes if num_classes == 2 else num_classes
-    rules, given = Rules(empty, tolerance), parse_labels(labels or run.labels)
-    return score(Path(predictions), truth, None, protocol_size, "", seed, num_classes, protocol, rules, given, patients)
+    rules = Rules(protocol, protocol_size, num_classes, empty, tolerance, seed)
+    truth, folder = "" if ground_truth is None else ground_truth, None if data_dir is None else Path(data_dir)
+    return score(Path(predictions), **comparison(Path(predictions), truth, folder, labels, rules))

@@ -39,14 +39,15 @@ def pytest_configure():
 
 # What takes longest, by processor time, begins first, so that processes that share the tests end together.
 LONGEST = (
-    "e2e/test_sigkill",
     "parity/test_parity",
     "e2e/test_mpi",
-    "kernels/cpu/test_extremes",
+    "e2e/test_sigkill",
     "training/test_loop",
-    "training/test_trainer",
-    "e2e/test_commands",
     "checkpoints/graph/test_onnx",
+    "training/test_trainer",
+    "e2e/test_datasets",
+    "e2e/test_commands",
+    "kernels/cpu/test_extremes",
 )
 
 

@@ -155,7 +155,7 @@ def flags_in_messages(source):
     return [text for text in sentences if FLAG.search(text) and not any(command in text for command in COMMANDS)]
 
 
-FLAG = re.compile(r"(^|[\s(])--[a-z][a-z-]+(?![a-z=-])")
+FLAG = re.compile(r"(^|[\s(])--([a-z][a-z-]+(?![a-z=-])|$)")
 WITHOUT_FLAGS = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in set(MAY_IMPORT) - {"app"}]
 
 
@@ -168,5 +168,6 @@ def test_messages_below_the_commands_name_fields(path):
 def test_flags_in_messages_are_noticed():
     assert flags_in_messages('raise InputError(f"{x}: give another --out-dir")')
     assert flags_in_messages("raise InputError('--steps 5: too many')")
+    assert flags_in_messages('note(f"continuing with --{option}")')
     assert not flags_in_messages('"run medsegdiff doctor --warm first"')
     assert not flags_in_messages('def f():\n    """The option --steps."""')

@@ -24,17 +24,11 @@ _TILES = 24
 
 def configure(parser: Parser) -> None:
     """Add the action's options."""
-    parser.add_argument("--data-dir", type=str, default="", help="the dataset's folder")
-    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
-    parser.add_argument(
-        "--labels", type=str, default="", help="values of the masks that are classes, as 1,2,4; default: as found"
-    )
-    parser.add_argument(
-        "--num-classes", type=int, default=2, help="classes, background included; above 2 masks hold class indices"
-    )
-    parser.add_argument(
-        "--sheet", type=Optional[str], default=None, help="PNG to write: images with the outlines of their masks"
-    )
+    parser.option("--data-dir", "", "the dataset's folder")
+    parser.option("--data-name", "auto", "the folder's layout; auto: found out", DataName)
+    parser.option("--labels", "", "values of the masks that are classes, as 1,2,4; default: as found")
+    parser.option("--num-classes", 2, "classes, background included; above 2 masks hold class indices")
+    parser.option("--sheet", None, "PNG to write: images with the outlines of their masks")
 
 
 def run(options: Any) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from typing import Callable, Optional
 from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser, did_you_mean
-from medsegdiff.base import ranks, screen, stopping, streams
-from medsegdiff.base.errors import InputError, flag
+from medsegdiff.base import ranks, screen, stopping, streams, system
+from medsegdiff.base.errors import InputError, flag, spelled
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 
@@ -42,19 +41,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     asked = {word for word in words if word in OF_ALL}
     words = [word for word in words if word not in OF_ALL]
+    return report(lambda: _run(words), "--debug" in asked, "--quiet" in asked, "--json" in asked)
+
+
+def report(command: Callable[[], int], debug: bool = False, quiet: bool = False, as_json: bool = False) -> int:
+    """Run `command`, which speaks as `screen.speaking` says; say in one line on standard error what stopped it."""
 
     def run() -> int:
-        with screen.speaking("--quiet" in asked, "--json" in asked):
-            return _run(words)
+        with screen.speaking(quiet, as_json):
+            return command()
 
-    return report(run, "--debug" in asked)
-
-
-def report(command: Callable[[], int], debug: bool = False) -> int:
-    """Run `command`; say in one line on standard error what stopped it."""
     streams.secure()
     with stopping.asked() as heard:
-        code, complaint = _outcome(command, heard, debug)
+        code, complaint = _outcome(run, heard, debug)
         refused = streams.refusal(sys.stdout)  # now: at its end the interpreter would complain in many lines
         if complaint is None and refused:
             code, complaint = _unwritable(refused, "standard output")
@@ -75,7 +74,7 @@ def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple
     except Exception as error:
         if not heard:
             code, complaint = _failure(error)
-            return code, (traceback.format_exc() if debug else "") + complaint
+            return code, (traceback.format_exc() if debug else "") + spelled(complaint, str)
     return 128 + heard[0], "stopped"  # whatever a library made of it
 
 
@@ -101,7 +100,7 @@ def _failure(error: Exception) -> tuple[int, str]:
 
 def _unwritable(error: OSError, what: str) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):  # the reader of our output has left, as `head` does
-        return 128 + signal.SIGPIPE, ""
+        return 128 + system.SIGPIPE, ""
     return 2, f"error: {what}: cannot be written: {REMEDIES.get(error.errno or 0, error.strerror)}"
 
 
@@ -149,9 +148,9 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input;",
-            "128 + N stopped by signal N, as 130 by Ctrl-C.",
-            "Of every command: --quiet says errors alone, --json what it found as one JSON",
-            "object on standard output, --debug shows tracebacks.",
+            "Every command takes --quiet (print errors only), --json (print the result as",
+            "one JSON object) and --debug (show tracebacks).",
+            "Exit codes: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N",
+            "(130: Ctrl-C).",
         ]
     )

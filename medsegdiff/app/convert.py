@@ -11,7 +11,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 
-SUMMARY = "weights from .pt and .pkl files; to safetensors, .pt and ONNX"
+SUMMARY = "convert weights: .pt, .pkl or ours, to safetensors, .pt or ONNX"
 
 _KINDS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt"}
 # What no weights tell; the rest of a network's options is seen in them.
@@ -37,31 +37,26 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "output", type=str, metavar="OUT", help="a .safetensors or .pt file, or with --to onnx a folder"
     )
-    parser.add_argument(
-        "--to",
-        type=Literal["", "safetensors", "pt", "onnx"],
-        default="",
-        metavar="{safetensors,pt,onnx}",
-        help="what to write; by default as OUT's suffix says",
+    parser.option(
+        "--to", "", "what to write; by default as OUT's suffix says", Literal["", "safetensors", "pt", "onnx"]
     )
     add_weights(parser)
-    parser.add_argument(
+    parser.option(
         "--precision",
-        type=Literal["fp32", "fp16"],
-        default="fp32",
-        help="of a .safetensors file's numbers, or an ONNX network's products",
+        "fp32",
+        "number format of a .safetensors file, or of an ONNX network's products",
+        Literal["fp32", "fp16"],
     )
-    parser.add_argument(
+    parser.option(
         "--trained-as",
-        type=str,
-        default="",
+        "",
+        "options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
         metavar="FILE",
-        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
     )
     for section, title, names in ((NetworkConfig, "network", _NETWORK), (DiffusionConfig, "diffusion", _DIFFUSION)):
         fields = [f.name for f in dataclasses.fields(section)]
         nothing = dict.fromkeys(names)
-        add_section(parser, section, f"or single ones: {title}", [n for n in fields if n not in names], **nothing)
+        add_section(parser, section, f"or single options: {title}", [n for n in fields if n not in names], **nothing)
     parser.put_first("--to", "--weights", "--precision", "--trained-as")
 
 

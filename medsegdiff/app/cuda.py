@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, switch
+from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 
 
@@ -17,13 +17,9 @@ def configure(parser: Parser) -> None:
         "check-gpu": "compare the network's operations on the GPU, and their gradients, with NumPy",
     }
     for name, text in texts.items():
-        group.add_argument(f"--{name}", **switch(), help=text)
-    group.add_argument(
-        "--cuda-arch",
-        type=Optional[int],
-        default=None,
-        help="with --prepare-cuda on a machine without a GPU: compute capability, times ten, of those to compile for",
-    )
+        parser.option(f"--{name}", False, text, group=group)
+    text = "with --prepare-cuda on a machine without a GPU: compute capability, times ten, of those to compile for"
+    parser.option("--cuda-arch", None, text, Optional[int], group)
 
 
 def is_asked_for(options: Any) -> bool:

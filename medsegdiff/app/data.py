@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Callable, Literal, NamedTuple, Optional
+from typing import Any, Callable, Literal, NamedTuple
 
 from medsegdiff.app import check
-from medsegdiff.app.options import Parser, add_section, switch
+from medsegdiff.app.options import Parser, add_section
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
@@ -42,14 +42,12 @@ def run(options: Any) -> int:
 
 
 def _configure_phantom(parser: Parser) -> None:
-    parser.add_argument("--out-dir", type=str, default="", help="folder to write, in the ISIC 2016 layout")
-    parser.add_argument("--train", type=int, default=60, help="images to train on")
-    parser.add_argument("--test", type=int, default=12, help="images to test on")
-    parser.add_argument("--size", type=int, default=192, help="side of the images in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the images")
-    parser.add_argument(
-        "--num-classes", type=int, default=2, help="2: skin and lesion; 3: the masks tell the lesion's dark core, too"
-    )
+    parser.option("--out-dir", "", "folder to write, in the ISIC 2016 layout")
+    parser.option("--train", 60, "images to train on")
+    parser.option("--test", 12, "images to test on")
+    parser.option("--size", 192, "side of the images in pixels")
+    parser.option("--seed", 0, "seed of the images")
+    parser.option("--num-classes", 2, "2: skin and lesion; 3: also the lesion's dark core")
 
 
 def _phantom(options: Any) -> int:
@@ -69,10 +67,8 @@ def _configure_download(parser: Parser) -> None:
     from medsegdiff.data.download import DATASETS
 
     parser.add_argument("name", type=Literal[tuple(DATASETS)], metavar="NAME", help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--out-dir", type=str, default="", help="folder to write")
-    parser.add_argument(
-        "--base-url", type=Optional[str], default=None, help="of a mirror; by default where the owners publish the data"
-    )
+    parser.option("--out-dir", "", "folder to write")
+    parser.option("--base-url", None, "address of a mirror; default: where the owners publish the data")
 
 
 def _download(options: Any) -> int:
@@ -87,9 +83,9 @@ def _download(options: Any) -> int:
 
 
 def _configure_prepare(parser: Parser) -> None:
-    parser.add_argument("--part", type=Literal["train", "test"], default="train", help="which images")
-    parser.add_argument("--image-size", type=int, default=256, help="side of the network's input in pixels")
-    parser.add_argument("--num-classes", type=int, default=2, help="classes, background included")
+    parser.option("--part", "train", "which images", Literal["train", "test"])
+    parser.option("--image-size", 256, "side of the network's input in pixels")
+    parser.option("--num-classes", 2, "classes, background included")
     skip = [f.name for f in dataclasses.fields(DataConfig) if f.name.startswith("augment")]
     add_section(parser, DataConfig, "data", skip)
 
@@ -123,9 +119,9 @@ def _prepare(options: Any) -> int:
 
 
 def _configure_cache(parser: Parser) -> None:
-    parser.add_argument("--list", **switch(), help="list what is kept")
-    parser.add_argument("--clear", **switch(), help="remove all of it")
-    parser.add_argument("--cache-dir", type=Optional[str], default=None, help="default: the user's cache folder")
+    parser.option("--list", False, "list the cache")
+    parser.option("--clear", False, "remove everything in it")
+    parser.option("--cache-dir", None, "default: the user's cache folder")
 
 
 def _cache(options: Any) -> int:
@@ -151,5 +147,5 @@ ACTIONS = {
     "download": Action("fetch a public dataset from its owners and unpack it", _configure_download, _download),
     "check": Action("open every file of a dataset and say what is wrong or unlikely", check.configure, check.run),
     "prepare": Action("decode and resize a dataset into the array cache", _configure_prepare, _prepare),
-    "cache": Action("list or clear what is kept of prepared datasets", _configure_cache, _cache),
+    "cache": Action("list or clear the cache of prepared datasets", _configure_cache, _cache),
 }

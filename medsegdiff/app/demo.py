@@ -36,7 +36,7 @@ class Plan:
     test_images: int = 12
     picture_size: int = 128
     image_size: int = 64
-    steps: int = 240
+    steps: int = 180
     batch_size: int = 4
     members: int = 5
     shown: int = 6
@@ -44,10 +44,10 @@ class Plan:
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--out-dir", type=str, default="demo", help="folder for everything that the demo writes")
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="training steps")
-    parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and noise")
-    parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for train and sample")
+    parser.option("--out-dir", "demo", "folder for everything that the demo writes")
+    parser.option("--steps", Plan.steps, "training steps")
+    parser.option("--seed", 0, "seed of images, weights and noise")
+    parser.option("--precision", "fp32", "number format, as for train and sample", Precision)
 
 
 def run(options: Any) -> int:
@@ -111,19 +111,19 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
 def _segment(sampling: SamplingConfig, model: str, data: Path, out: Path, config: RunConfig) -> Report:
     """Sample and score the test images."""
     from medsegdiff.app.evaluate import evaluate
-    from medsegdiff.app.sample import sample
+    from medsegdiff.app.sample import SampleOptions, sample
     from medsegdiff.data.layouts import isic
 
-    sample(
-        sampling,
-        model_path=model,
+    options = SampleOptions(
+        model,
         data_dir=str(data),
         out_dir=str(out),
         save_members=True,
         maps=True,
-        cache_dir=config.data.cache_dir,
         overwrite=True,
+        cache_dir=config.data.cache_dir,
     )
+    sample(options, sampling)
     return evaluate(str(out), {case.id: case.mask for case in isic.find(data, "test") if case.mask})
 
 

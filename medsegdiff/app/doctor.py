@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import read_yaml
 from medsegdiff.base.screen import note, tell
-from medsegdiff.config.files import find_config
+from medsegdiff.config.files import read_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "what the machine offers and lacks, and how to fix it; compile ahead"
+SUMMARY = "check this machine and say how to fix what is missing; compile ahead"
 
 PURPOSES = ("sample", "train")
 # As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
@@ -27,23 +25,10 @@ _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "--warm",
-        type=str,
-        nargs="*",
-        default=None,
-        metavar="PURPOSE",
-        help="compile now what the first run would: for sample, train or, if none is named, both",
-    )
-    parser.add_argument(
-        "--networks",
-        type=str,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="YAML files of options, as train takes them, whose networks are compiled for; by default networks "
-        "as wide as the demo's and the published one",
-    )
+    text = "compile now what the first run would: for sample, train or, if none is named, both"
+    parser.option("--warm", None, text, str, nargs="*", metavar="PURPOSE")
+    text = "YAML files of options of the networks to compile for; default: as wide as the demo's and the published one"
+    parser.option("--networks", [], text, str, nargs="+", metavar="FILE")
     cuda.configure(parser)
 
 
@@ -57,7 +42,7 @@ def run(options: Any) -> int:
     from medsegdiff.doctor.diagnosis import ONNX, diagnose
 
     purposes = _purposes(options.warm)
-    networks = [_read(find_config(name)) for name in options.networks]
+    networks = [_network(name) for name in options.networks]
     findings = diagnose()
     # One line an item, however long: such lists are searched and pasted.
     console = Console(soft_wrap=True, highlight=False)
@@ -85,14 +70,11 @@ def _purposes(named: Optional[Sequence[str]]) -> Sequence[str]:
     return named or PURPOSES
 
 
-def _read(path: Path) -> RunConfig:
-    options = read_yaml(path)
-    if not isinstance(options, dict):
-        raise InputError(f"--networks {path}: holds no options")
+def _network(name: str) -> RunConfig:
     try:
-        return RunConfig.from_flat(options)
+        return RunConfig.from_flat(read_config(name))
     except InputError as error:
-        raise InputError(f"--networks {path}: {error}") from None
+        raise InputError(f"--networks {name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def _warm(purposes: Sequence[str], networks: Sequence[RunConfig]) -> None:

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional, Union
 
-from medsegdiff.app.options import Parser, output_folder
+from medsegdiff.app.options import Parser, add_section, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataName
-from medsegdiff.masks.protocols import PROTOCOLS, make_protocol
-from medsegdiff.masks.surface import Empty
+from medsegdiff.config.run import pick
+from medsegdiff.evaluation.metrics import USUAL, Rules
 
 SUMMARY = "score predictions against ground truth: table, CSV, JSON"
 
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--pred-path", type=str, default="", help="folder of the predictions")
-    parser.add_argument("--gt-path", type=str, default="", help="folder of the ground-truth masks")
-    parser.add_argument("--data-dir", type=str, default="", help="or a dataset's folder, whose test masks are taken")
-    parser.add_argument(
-        "--out-dir", type=Optional[str], default=None, help="where metrics.csv and .json go; default: --pred-path"
+    parser.option("--pred-path", "", "folder of the predictions")
+    parser.option("--gt-path", "", "folder of the ground-truth masks")
+    parser.option("--data-dir", "", "or a dataset's folder, to compare with its test masks")
+    text = "where metrics.csv and .json go; default: --pred-path"
+    parser.option("--out-dir", None, text)
+    parser.option("--data-name", "auto", "the folder's layout; auto: found out", DataName)
+    text = (
+        "values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2, or a region of the dataset's own; "
+        "default: as in training"
     )
-    parser.add_argument(
-        "--protocol",
-        type=Literal[tuple(PROTOCOLS)],
-        default="ours",
-        help="how probabilities are compared at thresholds: ours, as they are; original, as the PyTorch code does, "
-        "each divided by its maximum; jittor, as the published Jittor project does, each stretched to [0, 1]",
-    )
-    parser.add_argument(
-        "--protocol-size",
-        type=Optional[int],
-        default=None,
-        help="side of the square where they are compared; default: the protocol's own, 256, of jittor 64",
-    )
-    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
-    parser.add_argument(
-        "--labels",
-        type=str,
-        default="",
-        help="values of the ground truth that are classes, as 1,2,4 or 1:1,2:1,4:2, or a region of the dataset's "
-        "own; default: as in training",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        default=2,
-        help="classes, background included; above 2 masks hold class indices; default: as in training, else 2",
-    )
-    parser.add_argument(
-        "--empty",
-        type=Empty,
-        default="one",
-        help="what counts where prediction and ground truth are both empty: nothing, the best value, or the worst",
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=1.0, help="of the surface Dice, in millimetres of volumes, else in pixels"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.option("--labels", "", text)
+    add_section(parser, Rules)
     parser.put_first("--pred-path", "--gt-path", "--data-dir", "--out-dir", "--protocol")
 
 
@@ -70,66 +40,66 @@ def run(options: Any) -> int:
         raise InputError("--pred-path: missing; give the folder of the predictions")
     if bool(options.gt_path) == bool(options.data_dir):
         raise InputError("--gt-path, --data-dir: give one of them")
-    make_protocol(options.protocol, options.protocol_size)
-    if not 2 <= options.num_classes <= 256:
-        raise InputError(f"--num-classes {options.num_classes}: must be from 2 (with the background) to 256")
+    rules = pick(Rules, vars(options))
+    predictions, data_dir = Path(options.pred_path), Path(options.data_dir) if options.data_dir else None
+    given = comparison(predictions, options.gt_path, data_dir, options.labels, rules, options.data_name)
+    evaluate(options.pred_path, out_dir=options.out_dir, **given)
+    return 0
+
+
+def comparison(
+    predictions: Path,
+    ground_truth: Union[str, Path, Mapping[str, Union[str, Path]]],
+    data_dir: Optional[Path],
+    labels: str,
+    rules: Rules,
+    data_name: str = "auto",
+) -> dict[str, Any]:
+    """What predictions are compared with, for `evaluation.evaluate`; what is not given is as in training.
+
+    Args:
+        predictions: their folder
+        ground_truth: folder of masks, or their files by id; unused with `data_dir`
+        data_dir: a dataset's folder, whose test masks are taken, see `layouts.find_test`
+        labels: as the option
+        rules: how they are compared
+        data_name: the dataset's layout
+    """
     from medsegdiff.data import layouts
     from medsegdiff.evaluation.truth import truth_from_folder
     from medsegdiff.inference.results import read_run
     from medsegdiff.io.labels import parse_labels
 
-    run, patients = read_run(Path(options.pred_path)), {}
-    if options.gt_path:
-        truth, labels = truth_from_folder(Path(options.gt_path)), parse_labels(options.labels or run.labels)
+    run, patients = read_run(predictions), {}
+    if data_dir is not None:
+        cases = [case for case in layouts.find_test(data_dir, data_name, run.kept) if case.mask]
+        truth = {case.id: case.mask for case in cases}
+        patients = {case.id: case.patient for case in cases if case.patient}
+        classes = layouts.parse_labels(labels or run.labels, data_dir, data_name)
     else:
-        truth, patients = truth_of_dataset(Path(options.data_dir), options.data_name, run.kept)
-        labels = layouts.parse_labels(options.labels or run.labels, Path(options.data_dir), options.data_name)
-    classes = {
-        "num_classes": run.num_classes if options.num_classes == 2 else options.num_classes,
-        "labels": labels,
-    }
-    names = ("out_dir", "protocol_size", "seed", "protocol", "empty", "tolerance")
-    given = {name: getattr(options, name) for name in names}
-    evaluate(options.pred_path, truth, **given, **classes, patients=patients)
-    return 0
-
-
-def truth_of_dataset(
-    root: Path, data_name: str = "auto", kept: Sequence[str] = ()
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """The masks of a dataset's test cases by id, see `layouts.find_test`, and the patients of those that have one."""
-    from medsegdiff.data.layouts import find_test
-
-    cases = [case for case in find_test(root, data_name, kept) if case.mask]
-    return {case.id: case.mask for case in cases}, {case.id: case.patient for case in cases if case.patient}
+        truth = (
+            {id: Path(path) for id, path in ground_truth.items()}
+            if isinstance(ground_truth, Mapping)
+            else truth_from_folder(Path(ground_truth))
+        )
+        classes = parse_labels(labels or run.labels)
+    if rules.num_classes == 2:
+        rules = dataclasses.replace(rules, num_classes=run.num_classes)
+    return {"truth": truth, "rules": rules, "labels": classes, "patients": patients}
 
 
 def evaluate(
-    pred_path: str,
-    truth: dict[str, Path],
-    out_dir: Optional[str] = None,
-    protocol_size: Optional[int] = None,
-    seed: int = 0,
-    num_classes: int = 2,
-    protocol: str = "ours",
-    empty: Empty = "one",
-    tolerance: float = 1.0,
-    labels: Optional[Mapping[int, int]] = None,
-    patients: Optional[Mapping[str, str]] = None,
+    pred_path: str, truth: dict[str, Path], rules: Rules = USUAL, out_dir: Optional[str] = None, **given: Any
 ) -> Any:
-    """Score, write the files, print the tables; returns the report."""
+    """Score, write the files, print the tables; returns the report. `given`: see `evaluation.evaluate`."""
     from rich.console import Console
 
     from medsegdiff.evaluation.evaluate import evaluate as score
-    from medsegdiff.evaluation.metrics import Rules
     from medsegdiff.evaluation.report import RETENTION, SUMMARY, TABLE
     from medsegdiff.evaluation.screen import tables
 
     out = Path(pred_path) if out_dir is None else output_folder(out_dir)
-    rules, note = Rules(empty, tolerance), _note(truth)
-    report = score(
-        Path(pred_path), truth, out, protocol_size, note, seed, num_classes, protocol, rules, labels, patients
-    )
+    report = score(Path(pred_path), truth, rules, out, _note(truth), **given)
     console = Console(soft_wrap=True)
     with console.capture() as shown:  # rich itself ends the process where nobody reads
         console.print(tables(report))

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import read_yaml
-from medsegdiff.config.files import find_config
+from medsegdiff.config.files import find_config, read_config
 
 if TYPE_CHECKING:
     from medsegdiff.app.options import Parser
@@ -30,9 +28,5 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
         """Put what the file says into `options`."""
-        path = find_config(value)
-        content = read_yaml(path)
-        if not isinstance(content, dict):
-            raise InputError(f"{value}: holds no options; write lines such as `image_size: 256`")
-        parser.from_file.update(dict.fromkeys(map(str, content), value))
-        super().__call__(parser, options, str(path), option)
+        parser.from_file.update(dict.fromkeys(map(str, read_config(value)), value))
+        super().__call__(parser, options, str(find_config(value)), option)

@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
+from medsegdiff.app.help_text import HelpFormatter
 from medsegdiff.app.option_files import ConfigFile, files_first
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError, flag
-
-_METAVARS = {int: "N", float: "X"}
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """For each option its text, and its default where that says something; no names of types."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text, default = action.help or "", action.default
-        if "--print-config" in action.option_strings:
-            return "print all options as YAML, as --config reads them, and exit"
-        silent = default is None or default is False or default in ("", [], argparse.SUPPRESS) or "default" in text
-        return text if silent else f"{text} (default: {default})"
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        if "--print-config" in action.option_strings:
-            return ""
-        if action.nargs == "?" and action.const is True:
-            return "false" if action.default else ""
-        return super()._format_args(action, default_metavar)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        return super()._format_action_invocation(action).rstrip()
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if isinstance(action, ConfigFile):
-            return "FILE"
-        kind = getattr(action, "_typehint", None)
-        for plain in (kind, *typing.get_args(kind)):
-            if plain in _METAVARS:
-                return _METAVARS[plain]
-        return action.dest.split("_")[-1].upper()
+from medsegdiff.base.reading import is_folder
 
 
 class Parser(ArgumentParser):
@@ -59,12 +29,34 @@ class Parser(ArgumentParser):
         options = {"print_config": "--print-config", "formatter_class": HelpFormatter, **options}
         super().__init__(*args, **options)
         self.register("action", "config", ConfigFile)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a window such as -160..240 is a value, no option
         self.from_file: dict[str, str] = {}
         """The options that a file sets, and which file."""
         self.given: set[str] = set()
         """The options of the command line, or those that are Python's arguments."""
         self.spell = flag
         """How the options are written that no file sets."""
+
+    def option(self, name: str, default: Any, text: str, kind: Any = None, group: Any = None, **more: Any) -> None:
+        """Add an option.
+
+        Args:
+            name: with its dashes
+            default: its value where it is not given
+            text: its help
+            kind: its type; by default that of `default`, or an optional text if that is None
+            group: the group of the help that it belongs to
+            more: as for `add_argument`
+        """
+        kind = kind or (Optional[str] if default is None else type(default))
+        options: dict[str, Any] = {"type": kind, "default": default}
+        if kind is bool:  # true where it is given alone, false or true where it is given so
+            options = {"type": bool, "nargs": "?", "const": True, "default": default}
+        elif typing.get_origin(kind) is Literal:
+            options["metavar"] = f"{{{','.join(filter(None, typing.get_args(kind)))}}}"
+        elif kind is tuple or typing.get_origin(kind) is Sequence:
+            options = {"type": str, "nargs": "*", "default": list(default)}
+        (group or self).add_argument(name, **{**options, **more}, help=text)
 
     def put_first(self, *options: str) -> None:
         """Show these options before all others in the help, and -h with its like last."""
@@ -116,7 +108,7 @@ class Parser(ArgumentParser):
         """As the base class does, after writing `--image_size` as `--image-size`.
 
         Raises:
-            InputError: as `parse_object`, or an option that takes a list is given twice, of which one would be lost.
+            InputError: as `parse_object`, or an option that takes a list is given twice: one list would be lost.
         """
         if args is not None:
             args = files_first(with_dashes(args))
@@ -143,7 +135,9 @@ def _settled(options: Namespace) -> Namespace:
         if any("\0" in text for text in texts):
             raise InputError(f"`{name}` {value!r}: holds a NUL character; remove it")
         if texts and (name == "images" or name.endswith(("_dir", "_path"))):
-            paths = [str(machine.home() / text[2:]) if text[:2] in ("~", "~/") else text for text in texts]
+            paths = [
+                str(machine.home() / text[2:]) if text[:2] in ("~", "~/", f"~{os.sep}") else text for text in texts
+            ]
             options[name] = paths if isinstance(value, list) else paths[0]
     return options
 
@@ -195,10 +189,12 @@ def output_folder(name: str) -> Path:
     """The folder that `--out-dir` names.
 
     Raises:
-        InputError: it is empty, which would be the working directory.
+        InputError: it is empty, which would be the working directory, or there is something else than a folder.
     """
     if not name:
         raise InputError('`out_dir` "": is empty; give a folder, or . for the working directory')
+    if os.path.lexists(name) and not is_folder(Path(name)):  # which would else be noticed after all work
+        raise InputError(f"{name}: a file, or a link that leads nowhere, is in the way; give another `out_dir`")
     return Path(name)
 
 
@@ -218,33 +214,24 @@ def helps(section: type) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
-def switch(default: bool = False) -> dict[str, Any]:
-    """How an option is added that is true where it is given alone, and false or true where it is given so."""
-    return {"type": bool, "nargs": "?", "const": True, "default": default}
+WhichWeights = Literal["ema", "model"]
+"""Which weights of a checkpoint are meant: the first average, or those of the last step."""
 
 
-def add_weights(parser: ArgumentParser) -> None:
+def add_weights(parser: Parser) -> None:
     """Add the option that says which weights of a checkpoint are meant."""
-    parser.add_argument(
-        "--weights", type=Literal["ema", "model"], default="ema", help="averaged weights, or those of the last step"
-    )
+    parser.option("--weights", "ema", "averaged weights, or those of the last step", WhichWeights)
 
 
-def add_section(parser: ArgumentParser, section: type, title: str, skip: Sequence[str] = (), **defaults: Any) -> None:
-    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title`."""
-    group = parser.add_argument_group(title)
+def add_section(parser: Parser, section: type, title: str = "", skip: Sequence[str] = (), **defaults: Any) -> None:
+    """Add an option for every field of the dataclass `section` but `skip`, in a group named `title` if it is given.
+
+    A field's metadata may say what its "metavar" in the help is.
+    """
+    group = parser.add_argument_group(title) if title else None
     texts, types = helps(section), typing.get_type_hints(section)
     for f in dataclasses.fields(section):
-        if f.name in skip:
-            continue
-        option = f"--{f.name.replace('_', '-')}"
-        default = defaults.get(f.name, f.default)
-        text = texts[f.name]
-        kind = types[f.name]
-        if kind is bool:
-            group.add_argument(option, **switch(default), help=text)
-        elif typing.get_origin(kind) is Literal:
-            choices = ",".join(filter(None, typing.get_args(kind)))
-            group.add_argument(option, type=kind, metavar=f"{{{choices}}}", default=default, help=text)
-        else:
-            group.add_argument(option, type=kind, default=default, help=text)
+        if f.name not in skip:
+            default = defaults.get(f.name, f.default)
+            metavar = {"metavar": f.metadata["metavar"]} if "metavar" in f.metadata else {}
+            parser.option(flag(f.name), default, texts[f.name], types[f.name], group, **metavar)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, switch
+from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 
@@ -16,18 +16,13 @@ _IMAGES = Path("data/ISIC/Train")
 def configure(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("paths", type=str, nargs="+", help="case files (.npz), or folders of them")
-    parser.add_argument(
-        "--isic-dir",
-        type=str,
-        default="",
-        help=f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES}, where it is there",
+    parser.option(
+        "--isic-dir", "", f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES}, where it is there"
     )
-    parser.add_argument(
-        "--full-curve",
-        **switch(),
-        help="replay all steps of training curves, not the first 10 (ten minutes on two cores)",
+    parser.option(
+        "--full-curve", False, "replay all steps of training curves, not the first 10 (ten minutes on two cores)"
     )
-    parser.add_argument("--out-dir", type=str, default="", help="write each replayed curve there: a plot and a CSV")
+    parser.option("--out-dir", "", "write each replayed curve there: a plot and a CSV")
 
 
 def run(options: Any) -> int:

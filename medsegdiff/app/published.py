@@ -166,14 +166,10 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     options = {name: value for name, value in options.items() if value is not None}
     trained = {**dataclasses.asdict(pick(NetworkConfig, options)), **dataclasses.asdict(pick(DiffusionConfig, options))}
     unknown = (*_TRAINING_ONLY, "diffusion_steps") if options["dpm_solver"] else _TRAINING_ONLY
+    names = ("model_path", "data_dir", "out_dir", "cache_dir", "limit", "overlay", "maps", "overwrite")
+    wanted = command.SampleOptions(**{name: options[name] for name in names if name in options})
     return command.sample(
-        sampling=sampling,
-        **{name: options[name] for name in ("model_path", "data_dir", "out_dir", "limit")},
-        cache_dir=options.get("cache_dir"),
-        overlays=options["overlay"],
-        maps=options["maps"],
-        overwrite=options["overwrite"],
-        expected={name: value for name, value in trained.items() if name not in unknown},
+        wanted, sampling, expected={name: value for name, value in trained.items() if name not in unknown}
     )
 
 

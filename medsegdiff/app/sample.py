@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, add_section, add_weights, output_folder, switch
+from medsegdiff.app.options import Parser, WhichWeights, add_section, output_folder
 from medsegdiff.base import ranks
+from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.checkpoints.shipped import DEFAULT, names
@@ -24,143 +26,94 @@ from medsegdiff.io.predictions import WRITER, check_id, files_of
 SUMMARY = "segment images or a dataset: ensembles, probabilities, uncertainty"
 
 
+@dataclass(frozen=True)
+class SampleOptions:
+    """What is segmented, with which network, and what is written.
+
+    Args:
+        model_path: a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or
+            .pkl file of a published network
+        trained_as: options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic
+        backend: what computes the network; auto: Jittor where it is compiled, else ONNX Runtime (onnx)
+        data_dir: or a dataset's folder: its test images are segmented
+        data_name: the folder's layout; auto: found out
+        images: images to segment: files (NIfTI volumes too) or folders of them
+        out_dir: folder for the predictions
+        weights: averaged weights, or those of the last step
+        limit: segment at most this many images; 0: all
+        save_members: keep every member, and the conditioning network's own mask, for evaluate to compare
+        overlay: draw each mask over its image
+        maps: write standard deviation and entropy as grey maps too, besides the probability
+        cache_dir: folder for the cache of resized images
+        trace: draw each step from noise to mask of these images, named without suffix
+        overwrite: replace what was sampled into --out-dir with other weights or options; files of yours stay
+    """
+
+    model_path: str = ""
+    trained_as: str = field(default="", metadata={"metavar": "FILE"})
+    backend: Backend = "auto"
+    data_dir: str = ""
+    data_name: DataName = "auto"
+    images: Sequence[str] = ()
+    out_dir: str = "predictions"
+    weights: WhichWeights = "ema"
+    limit: int = bounded(0, 0, MOST)
+    save_members: bool = False
+    overlay: bool = True
+    maps: bool = False
+    cache_dir: Optional[str] = None
+    trace: Sequence[str] = field(default=(), metadata={"metavar": "ID"})
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 def configure(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("--config", action="config", help="YAML file of options; the command line overrides it")
-    parser.add_argument(
-        "--model-path",
-        type=str,
-        default="",
-        help="a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or .pkl "
-        "file of a published network",
-    )
-    parser.add_argument(
-        "--trained-as",
-        type=str,
-        default="",
-        metavar="FILE",
-        help="options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
-    )
-    parser.add_argument(
-        "--backend",
-        type=Backend,
-        default="auto",
-        metavar="{auto,jittor,onnx}",
-        help="what computes the network; auto: Jittor where it is compiled, else ONNX Runtime",
-    )
-    parser.add_argument("--data-dir", type=str, default="", help="a dataset's folder, whose test images are segmented")
-    parser.add_argument("--data-name", type=DataName, default="auto", help="the folder's layout; auto: found out")
-    parser.add_argument(
-        "--images",
-        type=str,
-        nargs="*",
-        default=[],
-        help="or image files, NIfTI volumes too, or folders of them",
-    )
-    parser.add_argument("--out-dir", type=str, default="predictions", help="folder for the predictions")
-    add_weights(parser)
-    parser.add_argument("--limit", type=int, default=0, help="segment only so many images; 0: all")
-    parser.add_argument(
-        "--save-members",
-        **switch(),
-        help="keep every member, and the conditioning network's own mask, for evaluate to compare",
-    )
-    parser.add_argument("--overlay", **switch(True), help="draw each mask over its image")
-    parser.add_argument(
-        "--maps",
-        **switch(),
-        help="write standard deviation and entropy as grey maps too, besides the probability",
-    )
-    parser.add_argument("--cache-dir", type=Optional[str], default=None, help="where resized images are kept")
-    parser.add_argument(
-        "--trace",
-        type=str,
-        nargs="*",
-        default=[],
-        metavar="ID",
-        help="draw each step from noise to mask of these images, named without suffix",
-    )
-    parser.add_argument(
-        "--overwrite",
-        **switch(),
-        help="replace what was sampled into --out-dir with other weights or options; files of yours stay",
-    )
+    add_section(parser, SampleOptions)
     add_section(parser, SamplingConfig, "sampling")
     parser.put_first("--model-path", "--images", "--data-dir", "--out-dir", "--members")
 
 
 def run(options: Any) -> int:
     """Run the command; returns the exit code."""
-    values = vars(options)
-    return sample(
-        sampling=pick(SamplingConfig, values),
-        **{
-            name: values[name]
-            for name in ("model_path", "data_dir", "data_name", "out_dir", "images", "weights", "limit")
-        },
-        save_members=options.save_members,
-        overlays=options.overlay,
-        maps=options.maps,
-        traces=options.trace,
-        cache_dir=options.cache_dir,
-        overwrite=options.overwrite,
-        backend=options.backend,
-        trained_as=options.trained_as,
-    )
+    return sample(pick(SampleOptions, vars(options)), pick(SamplingConfig, vars(options)))
 
 
-def sample(
-    sampling: SamplingConfig,
-    model_path: str,
-    data_dir: str,
-    out_dir: str,
-    images: Sequence[str] = (),
-    weights: str = "ema",
-    limit: int = 0,
-    data_name: str = "auto",
-    save_members: bool = False,
-    overlays: bool = True,
-    maps: bool = False,
-    traces: Sequence[str] = (),
-    cache_dir: Optional[str] = None,
-    overwrite: bool = False,
-    backend: Backend = "auto",
-    trained_as: str = "",
-    expected: Optional[Mapping[str, Any]] = None,
-) -> int:
+def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[Mapping[str, Any]] = None) -> int:
     """Segment images with a trained model.
 
     Args:
+        options: what is segmented, with which network, and what is written
         sampling: how to sample
-        model_path, data_dir, data_name, out_dir, images, weights, limit, cache_dir, overwrite, backend, trained_as: the
-            options
-        save_members, overlays, maps, traces: see `inference.files.Extras`
         expected: options that the model must have been trained with
+
+    Raises:
+        InputError: an option makes no sense, or a file cannot be read or written.
     """
-    if weights not in ("ema", "model"):
-        raise InputError(f"--weights {weights}: must be ema or model")
-    if limit < 0:
-        raise InputError(f"--limit {limit}: must be at least 0 (all)")
-    out = output_folder(out_dir)
+    model_path, data_dir, images = options.model_path, options.data_dir, options.images
+    out = output_folder(options.out_dir)
     _check_inputs(data_dir, images)
     if not model_path and expected is None and DEFAULT in names():
         model_path = DEFAULT
         tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
-    chosen = choose(backend, sampling.precision)
+    chosen = choose(options.backend, sampling.precision)
     from medsegdiff.checkpoints.load import is_foreign, load_any
 
     told = expected if expected and is_foreign(model_path) else {}
-    loaded = load_any(Path(model_path), weights, trained_as, told).weights
+    loaded = load_any(Path(model_path), options.weights, options.trained_as, told).weights
     config = loaded.config
     kept = loaded.data.get("split", {}).get("test", ())
     several = config.network.image_channels > 1 and not config.data.colour
-    cases = find_inputs(data_dir, images, data_name, kept, several)[: limit or None]
+    cases = find_inputs(data_dir, images, options.data_name, kept, several)[: options.limit or None]
     _keep_apart(out, cases, bool(data_dir), images)
     for case in cases:
         check_id(case.id)
-    for name in traces:
+    for name in options.trace:
         if name not in {case.id for case in cases}:
             raise InputError(f"--trace {name}: no such image among those to segment; the first is {cases[0].id}")
     if sampling.control == "shuffle-noise" and len(cases) < 2:
@@ -181,12 +134,11 @@ def sample(
     used = digest(Path(loaded.source))
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
         ledger = Ledger(out, WRITER)
-        results.check(ledger, results.settings(sampling, used), [case.id for case in cases], overwrite)
-    cache = Path(cache_dir) if cache_dir else None
+        results.check(ledger, results.settings(sampling, used), [case.id for case in cases], options.overwrite)
     dataset = prepare(
         [dataclasses.replace(case, mask=None) for case in cases],  # whatever masks there are, none is needed
         config.network.image_size,
-        cache,
+        Path(options.cache_dir) if options.cache_dir else None,
         config.data.mask_resize,
         num_classes=config.network.num_classes,
         spec=config.spec,
@@ -197,12 +149,13 @@ def sample(
     from medsegdiff.inference.predict import predict
     from medsegdiff.inference.segmenter import BatchSegmenter
 
-    extras = Extras(overlays, maps, save_members, traces)
+    extras = Extras(options.overlay, options.maps, options.save_members, options.trace)
     segmenter = BatchSegmenter(load_denoiser(loaded, chosen, sampling.precision), config.diffusion, sampling)
     source = loaded.source
     del loaded  # the network has the weights
-    predict(segmenter, cases, dataset, out, source, extras, used, overwrite, kept)
-    tell(f"segmented {len(cases)} images; the masks lie in {out_dir}", images=len(cases), out_dir=out_dir)
+    predict(segmenter, cases, dataset, out, source, extras, used, options.overwrite, kept)
+    said = f"segmented {len(cases)} images; the masks lie in {options.out_dir}"
+    tell(said, images=len(cases), out_dir=options.out_dir)
     return 0
 
 

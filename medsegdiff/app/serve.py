@@ -15,26 +15,25 @@ from medsegdiff.base.screen import note, tell
 from medsegdiff.checkpoints.shipped import DEFAULT
 from medsegdiff.config.choices import Precision
 
-SUMMARY = "a web page that segments images, for this machine"
+SUMMARY = "segment images in the browser, by a web page on this machine"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument(
+    parser.option(
         "--model-path",
-        type=str,
-        default=DEFAULT,
-        help="a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package",
+        DEFAULT,
+        "a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package",
     )
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="address to listen at; 0.0.0.0: all of them")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen at")
-    parser.add_argument("--auth", type=str, default="", metavar="USER:PASSWORD", help="who may come in")
-    parser.add_argument("--max-mb", type=int, default=32, help="largest upload in megabytes")
-    parser.add_argument("--max-pixels", type=int, default=25, help="largest image in millions of pixels, of all slices")
-    parser.add_argument("--max-waiting", type=int, default=16, help="images that may wait; further ones are refused")
+    parser.option("--host", "127.0.0.1", "address to listen on; 0.0.0.0: all")
+    parser.option("--port", 7860, "port to listen on")
+    parser.option("--auth", "", "ask for this login", metavar="USER:PASSWORD")
+    parser.option("--max-mb", 32, "largest upload in megabytes")
+    parser.option("--max-pixels", 25, "largest image in millions of pixels, all slices together")
+    parser.option("--max-waiting", 16, "images that may wait in the queue; more are refused")
     add_weights(parser)
-    parser.add_argument("--precision", type=Precision, default="fp32", help="number format, as for sample")
+    parser.option("--precision", "fp32", "number format, as for sample", Precision)
     parser.put_first("--model-path", "--host", "--port", "--auth")
 
 
@@ -74,7 +73,7 @@ def serve(options: Any, auth: Any, folder: Path) -> None:
     try:
         page.launch(server_name=options.host, server_port=options.port, auth=auth, **launching(bounds))
     except OSError as error:
-        raise InputError(f"--port {options.port}: cannot be listened at ({error}); give another --port") from None
+        raise InputError(f"--port {options.port}: cannot listen there ({error}); give another --port") from None
     tell(f"http://{options.host}:{options.port} until Ctrl-C", host=options.host, port=options.port)
     try:
         worker.run()

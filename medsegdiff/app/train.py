@@ -19,6 +19,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.kernels.precision import check
+from medsegdiff.runtime import requirements
 from medsegdiff.training.shares import check_shares
 
 SUMMARY = "train, checkpoint, resume (the same command again continues)"
@@ -73,6 +74,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
     """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
     check_shares(config)
     output_folder(config.training.out_dir)
+    requirements.check()  # before anything takes long
     from medsegdiff.training.images import find_images, open_images
 
     images = find_images(config)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medsegdiff.base.errors import InputError
 
 MOST = 10**9  # of what costs nothing itself, such as steps
+SEEDS = (0, 2**63 - 1)  # others take -1 for a seed that differs each time, which none of ours does
 _KINDS: dict[Any, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "Optional[int]": ((int, type(None)), "a whole number"),
@@ -24,13 +25,17 @@ def bounded(default: Any, least: float, most: float) -> Any:
 
 
 def check_fields(section: Any) -> None:
-    """Check the types of a dataclass's fields, where they are plain ones, and the bounds of `bounded` ones.
+    """Check a dataclass's fields: the types of plain ones, the choices of `Literal`s, the bounds of `bounded` ones.
 
     Raises:
-        InputError: a value is of another type, or out of bounds.
+        InputError: a value is of another type, none of the choices, or out of bounds.
     """
+    types = get_type_hints(type(section))
     for f in dataclasses.fields(section):
         value, option = getattr(section, f.name), f"`{f.name}`"
+        choices = get_args(types[f.name]) if get_origin(types[f.name]) is Literal else ()
+        if choices and value not in choices:
+            raise InputError(f"{option} {value}: must be one of {', '.join(filter(None, choices))}")
         kind, words = _KINDS.get(f.type, (object, ""))
         if not isinstance(value, kind) or (isinstance(value, bool) and f.type in ("int", "Optional[int]", "float")):
             raise InputError(f"{option} {str(value)[:40]}: must be {words}")

@@ -19,7 +19,16 @@ class InputError(Exception):
 
     def spelled(self, spell: Callable[[str], str]) -> str:
         """The message with each option's field as `spell` writes it."""
-        return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), str(self.args[0]) if self.args else "")
+        return spelled(str(self.args[0]) if self.args else "", spell)
+
+
+def spelled(text: str, spell: Callable[[str], str]) -> str:
+    """A text of one line, with each option's field, which is in backquotes, as `spell` writes it.
+
+    A file's name may hold the end of a line, or what a terminal takes for a command.
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    return re.sub(r"`([a-z]\w*)`", lambda found: spell(found[1]), text)
 
 
 def flag(field: str) -> str:

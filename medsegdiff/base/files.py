@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 
 REMEDIES = {
@@ -25,6 +25,7 @@ REMEDIES = {
     errno.EISDIR: "a folder of this name is in the way; choose another folder",
     errno.ELOOP: "a link is in the way; choose another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EINVAL: "its file system takes no such name; choose another",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
 }
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
@@ -74,19 +75,24 @@ def exclusive(folder: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: children that survive us would keep it
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
-            # A network file system without locks: nothing can be checked.
+            system.lock(handle, wait=False, of_process=True)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+        except OSError:  # a network file system without locks: nothing can be checked
+            pass
         yield
     finally:
         os.close(handle)
 
 
 def fsync(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to the disk; not where a file system has nothing to flush."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or a folder's entries, to the disk; not where there is nothing to flush.
+
+    A file system may have nothing of the kind, nor has Windows of folders.
+    """
+    if system.WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, system.TO_FLUSH)
     try:
         os.fsync(handle)
     except OSError as error:
@@ -117,7 +123,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 fsync(part)
             if beside.is_dir() and path.is_dir():  # a folder cannot be renamed onto another
                 path.rename(aside)
-            beside.replace(path)
+            system.replace(beside, path)
             fsync(path.parent)
     finally:
         if os.path.lexists(aside) and not os.path.lexists(path):  # stopped between the two renames

@@ -7,9 +7,12 @@ import os
 def end_at_once() -> None:
     """End the process at SIGINT from now on, in one line: there is nothing yet that could be lost.
 
-    Also where the shell ignores it, as of what a script runs in the background: who sends it there means it.
+    Also where the shell ignores it, as of what a script runs in the background: who sends it there means it. One that
+    came before, and was held back by `env --block-signal=INT`, comes now.
     """
     _signal.signal(_signal.SIGINT, _end)
+    if hasattr(_signal, "pthread_sigmask"):  # Windows has none
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGINT})
 
 
 def _end(number: int, _frame: object) -> None:

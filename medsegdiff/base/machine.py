@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -33,13 +34,20 @@ def check_system() -> None:
     Raises:
         InputError: this is another system or processor.
     """
-    system, processor = platform.system(), platform.machine()
-    if (system, processor) != ("Linux", "x86_64"):
-        where = "WSL 2" if system == "Windows" else "a machine or container with it"
+    where = elsewhere()
+    if where:
         raise InputError(
-            f"{system} on {processor}: Jittor runs on Linux on x86-64; use {where}, or to segment ONNX Runtime "
-            "(pip install onnx onnxruntime)"
+            f"{platform.system()} on {platform.machine()}: Jittor runs on Linux on x86-64; use {where}, or to segment "
+            "ONNX Runtime (pip install onnx onnxruntime)"
         )
+
+
+def elsewhere() -> str:
+    """Where to train if Jittor does not run on this system and processor; empty if it does."""
+    system = platform.system()
+    if (system, platform.machine()) == ("Linux", "x86_64"):
+        return ""
+    return "WSL 2" if system == "Windows" else "a machine or container with Linux on x86-64"
 
 
 @functools.cache
@@ -64,10 +72,8 @@ def home() -> Path:
     Raises:
         InputError: `HOME` is not set, and the system knows of none.
     """
-    import pwd  # which other systems lack
-
     try:
-        return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir).absolute()
+        return Path(os.environ.get("HOME") or system.account_home()).absolute()
     except KeyError:  # as in a container that runs under a number without a name
         raise InputError("HOME: is not set, and this user has no home folder; set HOME to a folder of yours") from None
 

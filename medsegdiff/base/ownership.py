@@ -9,21 +9,23 @@ Lines are added and never changed, each before its files get their names, so wha
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import fsync, make_folder, remove, writing
 
 MANIFEST = ".medsegdiff.jsonl"
+_LOCK = ".lock"  # in a stage: whoever writes there holds it
 _STAGE = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
@@ -101,14 +103,13 @@ class Ledger:
         Raises:
             InputError: a file in the way is not this command's own, or the disk refuses.
         """
-        stage, held = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp", []
+        stage = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp"
         _remove_abandoned(self.folder)
         try:
-            with writing(self.folder):
-                stage.mkdir()
-                held.append(_lock(stage))
+            with writing(self.folder), _made(stage):
                 yield stage
-                names = [str(path.relative_to(stage)) for path in sorted(stage.rglob("*")) if path.is_file()]
+                names = [path.relative_to(stage).as_posix() for path in sorted(stage.rglob("*")) if path.is_file()]
+                names.remove(_LOCK)
                 outdated = [last, *(name for name in instead_of if name != last)]
                 self.check({*names, *outdated})
                 for name in names:
@@ -118,12 +119,10 @@ class Ledger:
                     (self.folder / name).unlink(missing_ok=True)
                 for name in sorted(names, key=lambda name: name == last):
                     (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (stage / name).replace(self.folder / name)
+                    system.replace(stage / name, self.folder / name)
                     fsync((self.folder / name).parent)
         finally:
             remove(stage)
-            for handle in held:
-                os.close(handle)
 
     def claim(self, names: Iterable[str], grows: bool = False) -> None:
         """Take the files `names` for this command's own from now on: as they are, or whatever they hold if they grow.
@@ -150,12 +149,15 @@ class Ledger:
 
     def _note(self, files: dict[str, Optional[str]], about: dict[str, Any]) -> None:
         line = json.dumps({"by": self.by, "files": files, "about": about}).encode()
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | system.NO_LINK | system.AS_IT_IS
         handle = os.open(self.folder / MANIFEST, flags, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.folder / MANIFEST))
             # A line that a crash cut short must not swallow this one.
             size = os.fstat(handle).st_size
-            torn = size and os.pread(handle, 1, size - 1) != b"\n"
+            os.lseek(handle, max(0, size - 1), os.SEEK_SET)
+            torn = size and os.read(handle, 1) != b"\n"
             whole = b"\n" * bool(torn) + line + b"\n"
             if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
@@ -165,25 +167,33 @@ class Ledger:
         self._take(line)
 
 
-def _lock(stage: Path) -> int:
-    """Hold a stage until the handle that is returned is closed, as it is when the process ends."""
-    handle = os.open(stage, os.O_RDONLY)
-    with suppress(OSError):  # where there are no locks, a stage that a killed process left stays
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
+@contextmanager
+def _made(stage: Path) -> Iterator[None]:
+    """Make a stage and hold it within the block, or until the process ends."""
+    stage.mkdir()
+    handle = os.open(stage / _LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        with suppress(OSError):  # where there are no locks, a stage that a killed process left stays
+            system.lock(handle)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the stages of killed processes."""
+    """Remove the stages of killed processes, and what they left of `make_folder`'s looks, which minds no loss."""
     for stage in folder.glob(".*.tmp"):
         if _STAGE.fullmatch(stage.name) and not stage.is_symlink():
             with suppress(OSError):
-                handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+                if stage.is_file():
+                    stage.unlink()
+                    continue
+                handle = os.open(stage / _LOCK, os.O_RDWR | os.O_CREAT)
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove(stage)
+                    system.lock(handle, wait=False)
                 finally:
-                    os.close(handle)
+                    os.close(handle)  # before it is removed: Windows keeps what is open
+                remove(stage)
 
 
 def digest(path: Path) -> str:

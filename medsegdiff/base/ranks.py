@@ -72,7 +72,7 @@ def only_the_leader_speaks() -> Iterator[None]:
     _check()
     with contextlib.ExitStack() as stack:
         if rank():
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from medsegdiff.base import screen
+from medsegdiff.base import screen, system
 from medsegdiff.base.errors import InputError
 
 _MOST_BYTES = 1 << 26  # of a text: a table of a million images takes less
@@ -48,11 +49,12 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         InputError: it is missing, forbidden, empty, or a folder, a pipe, a device or a socket.
     """
     try:
-        # A pipe's opening would else wait for its other end.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | system.NO_WAITING)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
+        if path.is_dir():  # as Windows says it
+            raise InputError(f"{path}: a folder, where a file was expected; give a regular file") from None
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); give a regular file") from None
@@ -84,6 +86,19 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: as `read_text`; it is no JSON, or nested too deep.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON ({error}); restore it, or write it anew") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -8,7 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+
+from medsegdiff.base.errors import flag, spelled
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,6 +19,7 @@ T = TypeVar("T")
 
 _BLINK, _LINE = 0.1, 20.0  # seconds between two looks of a bar, and two lines where there is no terminal
 _quiet = False
+_spell: Callable[[str], str] = str  # as Python names options
 _facts: dict[str, Any] = {}
 
 
@@ -28,10 +31,10 @@ def speaking(quiet: bool = False, as_json: bool = False) -> Iterator[None]:
     """
     _facts.clear()
     with contextlib.ExitStack() as stack:
+        stack.callback(_speak, _quiet, _spell)
+        _speak(_quiet or quiet, flag)
         if quiet:
-            nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123 (a name, not a file)
-            stack.callback(_speak, _quiet)
-            _speak(True)
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123 (a name, not a file)
         if quiet or as_json:
             stack.enter_context(contextlib.redirect_stdout(nowhere if quiet else sys.stderr))
         yield
@@ -39,9 +42,9 @@ def speaking(quiet: bool = False, as_json: bool = False) -> Iterator[None]:
         print(json.dumps(_facts, ensure_ascii=False, indent=1, default=str))
 
 
-def _speak(quiet: bool) -> None:
-    global _quiet
-    _quiet = quiet
+def _speak(quiet: bool, spell: Callable[[str], str]) -> None:
+    global _quiet, _spell
+    _quiet, _spell = quiet, spell
 
 
 def tell(text: str, **facts: Any) -> None:
@@ -51,9 +54,12 @@ def tell(text: str, **facts: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Say on standard error what is no result, above a bar if there is one."""
+    """Say on standard error what is no result, above a bar if there is one.
+
+    An option is named by its field, in backquotes, as in an `errors.InputError`.
+    """
     if not _quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(spelled(text, _spell), file=sys.stderr, flush=True)
 
 
 class Bar:

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Optional
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from medsegdiff.base import system
+
+_SIGNALS = system.STOPPING
 
 _ours: dict[int, Any] = {}
 """The handlers of `asked`, while they are installed."""
@@ -25,7 +27,8 @@ def _leave_to_the_system() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_leave_to_the_system)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_system)
 
 
 class Stopped(KeyboardInterrupt):

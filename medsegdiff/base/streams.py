@@ -9,12 +9,24 @@ import sys
 from typing import Any, Optional, TextIO
 
 
-class _Forgiving(io.FileIO):
-    """A file that drops what it cannot take: what is said on standard error is no reason to end the work."""
+class _Forgiving(io.RawIOBase):
+    """A stream that drops what it cannot take: what is said on standard error is no reason to end the work."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream  # of bytes; Windows' console has one of its own kind
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            return self._stream.write(data) or 0
         except OSError:  # full, or nobody reads
             return memoryview(data).nbytes
 
@@ -35,7 +47,7 @@ def secure() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is sys.__stderr__:  # not where tests and others listen
-        raw = io.BufferedWriter(_Forgiving(sys.stderr.fileno(), "w", closefd=False))
+        raw = io.BufferedWriter(_Forgiving(getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)))
         sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
 
 

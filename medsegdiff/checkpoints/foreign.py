@@ -1,8 +1,7 @@
-"""Weights that others saved, `.pt` and `.pkl`: with their options, checked strictly, as ours."""
+"""Weights that other programs saved (`.pt`, `.pkl`): find their options and check them as strictly as ours."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import read_text
+from medsegdiff.base.reading import read_json
 from medsegdiff.checkpoints.card import card_of
 from medsegdiff.checkpoints.finite import broken
 from medsegdiff.checkpoints.graph.networks import shapes
@@ -37,8 +36,8 @@ class Adapted(NamedTuple):
 def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> Adapted:
     """The weights in a `.pt` or `.pkl` file.
 
-    Of the network's options most can be seen in the weights. The others come from `options`, or from the model card
-    beside the file, if it has one.
+    The weights tell most of the network's options. The others come from `options`, or from a model card beside the
+    file.
 
     Raises:
         InputError: the file cannot be read or is refused, options are missing, or the weights do not fit.
@@ -67,8 +66,8 @@ def _from_card(path: Path) -> dict[str, Any]:
     if not card.is_file():
         return {}
     try:
-        return dict(json.loads(read_text(card))["config"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return dict(read_json(card)["config"])
+    except (InputError, ValueError, KeyError, TypeError):
         raise InputError(f"{card}: damaged, or no model card; remove it, or copy it anew") from None
 
 

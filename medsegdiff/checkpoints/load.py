@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Union
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note, read_yaml
+from medsegdiff.base.reading import note
 from medsegdiff.checkpoints.foreign import Adapted, load_foreign
 from medsegdiff.checkpoints.shipped import find_model
 from medsegdiff.checkpoints.torch_file import SUFFIXES
 from medsegdiff.checkpoints.weights import load_weights
-from medsegdiff.config.files import find_config
+from medsegdiff.config.files import read_config
 from medsegdiff.config.run import RunConfig
 
 
 def is_foreign(path: Union[str, Path]) -> bool:
-    """Whether the weights there are others', by the file's name."""
+    """Whether this is a file of another program, by its name."""
     return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 
@@ -42,17 +42,8 @@ def load_any(
             given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])
             raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
         return Adapted(load_weights(path, which), [])
-    loaded = load_foreign(path, {**_read(trained_as), **options}, which)
+    told = RunConfig.from_flat(read_config(trained_as)).flat() if trained_as else {}
+    loaded = load_foreign(path, {**told, **options}, which)
     for line in loaded.notes:
         note(path, line)
     return loaded
-
-
-def _read(trained_as: Union[str, Path]) -> dict[str, Any]:
-    """All options of a training, those that the file does not name at their defaults."""
-    if not trained_as:
-        return {}
-    found = read_yaml(find_config(trained_as))
-    if not isinstance(found, dict):
-        raise InputError(f"{trained_as}: holds no options; write lines such as `image_size: 256`")
-    return RunConfig.from_flat(found).flat()

@@ -48,7 +48,7 @@ def read_state(path: Path) -> dict[str, Any]:
         state = json.loads(text)
         kinds = {"step": int, "config": dict, "training": dict, "dataset": str, "checksums": dict}
         state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
-    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise InputError(f"{file}: damaged; use another checkpoint") from None
     # Either word says that there is a checksum: damage to one of them cannot hide it.
     if ("format" in state or "checksum" in state) and text != sealed(text.rpartition(_SEAL)[0] + "\n}"):

@@ -7,7 +7,6 @@ from typing import Literal, Optional
 
 from medsegdiff.base.bounds import bounded, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import check_choices
 from medsegdiff.io.volumes import Axis
 
 MaskResize = Literal["bilinear", "nearest"]
@@ -64,7 +63,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
         if self.folds == 1 or (self.fold >= max(self.folds, 1) and not self.split):
             raise InputError(f"`fold` {self.fold}, `folds` {self.folds}: give 2 folds or more, and one below them")
         if not 0 < self.test_fraction < 1:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import read_yaml
 
 _FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -32,7 +34,19 @@ def find_config(name: str | Path) -> Path:
     if path.suffix in ("", ".yaml") and path.parent in (Path(), Path("configs")) and path.stem in names():
         return _FOLDER / f"{path.stem}.yaml"
     if there:
-        return path  # a folder, of which reading it says so
+        return path  # a folder: reading it complains
     near = difflib.get_close_matches(path.stem, names(), 1)
     remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
     raise InputError(f"{name}: no such file of options; {remedy}")
+
+
+def read_config(name: str | Path) -> dict[str, Any]:
+    """The options in the file that `name` means, see `find_config`.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it holds something else.
+    """
+    found = read_yaml(find_config(name))
+    if not isinstance(found, dict):
+        raise InputError(f"{name}: holds no options; write lines such as `image_size: 256`")
+    return found

@@ -7,7 +7,6 @@ from typing import Literal, Optional
 
 from medsegdiff.base.bounds import bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import check_choices
 
 # Width of each level over the base width, for the image sizes of the published code.
 _CHANNEL_MULT = {64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4), 512: (1, 1, 2, 2, 4, 4)}
@@ -92,7 +91,6 @@ class NetworkConfig:
             if value % 32:
                 near = round(value / 32) * 32
                 raise InputError(f"`{name}` {value}: must be divisible by 32; the nearest is {near}")
-        check_choices(self)
         for width in self.level_widths:
             check_bounds(f"`num_channels` {self.num_channels}, the widest level's", width, 1, _WIDEST)
         if not 0 <= self.dropout < 1:

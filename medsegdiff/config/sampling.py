@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Optional, Union, get_args
 
-from medsegdiff.base.bounds import MOST, bounded, check_bounds, check_fields
+from medsegdiff.base.bounds import SEEDS, bounded, check_bounds, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import Precision, check_choices
+from medsegdiff.config.choices import Precision
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.diffusion.schedule import respace
 
@@ -35,15 +35,15 @@ class SamplingConfig:
         threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++ (published: 0.995); 0: clip, as the
             other samplers do
         members: masks sampled for each image; 3..25: from 3 to 25, until the mean mask has settled
-        until: the mean mask has settled when its standard error, relative to its area, is at most this
+        until: with a range of members, stop when the mean mask's standard error, relative to its area, is at most this
         fusion: how members become one mask; published: the mean squared
         blend: blend each sampled mask with the conditioning network's, as published
         tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
             top-bottom and both, and mirrored back; best with members a multiple of 4
         postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
             stays as it is
-        control: for experiments: every image gets another's noise, or none
-        batch_size: masks sampled at once, over images and members
+        control: for experiments: give every image another image's noise, or no noise
+        batch_size: masks sampled at once, images and members together
         seed: seed of all noise
         precision: number format of convolutions, linear layers and attention
     """
@@ -54,19 +54,18 @@ class SamplingConfig:
     eta: float = bounded(0.0, 0, 1)
     threshold: float = bounded(0.0, 0, 1)
     members: Union[int, str] = 5
-    until: float = bounded(0.05, 0, MOST)
+    until: float = bounded(0.05, 0, 1)
     fusion: Fusion = "mean"
     blend: bool = False
     tta: bool = False
     postprocess: bool = False
     control: Control = ""
     batch_size: int = bounded(15, 1, 65536)
-    seed: int = bounded(0, -(2**63), 2**63 - 1)
+    seed: int = bounded(0, *SEEDS)
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
         least, _ = self.member_range
         if self.tta and least < len(FLIPS):
             raise InputError(

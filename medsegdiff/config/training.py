@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medsegdiff.base.bounds import MOST, bounded, check_fields
+from medsegdiff.base.bounds import MOST, SEEDS, bounded, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.config.choices import Precision, check_choices
+from medsegdiff.config.choices import Precision
 
 LearningRate = Literal["", "constant", "linear", "cosine"]
 AnchorLoss = Literal["", "dice_ce", "mse"]
 Decayed = Literal["all", "matrices"]
 TimestepSampler = Literal["uniform", "loss-second-moment"]
-_LARGEST_BATCH = 65536
+_LARGEST_BATCH, _HEAVIEST, _MOST_AVERAGES = 65536, 1000, 8
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,24 @@ class TrainingConfig:
         out_dir: folder for checkpoints and logs; if it holds checkpoints, training continues from the newest
         steps: training steps to reach
         batch_size: images a step
-        microbatch: images computed at once, gradients being accumulated; -1: the whole batch
+        microbatch: images computed at once; gradients are accumulated over the batch; -1: the whole batch
         use_checkpoint: compute activations again in the backward pass instead of keeping them: less memory, more time
         precision: number format of convolutions, linear layers and attention; weights and everything else are
             float32
         fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
-        dice_weight: how much of a soft Dice loss of the predicted mask is added to the diffusion loss; 0: none
+        dice_weight: weight of a soft Dice loss of the predicted mask, added to the diffusion loss; 0: none
         anchor_loss: what trains the conditioning network's mask: dice_ce (soft Dice and cross-entropy, version v2's
             paper and default) or mse (ten times the mean squared error, as the public code and every other version)
-        anchor_alpha: dice_ce is of samples whose timestep is divisible by this (paper)
+        anchor_alpha: dice_ce counts only samples whose timestep is divisible by this (paper)
         anchor_beta: weight of the cross-entropy beside the soft Dice loss (paper)
         lr: learning rate of AdamW
-        lr_schedule: how the learning rate falls to 0, or that it does not; by default linear if lr_anneal_steps is
-            given, else constant
+        lr_schedule: how the learning rate falls to 0, if it does; default: linear if lr_anneal_steps is given,
+            else constant
         lr_anneal_steps: the step at which it reaches 0; 0: at the last one
         warmup_steps: steps over which the learning rate first rises, linearly
         weight_decay: decoupled weight decay of AdamW
         decay: which parameters decay: all, or weights of layers (matrices) and not biases and norms
-        clip_grad: largest norm of the gradient, above which it is scaled down; 0: no limit
+        clip_grad: scale the gradient down where its norm is larger than this; 0: never
         ema_rate: decay of the averaged weights; several with commas between
         ema_warmup: let the average follow faster at first: at most (1 + step) / (10 + step)
         schedule_sampler: how timesteps to train on are drawn
@@ -59,21 +59,21 @@ class TrainingConfig:
     use_checkpoint: bool = False
     precision: Precision = "fp32"
     fp16_scale_growth: float = 1e-3
-    dice_weight: float = bounded(0.0, 0, MOST)
+    dice_weight: float = bounded(0.0, 0, _HEAVIEST)
     anchor_loss: AnchorLoss = ""
     anchor_alpha: int = bounded(5, 1, MOST)
-    anchor_beta: float = bounded(10.0, 0, MOST)
-    lr: float = bounded(1e-4, 0, 1e38)
+    anchor_beta: float = bounded(10.0, 0, _HEAVIEST)
+    lr: float = bounded(1e-4, 1e-12, 1)  # AdamW moves each weight by about as much in a step
     lr_schedule: LearningRate = ""
     lr_anneal_steps: int = bounded(0, 0, MOST)
     warmup_steps: int = bounded(0, 0, MOST)
-    weight_decay: float = bounded(0.0, 0, MOST)
+    weight_decay: float = bounded(0.0, 0, _HEAVIEST)
     decay: Decayed = "all"
-    clip_grad: float = bounded(0.0, 0, 1e38)
+    clip_grad: float = bounded(0.0, 0, MOST)
     ema_rate: str = "0.9999"
     ema_warmup: bool = True
     schedule_sampler: TimestepSampler = "uniform"
-    seed: int = bounded(0, -(2**63), 2**63 - 1)
+    seed: int = bounded(0, *SEEDS)
     log_interval: int = bounded(100, 1, MOST)
     save_interval: int = bounded(5000, 1, MOST)
     keep: int = bounded(3, 0, MOST)
@@ -81,7 +81,6 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choices(self)
         if self.microbatch == 0:
             raise InputError("`microbatch` 0: must be at least 1, or -1 for the whole batch")
         if not 0 <= self.fp16_scale_growth <= 1:
@@ -106,8 +105,11 @@ class TrainingConfig:
                 valid = 0 <= float(rate) < 1
             except ValueError:
                 valid = False
-            if not valid:
-                raise InputError(f'`ema_rate` "{self.ema_rate}": must be numbers from 0 to below 1, commas between')
+            if not valid or len(rates) > _MOST_AVERAGES:
+                raise InputError(
+                    f'`ema_rate` "{self.ema_rate[:40]}": must be numbers from 0 to below 1, commas between, '
+                    f"at most {_MOST_AVERAGES}"
+                )
         return rates
 
     @property
@@ -125,9 +127,9 @@ class ValidationConfig:
     Args:
         val_interval: steps between two validations; 0: none, and all images are trained on
         val_fraction: share of the training images that is held out, chosen by name
-        val_images: held-out images that are segmented, the same each time; 0: all
+        val_images: how many held-out images to segment, the same each time; 0: all
         val_steps: network evaluations a mask
-        patience: validations without a better Dice after which training stops; 0: it goes on
+        patience: stop after this many validations without a better Dice; 0: never
     """
 
     val_interval: int = bounded(0, 0, MOST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Optional
 
-from medsegdiff.base import machine, screen
+from medsegdiff.base import machine, screen, system
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
@@ -35,7 +34,8 @@ INDEX = "digests.json"
 LOCK = ".lock"
 """There, too: who writes entries holds it, together with others who do."""
 _LARGEST = 2048  # side of the arrays, in pixels
-_SPARE = 1 << 28  # bytes of the disk that stay free
+_SPARE = 1 << 28  # bytes of the disk to leave free
+_REMEDY = "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
 
 
 def default_cache() -> Path:
@@ -56,15 +56,15 @@ def prepare(
     spec: Optional[DataSpec] = None,
     skip_blank: bool = False,
 ) -> Prepared:
-    """Open the dataset's slices; those of cases that were not prepared in this form before are made now.
+    """Open the dataset's slices; cases that the cache does not have in this form are prepared first.
 
     See `Form` for how images and masks are resized; masks of volumes and of more than two classes are always resized by
-    the nearest pixel. Masks are kept only if every case has one. Where something is made, what is unlikely of the
-    masks is said (see `foreground.warnings`).
+    the nearest pixel. Masks are kept only if every case has one. Unlikely masks are reported when they
+    are prepared (see `foreground.warnings`).
 
     There is a file for each case in `cases/` below `cache_dir` (see `default_cache`), under a digest of the bytes of
-    all its files and of the form. So a case that is added is all that is prepared, and what was prepared when a
-    process was killed stays. Several processes may ask at once: one works, the others wait and use its result. A
+    all its files and of the form. So only new cases are prepared, and what a killed process had prepared
+    stays. Several processes may ask at once: one works, the others wait and use its result. A
     damaged file is found when it is opened, and made anew.
 
     Args:
@@ -94,8 +94,8 @@ def prepare(
         mask_resize = "nearest"
     with_masks = all(case.mask is not None for case in cases)
     form = Form(size, num_classes, mask_resize if with_masks else None, spec)
-    cache, remedy = Path(cache_dir or default_cache()), "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
-    lists, folder = (make_folder(cache / name, remedy) for name in (DATASETS, ENTRIES))
+    cache = Path(cache_dir or default_cache())
+    lists, folder = (make_folder(cache / name, _REMEDY) for name in (DATASETS, ENTRIES))
     sources = (path for case in cases for path in (case.files if with_masks else case.channels))
     known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
@@ -150,8 +150,8 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise InputError(
-            f"{folder}: {needed / 2**30:.1f} GiB are needed for {len(lacking)} cases, and {free / 2**30:.1f} GiB are "
-            "free; choose another folder, or a smaller `image_size`"
+            f"{folder}: {len(lacking)} cases need {(needed + _SPARE) / 2**20:,.0f} MiB there, and {free / 2**20:,.0f} "
+            f"MiB are free; {_REMEDY}, or choose a smaller `image_size`"
         )
     if progress and needed > _SPARE:
         screen.note(f"note: preparing {len(lacking)} cases takes {needed / 2**30:.1f} GiB in {folder}")
@@ -175,11 +175,11 @@ def _using(folder: Path) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(handle, wait=False)
             for below in folder.iterdir():
                 if below.is_dir():
                     clear_leftovers(below)
-        _wait(handle, fcntl.LOCK_SH)
+        _wait(handle, shared=True)
         yield
     finally:
         os.close(handle)
@@ -217,11 +217,12 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows keeps what is open
+                path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 
 
-def _wait(handle: int, kind: int = fcntl.LOCK_EX) -> None:
+def _wait(handle: int, shared: bool = False) -> None:
     with contextlib.suppress(OSError):  # of file systems without locks: then several may work, each for itself
-        fcntl.flock(handle, kind)
+        system.lock(handle, shared)

@@ -131,7 +131,7 @@ def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """The cases with distinct ids: those of the same name in several folders are named after their folders, too.
 
     Args:
-        located: each with the words that say where it stands.
+        located: each with its place, for error messages.
 
     Raises:
         InputError: two images of a folder share a name, or one's is not UTF-8.

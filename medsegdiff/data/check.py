@@ -1,4 +1,4 @@
-"""Whether a dataset can be trained on: every file is opened, and what is wrong with it, or unlikely, is said."""
+"""Checks a dataset: opens every file and reports what is wrong or unlikely."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KINDS = {
     "unreadable": "cannot be read",
     "unmatched": "an image without its mask, or a mask without its image",
     "size": "mask and image, or the channels of an image, differ in size",
-    "geometry": "they lie at different places in the patient",
-    "values": "an image of one value alone, or with values that are no finite numbers",
-    "labels": "a mask with values that are no labels",
+    "geometry": "image and mask, or channels, lie at different places in the patient",
+    "values": "an image with one value only, or with values that are not finite",
+    "labels": "a mask with values that are not labels",
     "empty": "a mask without foreground",
     "full": "a mask without background",
-    "inverted": "a mask that is more than half foreground, its corners too",
+    "inverted": "a mask that is more than half foreground, corners included",
     "soft": "a mask with grey pixels: antialiased, resized, or a JPEG",
     "duplicate": "the same image twice",
     "leakage": "an image or a patient for training and for testing",
@@ -85,11 +85,7 @@ class _Image(NamedTuple):
 
 
 def check(
-    root: Path,
-    name: str = "auto",
-    labels: Optional[dict[int, int]] = None,
-    num_classes: int = 2,
-    progress: bool = True,
+    root: Path, name: str = "auto", labels: Optional[dict[int, int]] = None, num_classes: int = 2, progress: bool = True
 ) -> Checked:
     """Check every file of a dataset.
 
@@ -166,9 +162,9 @@ def _image(found: Checked, case: Case) -> Optional[_Image]:
             )
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
-            found.add("values", path, f"{wrong} of its {values.size} values are no finite numbers")
+            found.add("values", path, f"{wrong} of its {values.size} values are not finite")
         elif values.min() == values.max():
-            found.add("values", path, f"holds the value {values.min()} alone")
+            found.add("values", path, f"holds only the value {values.min()}")
         hasher.update(repr((values.shape, values.dtype.str)).encode())
         hasher.update(np.ascontiguousarray(values).tobytes())
     return _Image(shape, first, hasher.digest())

@@ -45,7 +45,7 @@ def _noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 3) ->
     """Smooth noise of mean 0 and deviation 1, (size, size): `cells` bumps across, and finer ones."""
     total = np.zeros((size, size))
     for octave in range(octaves):
-        # At least as fine a grid as asked, of which a random part is seen: no feature sits on a lattice.
+        # A random part of a grid at least as fine as asked for: no feature sits on a lattice.
         cells_here = min(cells * 2**octave, size) + 3
         grid = Image.fromarray(rng.normal(size=(cells_here, cells_here)).astype(np.float32))
         left, top = rng.uniform(0, 2, 2)

@@ -58,8 +58,8 @@ class Form:
     def mask(self, classes: np.ndarray) -> np.ndarray:
         """A case's masks, uint8 (D, H, W) of class indices, at network resolution (D, S, S).
 
-        Of two classes resized as 0 and 255 and 1 wherever the result is above 0, as published; of more by the nearest
-        pixel: there is no class between two.
+        Two classes are resized as 0 and 255, and 1 wherever the result is above 0, as published; more classes by the
+        nearest pixel, as there is no class between two others.
         """
         how = str(self.mask_resize)
         if self.num_classes > 2:
@@ -160,7 +160,7 @@ def build(path: Path, case: Case, form: Form) -> None:
 
 
 def _is_blank(values: np.ndarray) -> bool:
-    """Whether (H, W, C) holds one value alone in each channel; by rows, of which the first ones mostly tell."""
+    """Whether each channel of (H, W, C) has one value only; row by row, as the first ones usually decide."""
     return all((row == values[0, 0]).all() for row in values)
 
 

@@ -1,4 +1,4 @@
-"""What a dataset's files are like, measured of some of them, and what follows for how they are read.
+"""Measures some of a dataset's files, and derives how all are read.
 
 After nnU-Net (Isensee et al., Nature Methods 2021): CT numbers are cut to a window found over all foreground voxels,
 other volumes are normalised one by one.

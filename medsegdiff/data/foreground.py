@@ -1,4 +1,4 @@
-"""What share of the masks is foreground, and what of it is unlikely."""
+"""The masks' share of foreground, and which shares are unlikely."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe(shares: np.ndarray) -> list[str]:
 
 
 def warnings(shares: np.ndarray, corners: np.ndarray) -> list[str]:
-    """What is unlikely of the masks, a line each: inverted or without foreground.
+    """A line for each thing that is unlikely: masks that are inverted or have no foreground.
 
     Args:
         shares: the share of each foreground class in each mask, float (N, classes)

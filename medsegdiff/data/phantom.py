@@ -12,10 +12,11 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.bounds import SEEDS, check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, replacing
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import followed
+from medsegdiff.base.reading import followed, read_json
 from medsegdiff.data.drawing import draw
 from medsegdiff.data.layouts.isic import CSV_NAMES, SPLIT_FOLDERS
 
@@ -41,6 +42,7 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
         raise InputError(f"need at least 1 train and 1 test image of 32 pixels, not {train}, {test}, {size}")
     if num_classes not in (2, 3):
         raise InputError(f"`num_classes` {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
+    check_bounds("`seed`", seed, *SEEDS)
     out = followed(Path(out))
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
     if num_classes > 2:
@@ -111,8 +113,8 @@ def _is_new(out: Path, parameters: dict[str, int]) -> bool:
     if not out.exists() or not any(out.iterdir()):
         return True
     try:
-        written = json.loads((out / _MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        written = read_json(out / _MARKER)
+    except InputError:
         written = None
     if written != parameters:
         raise InputError(f"{out}: holds other data; choose an empty or a new folder")

@@ -1,4 +1,4 @@
-"""A dataset at network resolution, of which the cache keeps an entry for each case."""
+"""A dataset at network resolution; the cache keeps one entry for each case."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import read_text
+from medsegdiff.base.reading import read_json
 from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Dataset
 
@@ -34,7 +34,7 @@ def divide(cases: Sequence[Case], fraction: float, folds: int = 0, fold: int = 0
     Args:
         cases: what to split
         fraction: share of the patients in the test set
-        folds: into how many parts, of which one is the test set; 0: take `fraction`
+        folds: number of parts, one of them the test set; 0: use `fraction` instead
         fold: which one
 
     Raises:
@@ -53,20 +53,20 @@ def divide(cases: Sequence[Case], fraction: float, folds: int = 0, fold: int = 0
 def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
     """Split cases as a JSON file says: lists of names of cases or of patients by "train", "validation" and "test".
 
-    Or a list of such splits, of which `fold` counts (as nnU-Net's `splits_final.json`). Cases that it does not name
-    are left out.
+    The file may also hold a list of such splits (as nnU-Net's `splits_final.json`); `fold` chooses one. Cases that are
+    not named are left out.
 
     Raises:
         InputError: it cannot be read, names what is not there or a patient on two sides, or lacks training or test.
     """
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
         if isinstance(content, list):
             content = content[fold]
         named: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for key, names in content.items():
             named[_KEYS[key]].update(map(str, names))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: no split ({error!r}); write {{"train": [names], "validation": [names], "test": [names]}}'
         ) from None
@@ -145,8 +145,8 @@ def hold_out(
     Args:
         dataset: what to split; it stays as it is
         fraction: share of the patients that is held out, between 0 and 1
-        most: take no more than so many of the held-out images for validation; the others are left out of both, so
-            that another number does not change what is trained on; 0: all
+        most: validate with at most this many of the held-out images; 0: all. The others are left out of both parts, so
+            that this number does not change what is trained on
         names: the patients to hold out, instead
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import time
@@ -12,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import remove, writing
+from medsegdiff.base.reading import read_json
 from medsegdiff.data.cache import DATASETS, ENTRIES, INDEX, LOCK
 
 
@@ -32,7 +32,7 @@ def listing(folder: Path) -> Stock:
     found = []
     for path in (folder / DATASETS).glob("*.json"):
         try:
-            content, used = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+            content, used = read_json(path), path.stat().st_mtime
             size = sum(_size(folder / name) for name in content["entries"])
             line = (
                 f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {size / 2**20:8.1f} MiB  "
@@ -40,14 +40,14 @@ def listing(folder: Path) -> Stock:
                 f"of {content['folder']}"
             )
             found.append((used, line))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, OSError, ValueError, KeyError, TypeError):
             continue  # of another version, or being written
     entries = list((folder / ENTRIES).glob("*/*.safetensors"))
     return Stock([line for _, line in sorted(found, reverse=True)], len(entries), sum(map(_size, entries)))
 
 
 def clear(folder: Path) -> int:
-    """Remove all that is kept, and nothing else; how many bytes that were. Trainings make again what they need.
+    """Empty the cache and touch nothing else; returns the number of bytes. Trainings prepare again what they need.
 
     Raises:
         InputError: another process is preparing a dataset there, or the disk refuses.
@@ -59,25 +59,26 @@ def clear(folder: Path) -> int:
         handle = os.open(lock, os.O_RDWR)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(handle, wait=False)
         except BlockingIOError:
             raise InputError(f"{folder}: another process prepares a dataset there; wait for its end") from None
         except OSError:  # a file system without locks
             pass
         size = 0
-        for path in [*_own(folder), lock]:
+        for path in _own(folder):
             size += sum(map(_size, [path, *path.rglob("*")]))
             remove(path)
-        for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
-            with suppress(OSError):  # of others there is something in it
-                kept.rmdir()
-        return size
     finally:
         os.close(handle)
+    remove(lock)  # now: Windows keeps what is open
+    for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
+        with suppress(OSError):  # of others there is something in it
+            kept.rmdir()
+    return size
 
 
 def _own(folder: Path) -> Iterator[Path]:
-    """What is named as preparing names it: there may be folders and files of others beside it."""
+    """Only files named as `prepare` names them: other files may lie beside them."""
     for path in (folder / DATASETS).glob("*"):
         if re.fullmatch(r"\.?[0-9a-f]{40}(\.json|\.lock)?", path.name):  # a folder is an earlier version's
             yield path

@@ -126,7 +126,7 @@ def respace(steps: int, spec: str) -> np.ndarray:
     Raises:
         InputError: `spec` cannot be read, or asks for more steps than there are.
     """
-    option = f'`timestep_respacing` "{spec}"'
+    option = f'`timestep_respacing` "{spec[:40]}"'
     try:
         if spec.startswith("ddim"):
             return _strided(steps, int(spec[len("ddim") :]), option)
@@ -138,7 +138,7 @@ def respace(steps: int, spec: str) -> np.ndarray:
     for section, count in enumerate(counts):
         size = quotient + (section < remainder)
         if not 1 <= count <= size:
-            raise InputError(f"{option}: {count} steps cannot be taken from a section of {size}")
+            raise InputError(f"{option}: {str(count)[:20]} steps cannot be taken from a section of {size}")
         stride = (size - 1) / max(count - 1, 1)
         # Summed up, not multiplied: where a point falls on a half, the sum's rounding error decides.
         kept += [start + round(point) for point in accumulate([0.0] + [stride] * (count - 1))]
@@ -150,4 +150,5 @@ def _strided(steps: int, wanted: int, option: str) -> np.ndarray:
     for stride in range(1, steps + 1):
         if len(range(0, steps, stride)) == wanted:
             return np.arange(0, steps, stride)
-    raise InputError(f"{option}: no whole stride gives exactly {wanted} of {steps} steps; choose another number")
+    exactly = f"exactly {str(wanted)[:20]} of {steps} steps"
+    raise InputError(f"{option}: no whole stride gives {exactly}; choose another number")

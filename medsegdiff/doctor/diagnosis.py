@@ -25,6 +25,8 @@ from medsegdiff.runtime.requirements import REQUIREMENTS, Requirement
 
 ONNX = "ONNX"
 """The name of its finding."""
+_FIRST, _ANYWHERE = ("System", "Python"), (ONNX, "CPU", "Threads")
+"""What decides whether Jittor runs here, and what matters where it does not."""
 _LEAST_FREE = 2**30  # bytes; Jittor's core and the kernels of a few networks take some hundred MB
 
 
@@ -58,8 +60,14 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at everything; a look that fails is itself a finding."""
-    return [_examine(name, look) for name, look in _LOOKS.items()]
+    """Look at everything; a look that fails is itself a finding.
+
+    Where Jittor does not run at all, what else it wants is passed over: nothing of that could be installed.
+    """
+    found = {name: _examine(name, _LOOKS[name]) for name in _FIRST}
+    hopeless = any(finding.mark == "required" for finding in found.values())
+    asked = [name for name in _LOOKS if not hopeless or name in (*_FIRST, *_ANYWHERE)]
+    return [found.get(name) or _examine(name, _LOOKS[name]) for name in asked]
 
 
 def _examine(name: str, look: Callable[[], Finding]) -> Finding:
@@ -74,8 +82,10 @@ def _examine(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _system() -> Finding:
-    machine.check_system()
-    return Finding("System", f"{platform.system()} on {platform.machine()}")
+    here, where = f"{platform.system()} on {platform.machine()}", machine.elsewhere()
+    if where:
+        return Finding("System", f"{here}, where Jittor does not run", f"to train, use {where}", required=True)
+    return Finding("System", here)
 
 
 def _required(requirement: Requirement) -> Finding:
@@ -87,6 +97,8 @@ def _cpu() -> Finding:
     cpu = machine.cpu()
     sets = {"AMX": "amx_tile", "AVX512-BF16": "avx512_bf16", "AVX512": "avx512f", "AVX2": "avx2"}
     present = [name for name, flag in sets.items() if flag in cpu.flags]
+    if not cpu.flags or platform.machine() not in ("x86_64", "AMD64"):
+        return Finding("CPU", cpu.model)
     detail = f"{cpu.model}: {', '.join(present) or 'no AVX2'}"
     if not present:
         return Finding("CPU", detail, "slow: prefer an x86-64 CPU with AVX2 or newer")
@@ -105,7 +117,9 @@ def _onnx() -> Finding:
     if missing:
         remedy = f"to segment without Jittor, install: pip install {' '.join(missing)}"
         return Finding(ONNX, f"missing: {' and '.join(missing)}", remedy)
-    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot")
+    openvino = toolchain.package_version("openvino")
+    beside = f"and OpenVINO {openvino}, by `backend`" if openvino else "not OpenVINO: pip install openvino"
+    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot; {beside}")
 
 
 def _gpu() -> Finding:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional, get_args
+from typing import Optional
 
-from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.evaluation import summary
@@ -19,19 +18,14 @@ from medsegdiff.io.ensembles import read_ensembles
 from medsegdiff.io.labels import count_classes
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
-from medsegdiff.masks.surface import Empty
 
 
 def evaluate(
     pred_dir: Path,
     truth: dict[str, Path],
-    out: Optional[Path] = None,
-    protocol_size: Optional[int] = None,
-    note: str = "",
-    seed: int = 0,
-    num_classes: int = 2,
-    protocol: str = "ours",
     rules: Rules = USUAL,
+    out: Optional[Path] = None,
+    note: str = "",
     labels: Optional[Mapping[int, int]] = None,
     patients: Optional[Mapping[str, str]] = None,
 ) -> Report:
@@ -47,13 +41,9 @@ def evaluate(
         pred_dir: the folder of the predictions, see `medsegdiff.io.predictions`.
         truth: ground truth mask of every image to evaluate, by id; grey levels 0 and 255, or 0 and 1, and
             class indices where there are more than two classes.
+        rules: how they are compared; `labels`, if given, say how many classes there are.
         out: where to write the report, if anywhere.
-        protocol_size: side of the square, in pixels, that the protocol compares at; None: its own.
         note: a line about the dataset, repeated in the report.
-        seed: of the bootstrap.
-        num_classes: how many classes there are, background included.
-        protocol: "ours", "original" or "jittor".
-        rules: how masks are compared.
         labels: the class of each value of the ground truth, and of predicted volumes, see `io.labels`.
         patients: whose an image is, by id, where there may be several of one: means over patients are given, too.
 
@@ -61,12 +51,8 @@ def evaluate(
         InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
             differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
     """
-    if labels:
-        num_classes = count_classes(labels)
-    compared_by = make_protocol(protocol, protocol_size)
-    if rules.empty not in get_args(Empty):
-        raise InputError(f"`empty` {rules.empty}: must be {', '.join(get_args(Empty))}")
-    check_bounds("`tolerance`", rules.tolerance, 0, 1e6)
+    num_classes = count_classes(labels) if labels else rules.num_classes
+    protocol = make_protocol(rules.protocol, rules.protocol_size)
     if out is not None:
         check_free(Path(out))
     if not truth:
@@ -83,20 +69,20 @@ def evaluate(
     scores = []
     for id, prediction in track(found.items(), len(found), "evaluating", "image"):
         drawn = read_truth(truth[id], num_classes, labels, prediction.path)
-        scores.append(measure(id, prediction, drawn, compared_by, ensembles.get(id), rules))
+        scores.append(measure(id, prediction, drawn, protocol, ensembles.get(id), rules))
     report = Report(
         scores=scores,
-        summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], seed),
+        summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], rules.seed),
         missing=[id for id in truth if id not in found],
-        protocol=compared_by,
+        protocol=protocol,
         num_classes=num_classes,
         rules=rules,
         calibration=summary.calibration(scores),
-        comparison=summary.comparison(scores, seed),
+        comparison=summary.comparison(scores, rules.seed),
         selection=summary.selection(scores),
         gaps=(*summary.gaps(scores), *summary.without_truth(unknown)),
         note=note,
-        patients=summary.by_patient(scores, patients or {}, seed),
+        patients=summary.by_patient(scores, patients or {}, rules.seed),
     )
     if out is not None:
         report.write(Path(out))

@@ -135,11 +135,7 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
 
 
 def _members(
-    prediction: Prediction,
-    truth: Truth,
-    targets: dict[int, Target],
-    protocol: Protocol,
-    ensemble: Optional[ImageRow],
+    prediction: Prediction, truth: Truth, targets: dict[int, Target], protocol: Protocol, ensemble: Optional[ImageRow]
 ) -> tuple[dict[int, PackedMasks], dict[str, float]]:
     """The members' masks of each foreground class, and the means of their metrics of `COMPARED`."""
     files = prediction.members

@@ -9,20 +9,38 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base.bounds import SEEDS, bounded, check_fields
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.masks import uncertainty
 from medsegdiff.masks.metrics import Overlap, overlap
-from medsegdiff.masks.protocols import Protocol
+from medsegdiff.masks.protocols import Protocol, ProtocolName, make_protocol
 from medsegdiff.masks.surface import Empty, Surface, surface
 
 
-class Rules(NamedTuple):
-    """What is agreed on before masks are compared."""
+@dataclass(frozen=True)
+class Rules:
+    """How predictions are compared with the ground truth.
 
+    Args:
+        protocol: how probabilities are compared at thresholds: ours, as they are; original, as the PyTorch code does,
+            each divided by its maximum; jittor, as the published Jittor project does, each stretched to [0, 1]
+        protocol_size: side of the square where they are compared; default: the protocol's own, 256, of jittor 64
+        num_classes: classes, background included; above 2 masks hold class indices; default: as in training, else 2
+        empty: score where prediction and ground truth are both empty: none (skip), the best (one) or the worst (zero)
+        tolerance: tolerance of the surface Dice, in millimetres for volumes, else in pixels
+        seed: seed of the bootstrap
+    """
+
+    protocol: ProtocolName = "ours"
+    protocol_size: Optional[int] = None
+    num_classes: int = bounded(2, 2, 256)
     empty: Empty = "one"
-    """What counts where prediction and ground truth are both empty, see `surface.EMPTY_CONVENTION`."""
-    tolerance: float = 1.0
-    """Of the surface Dice, in millimetres or pixels."""
+    tolerance: float = bounded(1.0, 0, 1e6)
+    seed: int = bounded(0, *SEEDS)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        make_protocol(self.protocol, self.protocol_size)
 
 
 USUAL = Rules()
@@ -79,7 +97,7 @@ class Need(NamedTuple):
     """What only some predictions have, and how to have it."""
 
     sign: str
-    """A metric that an image has if it has this."""
+    """A metric: images that have it have this."""
     enables: str
     lacking: str
     remedy: str
@@ -134,13 +152,13 @@ METRICS = {
     ),
     "assd": _of_surface("assd", "ASSD ({unit}, best 0)", "mean distance of both surfaces' pixels to the other surface"),
     "nsd": _of_surface(
-        "nsd", "NSD at {tolerance} {unit}", "share of both surfaces that is not farther than the tolerance from the other one"
+        "nsd",
+        "NSD at {tolerance} {unit}",
+        "share of both surfaces within the tolerance of the other one",
     ),
     "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
     "volume_difference": _of_surface(
-        "volume_difference",
-        "Volume difference (best 0)",
-        "of the foregrounds, in pixels, mm^2 or mm^3",
+        "volume_difference", "Volume difference (best 0)", "of the foregrounds, in pixels, mm^2 or mm^3"
     ),
     "brier": Metric(
         "Brier score (best 0)",
@@ -172,7 +190,7 @@ COMPARED = ("dice", "iou", "published_dice", "published_iou")
 
 
 def class_metrics(num_classes: int) -> list[str]:
-    """Names of the metrics of single foreground classes, of which there are none where there is one class only."""
+    """Names of the metrics of single foreground classes; none where there is one class only."""
     labels = range(1, num_classes) if num_classes > 2 else ()
     names = [name for name, metric in METRICS.items() if metric.by_class]
     return [f"{name}_class{label}" for label in labels for name in names]

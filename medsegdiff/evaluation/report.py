@@ -134,11 +134,7 @@ class Report:
             },
             "error retention": self.selection and _selection(self.selection),
             "not measured": list(self.gaps),
-            "images": {
-                "with ground truth": self.expected,
-                "evaluated": len(self.scores),
-                "missing": len(self.missing),
-            },
+            "images": {"with ground truth": self.expected, "evaluated": len(self.scores), "missing": len(self.missing)},
             "missing": self.missing,
             "predictions": str(self.scores[0].prediction.parent.absolute()),
             "ground truth": {score.id: str(score.truth.absolute()) for score in self.scores if score.truth},

@@ -48,10 +48,17 @@ def tables(report: Report) -> Group:
     return Group(*parts)
 
 
-def _summary(report: Report) -> Table:
-    table = Table("metric", title=f"{len(report.scores)} of {report.expected} images have a prediction")
-    for heading in ("mean", "std", "95 % interval"):
+def _table(title: str, left: tuple[str, ...], *right: str) -> Table:
+    """An empty table, with the headings of its columns of words and of those of numbers."""
+    table = Table(*left, title=title)
+    for heading in right:
         table.add_column(heading, justify="right")
+    return table
+
+
+def _summary(report: Report) -> Table:
+    title = f"{len(report.scores)} of {report.expected} images have a prediction"
+    table = _table(title, ("metric",), "mean", "std", "95 % interval")
     for key in METRICS:
         if key in report.summaries:
             row = report.summaries[key]
@@ -67,9 +74,8 @@ def _classes(report: Report) -> list[Table]:
     names = [name for name, metric in METRICS.items() if metric.by_class]
     found = []
     for some in (names[start : start + _ABREAST] for start in range(0, len(names), _ABREAST)):
-        found.append(Table("class", title="Each foreground class at 0.5, mean over images"))
-        for name in some:
-            found[-1].add_column(METRICS[name].label.split()[0], justify="right")
+        headings = [METRICS[name].label.split()[0] for name in some]
+        found.append(_table("Each foreground class at 0.5, mean over images", ("class",), *headings))
         for label in range(1, report.num_classes):
             rows = [report.summaries.get(f"{name}_class{label}") for name in some]
             found[-1].add_row(str(label), *(f"{row.mean:.4f}" if row else "-" for row in rows))
@@ -78,18 +84,16 @@ def _classes(report: Report) -> list[Table]:
 
 def _patients(report: Report) -> Table:
     count = next(iter(report.patients.values())).n
-    table = Table("metric", title=f"Mean over {count} patients, each with the mean of its images")
-    for heading in ("mean", "std", "95 % interval"):
-        table.add_column(heading, justify="right")
+    title = f"Mean over {count} patients, each with the mean of its images"
+    table = _table(title, ("metric",), "mean", "std", "95 % interval")
     for key, row in report.patients.items():
         table.add_row(report.label(key), *_cells(row))
     return table
 
 
 def _comparison(comparison: Comparison) -> Table:
-    table = Table("metric", "of", title=f"Is the diffusion worth it? The same {comparison.images} images")
-    for heading in ("mean", "95 % interval"):
-        table.add_column(heading, justify="right")
+    title = f"Is the diffusion worth it? The same {comparison.images} images"
+    table = _table(title, ("metric", "of"), "mean", "95 % interval")
     for key in comparison.metrics:
         for name, label in _COMPARED.items():
             first, last = name == "cal", name == "ensemble - cal"
@@ -101,8 +105,7 @@ def _comparison(comparison: Comparison) -> Table:
 
 def _selection(selection: Selection) -> Table:
     title = f"Does the members' agreement tell good masks from bad? {selection.images} images"
-    table = Table("error retention", title=title)
-    table.add_column("value", justify="right")
+    table = _table(title, ("error retention",), "value")
     correlation, retention = selection.correlation, selection.retention
     table.add_row("area under the curve, by agreement", f"{retention.area:.4f}")
     table.add_row("least possible (best images kept first)", f"{retention.oracle_area:.4f}")

@@ -1,4 +1,7 @@
-"""What computes the network: Jittor, or ONNX Runtime where Jittor is missing or would first have to compile itself."""
+"""What computes the network: Jittor, or ONNX Runtime where Jittor is missing or would first have to compile itself.
+
+Or OpenVINO, where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-from medsegdiff.base import ranks
+from medsegdiff.base import machine, ranks
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.choices import Precision
@@ -14,45 +17,52 @@ from medsegdiff.inference.denoiser import Denoiser
 from medsegdiff.kernels import precision as formats
 from medsegdiff.runtime import requirements, toolchain
 
-Backend = Literal["auto", "jittor", "onnx"]
-_ONNX = ("onnx", "onnxruntime")
+Backend = Literal["auto", "jittor", "onnx", "openvino"]
+RUNTIMES = {"onnx": ("ONNX Runtime", "onnxruntime"), "openvino": ("OpenVINO", "openvino")}
+"""What computes a network's ONNX graphs, by its backend: its name, and the package that it comes in."""
+_LACKS = {"onnx": "bf16", "openvino": "fp16"}
 
 
 def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
-    """ "jittor" or "onnx"; `auto` is Jittor where that is compiled, else ONNX Runtime, of which it tells.
+    """ "jittor", "onnx" or "openvino"; `auto` is Jittor where that is compiled, else ONNX Runtime, of which it tells.
 
     Raises:
         InputError: the backend is unknown, not installed, or lacks the precision.
     """
     if backend not in get_args(Backend):
         raise InputError(f"`backend` {backend}: must be one of {', '.join(get_args(Backend))}")
-    missing = [name for name in _ONNX if find_spec(name) is None]
-    lacks = f"ONNX Runtime lacks {precision}" if precision == "bf16" else ""
-    lacks = lacks or (f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}" if missing else "")
-    if backend == "onnx" and lacks:
-        raise InputError(f"`backend` onnx: {lacks}; use that of Jittor, or install what is missing")
-    if backend == "auto" and not lacks and ranks.count() == 1:
+    if backend in RUNTIMES:
+        lacks = _lacks(backend, precision)
+        if lacks:
+            raise InputError(f"`backend` {backend}: {lacks}; use that of Jittor, or install what is missing")
+        return backend
+    if backend == "auto" and not _lacks("onnx", precision) and ranks.count() == 1:
         reason = unready()
         if reason:
             print(f"note: ONNX Runtime computes the network: {reason}", file=sys.stderr)
             return "onnx"
-    if backend != "onnx":
-        formats.check(precision)
-        return "jittor"
-    return "onnx"
+    formats.check(precision)
+    return "jittor"
+
+
+def _lacks(backend: str, precision: Precision) -> str:
+    """What `backend`, which is not Jittor, lacks to compute in `precision`; empty if nothing."""
+    name, package = RUNTIMES[backend]
+    if precision == _LACKS[backend]:
+        return f"{name} lacks {precision}"
+    reason = formats.missing_on_cpu(precision, machine.cpu()) if precision == "bf16" else ""
+    missing = [name for name in ("onnx", package) if find_spec(name) is None]
+    return reason or (f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}" if missing else "")
 
 
 def unready() -> str:
     """Why Jittor cannot compute at once, in words: what it lacks, or that it must compile first; empty if it can."""
     try:
         requirements.check()
+        compiled = toolchain.is_compiled()
     except InputError as error:
-        return str(error)
-    return (
-        ""
-        if toolchain.is_compiled()
-        else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
-    )
+        return str(error).partition(";")[0]  # what to do about it `medsegdiff doctor` says
+    return "" if compiled else "Jittor is not compiled here yet (medsegdiff doctor --warm does it, in minutes)"
 
 
 def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32") -> Denoiser:
@@ -61,10 +71,10 @@ def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32")
     Raises:
         InputError: the weights do not fit their own configuration, or this machine lacks the backend or the precision.
     """
-    if backend == "onnx":
+    if backend in RUNTIMES:
         from medsegdiff.inference.onnx_denoiser import load_onnx
 
-        return load_onnx(weights, precision)
+        return load_onnx(weights, precision, backend)
 
     from medsegdiff.inference import jittor_denoiser
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medsegdiff.checkpoints.foreign import fit
 from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.diffusion.process import Output
 from medsegdiff.kernels import precision
 from medsegdiff.nn.unet import Condition, MedSegDiff
 from medsegdiff.nn.versions import build_network
-from medsegdiff.nn.weights import load, state
+from medsegdiff.nn.weights import load
 from medsegdiff.runtime.backend import jt
 from medsegdiff.runtime.toolchain import announce_kernels
 
@@ -62,12 +63,13 @@ def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
         InputError: the weights do not fit their own configuration, or this machine lacks the precision.
     """
     precision.check(inside)
+    config = weights.config.network
+    arrays, notes = fit(weights.arrays, config, weights.source)  # before a network of any size is made
     announce_kernels()
-    network = build_network(weights.config.network)
-    if any(name not in weights.arrays for name in state(network)):
-        network.initialise()  # published checkpoints lack a layer
-    for note in load(network, weights.arrays, weights.source):
-        print(f"note: {note}")
+    network = build_network(config)
+    load(network, arrays, weights.source)
+    for note in notes:
+        print(f"note: {weights.source}: {note}")
     if inside == "bf16":
         network.narrow()
     return JittorDenoiser(network, inside)

@@ -1,10 +1,10 @@
-"""A network on ONNX Runtime, as samplers see it: no compiler, and no Jittor."""
+"""A network's ONNX graphs on ONNX Runtime or OpenVINO, as samplers see it: no compiler, and no Jittor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,21 +14,27 @@ from medsegdiff.checkpoints.graph.onnx import graphs
 from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import Output
+from medsegdiff.inference.backends import RUNTIMES
 
 Condition = dict[str, np.ndarray]  # by the names of the graphs
+
+
+class Session(Protocol):
+    """A graph that is ready to compute."""
+
+    def __init__(self, model: Any, inside: str) -> None: ...
+
+    def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name; values that are no input are passed over."""
+        ...
 
 
 class OnnxDenoiser:
     """A `Denoiser`: the graphs `encode` and `denoise` of a network, as `checkpoints.graph.onnx` makes them."""
 
-    def __init__(self, config: NetworkConfig, models: Mapping[str, Any]) -> None:
-        self.config = config
-        self._encode, self._denoise = _Session(models["encode"]), _Session(models["denoise"])
-
-    @property
-    def backend(self) -> str:
-        """See `Denoiser`."""
-        return f"ONNX Runtime {version('onnxruntime')}"
+    def __init__(self, config: NetworkConfig, encode: Session, denoise: Session, backend: str) -> None:
+        self.config, self.backend = config, backend
+        self._encode, self._denoise = encode, denoise
 
     @property
     def mask_shape(self) -> tuple[int, int, int]:
@@ -50,8 +56,10 @@ class OnnxDenoiser:
         return Output(found["target"], found.get("variance"), found["cal"])
 
 
-class _Session:
-    def __init__(self, model: Any) -> None:
+class OnnxRuntime:
+    """A `Session` of ONNX Runtime; the precision is the graph's own."""
+
+    def __init__(self, model: Any, inside: str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -66,12 +74,45 @@ class _Session:
         self._outputs = [given.name for given in self._session.get_outputs()]
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name; values that are no input are passed over."""
+        """See `Session`."""
         return dict(zip(self._outputs, self._session.run(None, {name: values[name] for name in self._inputs})))
 
 
-def load_onnx(weights: Weights, inside: str = "fp32") -> OnnxDenoiser:
-    """The network of trained weights, computing in the precision `inside` ("fp32" or "fp16").
+class OpenVino:
+    """A `Session` of OpenVINO, in "fp32" or "bf16" (with AMX, where the processor has it)."""
+
+    def __init__(self, model: Any, inside: str) -> None:
+        import openvino
+
+        core = openvino.Core()
+        options = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[inside],  # else bf16 wherever there is AMX
+            "INFERENCE_NUM_THREADS": machine.usable_cores(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+        self._request = compiled.create_infer_request()
+        # It keeps the order of inputs and outputs, and not all of their names.
+        self._inputs, self._outputs = (
+            [given.name for given in some] for some in (model.graph.input, model.graph.output)
+        )
+
+    def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Session`."""
+        found = self._request.infer([values[name] for name in self._inputs])
+        return {name: found[place] for place, name in enumerate(self._outputs)}
+
+
+SESSIONS: dict[str, type[Session]] = {"onnx": OnnxRuntime, "openvino": OpenVino}
+
+
+def load_onnx(weights: Weights, inside: str = "fp32", backend: str = "onnx") -> OnnxDenoiser:
+    """The network of trained weights, computing in the precision `inside`.
+
+    Args:
+        weights: the weights
+        inside: "fp32", of ONNX Runtime also "fp16", of OpenVINO also "bf16"
+        backend: "onnx", ONNX Runtime, or "openvino"
 
     Raises:
         InputError: the weights do not fit their own configuration.
@@ -80,4 +121,6 @@ def load_onnx(weights: Weights, inside: str = "fp32") -> OnnxDenoiser:
     arrays, notes = fit(weights.arrays, config, weights.source)
     for line in notes:
         print(f"note: {weights.source}: {line}")
-    return OnnxDenoiser(config, graphs(config, arrays, inside == "fp16"))
+    models, (name, package) = graphs(config, arrays, inside == "fp16"), RUNTIMES[backend]
+    encode, denoise = (SESSIONS[backend](models[part], inside) for part in ("encode", "denoise"))
+    return OnnxDenoiser(config, encode, denoise, f"{name} {version(package)}")

@@ -187,4 +187,4 @@ def _write_run(
         "backend": segmenter.denoiser.backend,
         "versions": {"medsegdiff": __version__, "numpy": np.__version__},
     }
-    (out / results.RUN).write_text(json.dumps(run, indent=1))
+    (out / results.RUN).write_text(json.dumps(run, indent=1), encoding="utf-8")

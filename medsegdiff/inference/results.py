@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Union
 
 from medsegdiff import __version__
+from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import exclusive, make_folder
 from medsegdiff.base.ownership import Group, Ledger
-from medsegdiff.base.reading import read_text, reading
+from medsegdiff.base.reading import read_json, reading
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
@@ -46,9 +47,10 @@ class Run(NamedTuple):
 def read_run(folder: Path) -> Run:
     """What `run.json` in a folder of predictions says of the dataset; defaults where it is missing or not of ours."""
     try:
-        content = json.loads(read_text(folder / RUN))
+        content = read_json(folder / RUN)
+        check_bounds("`num_classes`", content["num_classes"], 2, 256)
         return Run(tuple(map(str, content["kept"])), str(content["labels"]), int(content["num_classes"]))
-    except (InputError, KeyError, TypeError, ValueError, RecursionError):
+    except (InputError, KeyError, TypeError, ValueError):
         return Run()
 
 

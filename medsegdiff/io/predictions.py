@@ -21,6 +21,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.base.reading import check_name, note
@@ -60,6 +61,8 @@ def check_id(id: str) -> None:
             "or ends as a companion file does: _prob, _std, _entropy, _cal, _overlay, _trace, _member0); rename it"
         )
     check_name(Path(id))
+    if not system.names_a_file(f"{id}{PNG}"):
+        raise InputError(f"image id {id!r}: cannot be a file's name on this system; rename it")
     length = len(id.encode("utf-8"))
     if length > _LONGEST_ID or not id.isprintable():
         what = f"longer than {_LONGEST_ID} bytes" if length > _LONGEST_ID else "not printable"

@@ -85,12 +85,51 @@ def product(a: Var, b: Var, kinds: str = "NN") -> Var:
     return device().product(a, b, kinds)
 
 
-def mixed(weight: Var, x: Var) -> Var:
+def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Var] = None, gelu: bool = False) -> Var:
     """`weight` (O, C) times each of `x` (N, C, P): (N, O, P), float32, without a gradient: for inference.
 
-    On the CPU in float32 inside too; on a GPU in `precision.current()`.
+    `bias` (O,) is added and, on demand, `z * Phi(z)` (GELU, Hendrycks & Gimpel 2016) taken of that; then `residual`
+    (N, O, P) is added. On the CPU in float32 inside too; on a GPU in `precision.current()`.
     """
-    return device().mixed(weight, x)
+    return device().mixed(weight, x, bias, residual, gelu)
+
+
+def spectral_attention(
+    query: Var,
+    key: Var,
+    value: Var,
+    size: tuple[int, int],
+    heads: int,
+    gain: Optional[Var] = None,
+    softmax: bool = False,
+) -> Var:
+    """What each place of a map takes of each place of another, weighed by their spectra; always in float32.
+
+    With Q = F q, K = F k (F the orthonormal 2-D DFT), M = Q K^T / sqrt(D) for each head, and M' its real and imaginary
+    parts times the `gain`, or their sines: A = Re(F^-1 M' F^-T), and a place takes A v (MedSegDiff-V2, section 3.3). A
+    gain of 1 and real q and k give A = q k^T / sqrt(D). F acts on places and weights W on channels, so F(x) W = F(x W):
+    `query` and `key` are weighted already.
+
+    Args:
+        query, key: (N, heads D, 2 h w): real parts, then imaginary parts
+        value: (N, heads V, h w), what is taken
+        size: height and width of the maps
+        heads: attention heads
+        gain: (N or 1, 1, h w, h w); None: the sine instead (the paper's first version)
+        softmax: normalise what a place takes
+
+    Returns:
+        (N, heads V, h w)
+    """
+    return device().spectral_attention(query, key, value, size, heads, gain, softmax)
+
+
+def blur(x: Var, weights: Var, axis: int) -> Var:
+    """`x` (N, C, H, W) blurred along the axis 2 or 3 by each channel's `weights` (C, odd number), float32.
+
+    Beyond the border there is nothing. Sums are float64, those of the weights' gradients too.
+    """
+    return device().blur(x, weights, axis)
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
+from medsegdiff.base.fourier import fourier_matrix
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.runtime.backend import jt, nn
@@ -92,9 +93,55 @@ def product(a: Var, b: Var, kinds: str = "NN") -> Var:
     return precision.narrowed(jt.nn.bmm, *turned)
 
 
-def mixed(weight: Var, x: Var) -> Var:
+def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Var] = None, gelu: bool = False) -> Var:
     """As in `operations`."""
-    return product(weight.unsqueeze(0).broadcast([x.shape[0], *weight.shape]), x)
+    y = product(weight.unsqueeze(0).broadcast([x.shape[0], *weight.shape]), x)
+    y = y if bias is None else y + bias.reshape(1, -1, 1)
+    y = nn.gelu(y) if gelu else y
+    return y if residual is None else y + residual
+
+
+def spectral_attention(
+    query: Var,
+    key: Var,
+    value: Var,
+    size: tuple[int, int],
+    heads: int,
+    gain: Optional[Var] = None,
+    softmax: bool = False,
+    multiply: Callable[..., Var] = product,
+) -> Var:
+    """As in `operations`; `multiply` is a `product`."""
+    n, count = value.shape[2], query.shape[0] * heads
+    d = query.shape[1] // heads
+    matrix = fourier_matrix(*size)
+    with precision.using("fp32"):  # a spectrum's values are too far apart for fewer bits
+        spectra = [linear(x, jt.array(matrix.T.copy())).reshape(count, d, 2 * n) for x in (query, key)]
+        products = multiply(*spectra, "TN") * (1 / d**0.5)  # of real and imaginary parts, all four
+        sign = jt.array(np.repeat(np.float32([-1, 1]), n))
+        shape = [count, n, 2 * n]
+        turned = products.reindex(shape, ["i0", f"i1+{n}", f"(i2+{n})%{2 * n}"])
+        scores = (products.reindex(shape, ["i0", "i1", "i2"]) + sign * turned).reshape(-1, heads, n, 2 * n)
+        if gain is None:
+            scores = jt.sin(scores)
+        else:
+            row = "0" if gain.shape[0] == 1 else "i0"
+            scores = scores * gain.reindex(scores.shape, [row, "0", "i2", f"i3%{n}"])
+        half = linear(scores, jt.array(matrix)).reshape(count, n, 2, n).transpose(0, 3, 2, 1)
+        affinity = linear(half.reshape(count, n, 2 * n), jt.array(matrix[:n].copy()))  # transposed
+        affinity = nn.softmax(affinity, dim=1) if softmax else affinity
+        return multiply(value.reshape(count, -1, n), affinity).reshape(value.shape)
+
+
+def blur(x: Var, weights: Var, axis: int) -> Var:
+    """As in `operations`."""
+    index, place = ["i0", "i1", "i2", "i3"], f"i{axis}"
+    blurred = jt.array(np.zeros(1))
+    for tap in range(weights.shape[1]):
+        index[axis] = f"{place}+{tap - weights.shape[1] // 2}"
+        # Gradients of the weights are sums over all pixels: in float64, as Jittor adds one number after another.
+        blurred = blurred + x.reindex(x.shape, index).float64() * weights[:, tap].float64().reshape(1, -1, 1, 1)
+    return blurred.float32()
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

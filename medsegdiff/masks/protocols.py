@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Literal, Optional
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.masks.metrics import published_iou_dice
 from medsegdiff.masks.resizing import resize_probability
 
+ProtocolName = Literal["ours", "original", "jittor"]
 _LARGEST = 4096
 
 

@@ -92,8 +92,8 @@ def generalised_energy_distance(members: Iterable[np.ndarray], truth: np.ndarray
     GED^2 = 2 E d(S, Y) - E d(S, S') - E d(Y, Y') with d = 1 - IoU, and d = 0 for two empty masks (Kohl et
     al., A Probabilistic U-Net, 2018). Expectations are plug-in estimates: means over all ordered pairs, a
     member with itself among them, which keeps the result from falling below 0. They count members as
-    less diverse than they are the fewer there are: compare results of equally many members only. With a
-    single truth the last term is 0.
+    less diverse than they are the fewer there are: compare results of equally many members only. With one
+    ground truth the last term is 0.
 
     Args:
         members: one or more, bool (H, W) each; taken one by one.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.kernels.logistic import sigmoid
+from medsegdiff.kernels.operations import blur
 from medsegdiff.nn.layers import Conv2d
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -34,18 +35,9 @@ class UncertainAttention(Part):
 
     def blurred(self, x: Var) -> Var:
         """(N, width, H, W), same shape out; beyond the border there is nothing. Both axes in turn are one Gaussian."""
-        offsets = range(-_REACH, _REACH + 1)
-        at = jt.array(np.array(offsets, np.float32))
+        at = jt.array(np.arange(-_REACH, _REACH + 1, dtype=np.float32))
         variance = nn.softplus(self.deviation).unsqueeze(1).sqr() + _LEAST_VARIANCE
-        for axis, where in ((0, "i2+{}"), (1, "i3+{}")):
+        for axis in range(2):
             exponent = (at.unsqueeze(0) - self.mean[:, axis].unsqueeze(1)).sqr() / (-2 * variance)
-            # Gradients of the weights are sums over all pixels: in float64, as Jittor adds one number after another.
-            weights = nn.softmax(exponent, dim=1).float64().reshape(1, -1, len(offsets), 1, 1)
-            index = ["i0", "i1", "i2", "i3"]
-            blurred = None
-            for place, offset in enumerate(offsets):
-                index[2 + axis] = where.format(offset)
-                part = x.reindex(x.shape, index).float64() * weights[:, :, place]
-                blurred = part if blurred is None else blurred + part
-            x = blurred.float32()
+            x = blur(x, nn.softmax(exponent, dim=1), 2 + axis)
         return x

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Optional
 
 import numpy as np
 
-from medsegdiff.base.fourier import fourier_matrix
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.operations import attention, device, group_norm, linear, mixed, product
+from medsegdiff.kernels.operations import Norm, attention, device, mixed, spectral_attention
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
 
 Var = Any  # jt.Var
 _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
-
-
-def spectral_affinity(
-    query: Var, key: Var, size: tuple[int, int], heads: int, gain: Optional[Var] = None, softmax: bool = False
-) -> Var:
-    """What each place of a map takes of each place of another, weighed by their spectra.
-
-    With Q = F q, K = F k (F the orthonormal 2-D DFT), M = Q K^T / sqrt(D) for each head, and M' its real and imaginary
-    parts times the `gain`, or their sines: A = Re(F^-1 M' F^-T). A gain of 1 and real q and k give q k^T / sqrt(D).
-    F acts on places and weights W on channels, so F(x) W = F(x W): `query` and `key` are weighted already.
-
-    Args:
-        query, key: (N, heads D, 2 h w): real parts, then imaginary parts
-        size: height and width of the maps
-        heads: attention heads
-        gain: (N or 1, 1, h w, h w); None: the sine instead (the paper's first version)
-        softmax: normalise what a place takes
-
-    Returns:
-        (N heads, h w, h w): A transposed, so that a column is what one place takes.
-    """
-    n, count = size[0] * size[1], query.shape[0] * heads
-    d = query.shape[1] // heads
-    matrix = fourier_matrix(*size)
-    spectra = [linear(x, jt.array(matrix.T.copy())).reshape(count, d, 2 * n) for x in (query, key)]
-    products = product(*spectra, "TN") * (1 / d**0.5)  # of real and imaginary parts, all four
-    sign = jt.array(np.repeat(np.float32([-1, 1]), n))
-    shape = [count, n, 2 * n]
-    turned = products.reindex(shape, ["i0", f"i1+{n}", f"(i2+{n})%{2 * n}"])
-    scores = (products.reindex(shape, ["i0", "i1", "i2"]) + sign * turned).reshape(-1, heads, n, 2 * n)
-    if gain is None:
-        scores = jt.sin(scores)
-    else:
-        row = "0" if gain.shape[0] == 1 else "i0"
-        scores = scores * gain.reindex(scores.shape, [row, "0", "i2", f"i3%{n}"])
-    half = linear(scores, jt.array(matrix)).reshape(count, n, 2, n).transpose(0, 3, 2, 1)
-    affinity = linear(half.reshape(count, n, 2 * n), jt.array(matrix[:n].copy()))
-    return nn.softmax(affinity, dim=1) if softmax else affinity
 
 
 class Mix(Conv2d):
@@ -64,18 +26,18 @@ class Mix(Conv2d):
     them once, where the convolution brings them into another order first.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform") -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:
         super().__init__(inputs, outputs, 1, bias=bias, init=init)
+        self.gelu = gelu
 
-    def execute(self, x: Var, shift: Optional[Var] = None, residual: Optional[Var] = None) -> Var:
-        """As every convolution."""
-        if shift is not None or self.is_training() or not device().PACKS or precision.current() != "fp32":
-            return super().execute(x, shift, residual)
+    def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
+        """(N, inputs, H, W) -> (N, outputs, H, W), after GELU where there is one; `residual` is added."""
+        if self.is_training() or not device().PACKS or precision.current() != "fp32":
+            return nn.gelu(super().execute(x)) if self.gelu else super().execute(x, residual=residual)
         n, c, h, w = x.shape
-        y = mixed(self.weight.reshape(-1, c), x.reshape(n, c, h * w)).reshape(n, -1, h, w)
-        if self.bias is not None:
-            y = y + self.bias.reshape(1, -1, 1, 1)
-        return y if residual is None else y + residual
+        added = None if residual is None else residual.reshape(n, -1, h * w)
+        y = mixed(self.weight.reshape(-1, c), x.reshape(n, c, h * w), self.bias, added, self.gelu)
+        return y.reshape(n, -1, h, w)
 
 
 class BandPass(nn.Module):
@@ -96,12 +58,13 @@ class BandPass(nn.Module):
         at = np.linspace(-1, 1, self.tokens, dtype=np.float32)
         x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
         modulations = jt.chunk(self.emb_layers(time)[:rows], 2 * _LAYERS, dim=1)
+        norm = None
         for conv, scale, shift in zip(self.convs, modulations[::2], modulations[1::2]):
-            x = conv(x)
+            x = conv(x, norm=norm)
             if x.shape[0] != rows:
                 x = x.broadcast([rows, *x.shape[1:]])
-            x = group_norm(x, 1 + scale, shift, groups=1, silu=True)
-        return sigmoid(self.out(x))
+            norm = Norm(1 + scale, shift, groups=1, silu=True)
+        return sigmoid(self.out(x, norm=norm))
 
 
 class CrossAttention(Part):
@@ -116,7 +79,7 @@ class CrossAttention(Part):
         self.value = Mix(width, width, bias=False)
         self.proj_out = Mix(width, width)
         self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, 2 * width, init="zero"))
-        self.mlp = nn.Sequential(Mix(width, 4 * width), nn.GELU(), Mix(4 * width, width))
+        self.mlp = nn.Sequential(OrderedDict({"0": Mix(width, 4 * width, gelu=True), "2": Mix(4 * width, width)}))
         filtered = self.in_spectrum and config.spectrum == "nbp"
         self.filter = BandPass(4 * config.num_channels, config.deepest_map**2) if filtered else None
 
@@ -129,18 +92,17 @@ class CrossAttention(Part):
         count, width, h, w = q.shape
         seen = self.norm_kv(kv)
         query, key, value = self.query(self.norm_q(q)), self.key(seen), self.value(seen)
-        value = value.reshape(count * self.heads, -1, h * w)
         if self.in_spectrum:
             gain = self.filter(time, count if time.shape[0] == count else 1) if self.filter is not None else None
             query, key = (x.reshape(count, width, 2 * h * w) for x in (query, key))
-            with precision.using("fp32"):  # a spectrum's values are too far apart for fewer bits
-                taken = product(value, spectral_affinity(query, key, (h, w), self.heads, gain, self.softmax))
+            value = value.reshape(count, width, h * w)
+            taken = spectral_attention(query, key, value, (h, w), self.heads, gain, self.softmax)
         else:
-            taken = attention(*(x.reshape(value.shape) for x in (query, key)), value)
+            taken = attention(*(x.reshape(count * self.heads, -1, h * w) for x in (query, key, value)))
         z = self.proj_out(taken.reshape(q.shape), residual=q)
         scale, shift = jt.chunk(self.emb_layers(embedding)[:count], 2, dim=1)
-        first, gelu, last = self.mlp
-        return last(gelu(first(self.norm(z, scale, shift))), residual=z)
+        first, last = self.mlp
+        return last(first(self.norm(z, scale, shift)), residual=z)
 
 
 class Block(nn.Module):

@@ -15,10 +15,7 @@ _BLUR = 3  # how far a line's blur reaches, pixels
 
 
 def overlay(
-    image: np.ndarray,
-    probability: np.ndarray,
-    truth: np.ndarray | None = None,
-    std: np.ndarray | None = None,
+    image: np.ndarray, probability: np.ndarray, truth: np.ndarray | None = None, std: np.ndarray | None = None
 ) -> np.ndarray:
     """Draw the outline of the prediction (blue) and of the ground truth (yellow) over the image.
 

@@ -66,8 +66,7 @@ def overview(rows: Sequence[Row], path: Path, max_members: int = 3) -> None:
 
     heights = [row.image.shape[0] / row.image.shape[1] for row in rows]
     figure = Figure(
-        figsize=(_PANEL_INCHES * len(columns) + 0.3, _PANEL_INCHES * sum(heights) + 0.55),
-        layout="constrained",
+        figsize=(_PANEL_INCHES * len(columns) + 0.3, _PANEL_INCHES * sum(heights) + 0.55), layout="constrained"
     )
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)
     axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import struct
@@ -12,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from medsegdiff.base import screen
+from medsegdiff.base import screen, system
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import make_folder, writing
 
@@ -34,7 +33,7 @@ def check_home(folder: Path) -> None:
         raise InputError(f"{folder}: its file system runs no programs (noexec), as Jittor's kernels are; {ELSEWHERE}")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            system.lock(file.fileno())
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             os.environ["disable_lock"] = "1"
@@ -51,8 +50,8 @@ def check(cache: Path) -> None:
     make_folder(cache, ELSEWHERE)
     with (cache.parent / "jittor.lock").open("a") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as kernels are compiled under
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the core is
+            system.lock(lock.fileno(), wait=False, of_process=True)  # as kernels are compiled under
+            system.lock(lock.fileno(), wait=False)  # as the core is
         except BlockingIOError:  # who compiles there has looked itself
             screen.note(f"another process compiles into {cache}; this one waits for it where it must")
             return
@@ -66,9 +65,11 @@ def compiler_failure(error: Exception) -> str:
     """Why a compiler failed that Jittor had called, as far as `error` tells of one; else nothing."""
     if "Run cmd failed" not in str(error) or "jittor_utils" not in sys.modules:
         return ""
-    folder = sys.modules["jittor_utils"].cache_path
-    if shutil.disk_usage(folder).free < _LEAST_FREE:
-        return f"{folder}: cannot be written: no space left on the disk; free some, or {ELSEWHERE}"
+    temporary = os.environ.get("TMPDIR") or "/tmp"  # which compilers use
+    elsewhere = {sys.modules["jittor_utils"].cache_path: ELSEWHERE, temporary: "set TMPDIR to another folder"}
+    for folder, remedy in elsewhere.items():
+        if shutil.disk_usage(folder).free < _LEAST_FREE:
+            return f"{folder}: cannot be written: no space left on the disk; free some, or {remedy}"
     return "a compiler failed, see its words above; if it was killed, memory was short: free some, and repeat this"
 
 

@@ -21,10 +21,16 @@ def refuse_spaces() -> None:
     Raises:
         InputError: there is a space in its path.
     """
-    found = importlib.util.find_spec("jittor")
-    if found and found.origin and re.search(r"\s", found.origin):  # some minutes later no kernel would compile
-        folder = Path(found.origin).parent
+    folder = place_with_space()
+    if folder:  # some minutes later no kernel would compile
         raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
+
+
+def place_with_space() -> str:
+    """The folder of the installed Jittor, if there is a space in its path."""
+    found = importlib.util.find_spec("jittor")
+    folder = str(Path(found.origin).parent) if found and found.origin else ""
+    return folder if re.search(r"\s", folder) else ""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import toolchain
+from medsegdiff.runtime.importing import place_with_space
 
 
 class Found(NamedTuple):
@@ -47,7 +48,9 @@ def _numpy() -> Found:
 
 
 def _jittor() -> Found:
-    version = toolchain.package_version("jittor")
+    version, folder = toolchain.package_version("jittor"), place_with_space()
+    if folder:
+        return Found(f"cannot compile from a path with a space, {folder}", fits=False)
     return Found(version) if version else Found("missing", fits=False)
 
 
@@ -79,7 +82,7 @@ def _onednn() -> Found:
 REQUIREMENTS = (
     Requirement("Python", _python, "make an environment with one of these"),
     Requirement("NumPy", _numpy, "install: pip install 'numpy<2'"),
-    Requirement("Jittor", _jittor, "install: pip install 'jittor>=1.3.11,<1.4'"),
+    Requirement("Jittor", _jittor, "install: pip install 'jittor>=1.3.11,<1.4', in an environment without a space"),
     Requirement("g++", _compiler, "install: apt install g++ (or set cc_path to a C++ compiler)"),
     Requirement("Python.h", _python_header, "install: apt install python3-dev"),
     Requirement(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import Any, Optional
 from medsegdiff.base import machine, ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing, writing
+from medsegdiff.base.reading import read_json
 from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
 from medsegdiff.runtime.importing import as_before, refuse_spaces
@@ -83,11 +83,11 @@ def jittor_home() -> Path:
     chosen = os.environ.get("JITTOR_HOME")
     if chosen:
         return Path(chosen).absolute()
+    home = machine.home()
     try:
-        noted = json.loads((machine.home() / ".cache" / "jittor" / "config.json").read_text(encoding="utf-8"))
-        return Path(noted["JITTOR_HOME"]).absolute()
-    except (OSError, ValueError, KeyError, TypeError):
-        return machine.home()
+        return Path(read_json(home / ".cache" / "jittor" / "config.json")["JITTOR_HOME"]).absolute()
+    except (InputError, KeyError, TypeError):
+        return home
 
 
 def compiler() -> Optional[str]:

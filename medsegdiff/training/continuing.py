@@ -1,4 +1,4 @@
-"""What must be as it was where a training is continued."""
+"""What may not change when a training continues."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def compare(found: Checkpoint, config: RunConfig, dataset: str) -> None:
     ours, theirs = config.flat(), found.config.flat()
     for name in ours:
         if name not in _INDIFFERENT and ours[name] != theirs[name]:
-            option = name.replace("_", "-")
-            screen.note(f"note: continuing with --{option} {ours[name]}, was {theirs[name]}")
+            screen.note(f"note: continuing with `{name}` {ours[name]}, was {theirs[name]}")
     end, before = config.training.annealed, found.config.training.annealed
-    if end != before and end and before:  # as where --steps says when it ends
+    if end != before and end and before:  # as where `steps` says when it ends
         screen.note(f"note: the learning rate now falls to 0 at step {end}, not {before}")

@@ -1,4 +1,4 @@
-"""What a training will cost, from a few real steps; nothing is written."""
+"""Measures the cost of a training by a few real steps; writes nothing."""
 
 from __future__ import annotations
 

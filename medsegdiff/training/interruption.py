@@ -1,4 +1,4 @@
-"""Stopping a training: signals are noted, and heeded between steps."""
+"""Stopping a training: signals are noted, and obeyed between steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect signals instead of dying of them; one that is ignored, as `nohup` wants it, stays so."""
+    """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored."""
     requests: list[int] = []
     heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}

@@ -30,10 +30,7 @@ _RECENT = 50  # steps that the bar's mean loss is over, roughly
 
 
 def train(
-    config: RunConfig,
-    dataset: Dataset,
-    held_out: Optional[Dataset] = None,
-    about: Optional[dict[str, Any]] = None,
+    config: RunConfig, dataset: Dataset, held_out: Optional[Dataset] = None, about: Optional[dict[str, Any]] = None
 ) -> Path:
     """Train to `config.training.steps`, continuing from the newest checkpoint; returns the last one.
 
@@ -46,10 +43,9 @@ def train(
     Of several processes the first one leads: it decides, validates and writes, and it alone reports how it ended.
 
     Raises:
-        InputError: the output folder cannot be used or holds what is not training's own, or another
-            configuration's checkpoints, this machine lacks
-            the precision, the batch cannot be trained on, the weights are not finite any more, or the losses or
-            gradients of all steps, or of many in a row, were not.
+        InputError: the output folder cannot be used, or holds other files or another configuration's checkpoints; this
+            machine lacks the precision; the batch cannot be trained on; the weights are not finite any more; or no
+            step, or none of many in a row, had a finite loss and gradient.
         Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGHUP came; a checkpoint was written, if anything was learnt.
     """
     check_shares(config)
@@ -70,12 +66,7 @@ class _Run:
     """A training with its folder."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        dataset: Dataset,
-        held_out: Optional[Dataset],
-        ledger: Ledger,
-        about: dict[str, Any],
+        self, config: RunConfig, dataset: Dataset, held_out: Optional[Dataset], ledger: Ledger, about: dict[str, Any]
     ) -> None:
         self.config = config
         self.trainer = Trainer(config)
@@ -89,7 +80,7 @@ class _Run:
 
     @property
     def learnt(self) -> bool:
-        """Whether any step of this run was not skipped, or it has none to take."""
+        """Whether this run has learnt from at least one step, or has none to take."""
         return self.trainer.optimiser.count > self.updates or self.trainer.step == self.begun
 
     @property
@@ -100,8 +91,8 @@ class _Run:
     def steps(self, requests: list[int]) -> None:
         """Train until the last step, a stop request or the end of patience.
 
-        What belongs between two steps is done before it is asked whether to go on, and each checkpoint knows what of
-        it is done; so a run that was stopped in between takes it up where it was.
+        Validation, row and checkpoint come before the question whether to go on, and each checkpoint records which of
+        them are done: a run that was stopped in between continues exactly there.
         """
         training, trainer, record = self.config.training, self.trainer, self.record
         announce_kernels()
@@ -183,5 +174,5 @@ class _Run:
         return self.record.validation(outcome)
 
     def _save(self) -> Checkpoint:
-        # Weights of which steps fail may not take the place of those before.
+        # Weights that make steps fail must not replace earlier ones.
         return self.record.save(replace=self._worth_saving)

@@ -1,4 +1,4 @@
-"""Loss scaling (Micikevicius et al. 2018): float16 loses small gradients, unless they are computed enlarged."""
+"""Loss scaling (Micikevicius et al. 2018): float16 loses small gradients unless the loss is scaled up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FLOOR = 1.0
 
 
 class LossScale:
-    """A power of two, so that scaling changes no digit: it finds for itself how large it may be.
+    """A power of two, so that scaling changes no digit. It finds its own size:
 
     It halves with every gradient that is not finite, and doubles after `1 / growth` finite ones in a row: as in the
     published code, its logarithm to base 2 grows by `growth` a step, though in whole steps.

@@ -1,4 +1,4 @@
-"""`progress.png` in a run's folder: how the training goes, drawn anew while it does."""
+"""`progress.png` in a run's folder: the curves of the training so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProgressPicture:
         self._complained = False
 
     def draw(self, at_once: bool = False) -> None:
-        """Draw, unless the last time is too near for what it took; `at_once`: in any case."""
+        """Draw, unless that took too long for the time since; `at_once`: in any case."""
         begun = time.monotonic()
         if begun < self._due and not at_once:
             return

@@ -1,4 +1,4 @@
-"""How joint processes take a training's steps together: the first one leads, the others follow."""
+"""Several processes train together: the first one leads, the others follow."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from medsegdiff.runtime.backend import jt
 
 
 def provenance(dataset: Dataset, held_out: Optional[Dataset] = None, precision: str = "fp32") -> dict[str, Any]:
-    """Everything that a later reader needs to know of this start of a training, ready for JSON."""
+    """What a later reader must know about this start of a training, ready for JSON."""
     return {
         "versions": {
             "medsegdiff": medsegdiff.__version__,

@@ -1,4 +1,4 @@
-"""What a run's folder knows of it: rows, events, pictures and checkpoints; written as it goes, and taken up again."""
+"""A run's folder: rows, events, pictures and checkpoints, written while it trains and read when it continues."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from medsegdiff.training.validation import Outcome, Progress, write_picture
 
 
 class Record:
-    """The folder of a run, which is taken up where its newest whole checkpoint is, or begun."""
+    """The folder of a run: continues from its newest whole checkpoint, or begins."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The folder of a run: what in it is training's own."""
+"""The folder of a run: which files in it training may replace."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def files_of(text: str) -> Files:
     """
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else _refuse("files: not an object of names and contents")
 

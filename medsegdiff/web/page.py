@@ -26,7 +26,7 @@ from medsegdiff.web.worker import Cancelled, Job, Step, Worker
 _HINT = "Research software, no medical device. Images stay on the machine that runs this, and are not kept."
 _KINDS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI"
 _WHOLE, _ONE = "the whole volume", "the slice that is shown"
-_SCRIPT = Path(__file__).with_suffix(".js").read_text()
+_SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import followed, read_text, read_yaml
+from medsegdiff.base.reading import followed, read_json, read_text, read_yaml
 from medsegdiff.checkpoints.folder import BEST
 from medsegdiff.evaluation.report import SUMMARY, TABLE
 from medsegdiff.training.run_folder import CONFIG, EVENTS, LOG, RUN
@@ -166,13 +166,12 @@ def _written_by(command: str, path: Path) -> Iterator[Optional[Path]]:
     """`path`, if there is such a file, in a block that fails where it is not understood."""
     try:
         yield path if path.is_file() else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"{path}: is not what {command} writes ({error}); run it again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with _written_by("medsegdiff", path) as there:
-        found = json.loads(read_text(path)) if there else {}
+    found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
 
 

@@ -17,7 +17,7 @@ from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.web.cases import data_uri, heat_of, outline, shrunk
 from medsegdiff.web.worker import Found
 
-STYLE = Path(__file__).with_suffix(".css").read_text()
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 _KINDS = {"": "mask", "_prob": "probability", "_std": "uncertainty", "_overlay": "overlay"}
 _TYPES = {".png": "image/png", ".nii.gz": "application/gzip", ".dcm": "application/dicom"}
 

@@ -103,6 +103,7 @@ def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
         (["phantom", "--train", "0", "--out-dir", "x"], "--train 0: must be at least 1"),
         (["phantom", "--size", "1000000000", "--out-dir", "x"], "--size 1000000000: must be at most 4096"),
         (["phantom", "--num-classes", "4", "--out-dir", "x"], "--num-classes 4"),
+        (["phantom", "--seed", "-1", "--out-dir", "x"], "--seed -1: must not be negative"),
         (["prepare"], "--data-dir"),
         (["prepare", "--data-dir", "/no/such/folder"], "/no/such/folder"),
         (["prepare", "--data-dir", "x", "--part", "both"], "--part both"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -26,11 +28,36 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def made(tmp_path_factory):
+    """The folder of a demo that Ctrl-C stopped in training and that was continued, and what both said."""
+    from medsegdiff.training.trainer import Trainer  # imports Jittor
+
+    out, step, said = tmp_path_factory.mktemp("demo"), Trainer.train_step, io.StringIO()
+
+    def interrupted(trainer, batch):
+        result = step(trainer, batch)
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "train_step", interrupted)
+            assert demo(out, TINY) == 130
+        assert [path.name for path in list_checkpoints(out / "run")] == ["step-000002"]
+        assert demo(out, TINY) == 0
+    return out, said.getvalue()
+
+
+@pytest.fixture
+def done(made):
     """The folder of a complete demo; tests leave it complete."""
-    out = tmp_path_factory.mktemp("demo")
-    assert demo(out, TINY) == 0
-    return out
+    return made[0]
+
+
+def test_an_interrupted_demo_is_continued(made):
+    assert "the same command continues" in made[1]
+    assert "continuing from" in made[1]
 
 
 def test_everything_is_there(done):
@@ -49,19 +76,7 @@ def test_everything_is_there(done):
         assert picture.width > 500
 
 
-def test_each_stage_is_announced_and_the_places_come_last(done, capsys):
-    assert demo(done, TINY) == 0
-    said = capsys.readouterr().out
-    assert [line[:3] for line in said.splitlines() if line[1:3] == "/6"] == [f"{i}/6" for i in range(1, 7)]
-    assert "generated" in said  # the scores are not taken for those of real images
-    assert f"keeping the network of the last time, {done / 'run' / 'step-000003'}" in said
-    last = said.splitlines()[-6:]
-    assert [line.split()[0] for line in last] == [
-        str(done / name) for name in ("report.html", "overview.png", "predictions", "first", "run", "data")
-    ]
-
-
-def test_a_complete_demo_is_drawn_again_and_nothing_in_it_is_lost(done):
+def test_a_complete_demo_is_drawn_again_and_nothing_in_it_is_lost(done, capsys):
     (done / "run" / "notes").write_text("mine")
     (done / "run" / "other").mkdir()
     weights = {path: path.read_bytes() for path in (done / "run").rglob("*.safetensors")}
@@ -70,26 +85,14 @@ def test_a_complete_demo_is_drawn_again_and_nothing_in_it_is_lost(done):
     assert (done / "run" / "other").is_dir()
     assert {path: path.read_bytes() for path in (done / "run").rglob("*.safetensors")} == weights
     assert (done / "overview.png").exists()
-
-
-def test_an_interrupted_demo_is_continued(tmp_path, monkeypatch, capsys):
-    from medsegdiff.training.trainer import Trainer  # imports Jittor
-
-    step = Trainer.train_step
-
-    def interrupted(trainer, batch):
-        result = step(trainer, batch)
-        if trainer.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", interrupted)
-        assert demo(tmp_path, TINY) == 130
-    assert "the same command continues" in capsys.readouterr().out
-    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-000002"]
-    assert demo(tmp_path, TINY) == 0
-    assert "continuing from" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert [line[:3] for line in said.splitlines() if line[1:3] == "/6"] == [f"{i}/6" for i in range(1, 7)]
+    assert "generated" in said  # the scores are not taken for those of real images
+    assert f"keeping the network of the last time, {done / 'run' / 'step-000003'}" in said
+    last = said.splitlines()[-6:]
+    assert [line.split()[0] for line in last] == [
+        str(done / name) for name in ("report.html", "overview.png", "predictions", "first", "run", "data")
+    ]
 
 
 def test_a_foreign_run_is_not_removed(done, tmp_path):

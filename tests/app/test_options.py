@@ -12,7 +12,7 @@ import yaml
 
 from medsegdiff.app import sample as app_sample
 from medsegdiff.app import train as app_train
-from medsegdiff.app.options import Parser, add_section, helps, with_dashes
+from medsegdiff.app.options import Parser, add_section, helps, output_folder, with_dashes
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -59,6 +59,25 @@ def test_defaults_are_the_dataclass_s():
 @pytest.mark.parametrize("words", [("--image-size", "32"), ("--image_size", "32"), ("--image_size=32",)])
 def test_dashes_and_underscores_are_alike(words):
     assert parse(*words).image_size == 32
+
+
+def test_what_is_no_folder_is_no_place_to_write_to(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("loop", "dangling", "file"):
+        with pytest.raises(InputError, match=f"{name}: a file, or a link .* is in the way; give another out_dir"):
+            output_folder(str(tmp_path / name))
+    for name in ("new", "link"):
+        assert output_folder(str(tmp_path / name)) == tmp_path / name
+
+
+def test_a_value_may_begin_with_a_minus():
+    parser = Parser(prog="medsegdiff train")
+    app_train.configure(parser)
+    options = parser.parse_args(["--scaling", "-160..240", "--num-head-channels", "-1", "--lr", "-.5"])
+    assert (options.scaling, options.num_head_channels, options.lr) == ("-160..240", -1, -0.5)
 
 
 def test_values_keep_their_underscores():

@@ -43,7 +43,12 @@ def trained(monkeypatch):
 def sampled(monkeypatch):
     """What would be sampled."""
     seen = []
-    monkeypatch.setattr(sample_command, "sample", lambda **options: seen.append(options) or 0)
+
+    def sample(options, sampling, expected):
+        seen.append({"out_dir": options.out_dir, "sampling": sampling, "expected": expected})
+        return 0
+
+    monkeypatch.setattr(sample_command, "sample", sample)
     return seen
 
 

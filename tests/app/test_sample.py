@@ -50,7 +50,7 @@ def home(tmp_path_factory):
 def sampled(monkeypatch):
     """What would be sampled."""
     seen = []
-    monkeypatch.setattr(command, "sample", lambda **options: seen.append(options) or 0)
+    monkeypatch.setattr(command, "sample", lambda *given: seen.append(given) or 0)
     return seen
 
 
@@ -74,8 +74,25 @@ def test_every_option_arrives(sampled, tmp_path):
     )
     assert main(["sample", *words.split()]) == 0
     (given,) = sampled
-    assert given == {
-        "sampling": SamplingConfig(
+    assert given == (
+        command.SampleOptions(
+            model_path="run",
+            data_dir="d",
+            data_name="folder",
+            images=["a.png", "b"],
+            out_dir="o",
+            weights="model",
+            limit=3,
+            save_members=True,
+            overlay=False,
+            maps=True,
+            trace=["x", "y"],
+            cache_dir="c",
+            overwrite=True,
+            backend="onnx",
+            trained_as="isic-published",
+        ),
+        SamplingConfig(
             sampler="ddim",
             steps=7,
             eta=0.5,
@@ -88,43 +105,27 @@ def test_every_option_arrives(sampled, tmp_path):
             batch_size=4,
             seed=9,
         ),
-        "model_path": "run",
-        "data_dir": "d",
-        "data_name": "folder",
-        "images": ["a.png", "b"],
-        "out_dir": "o",
-        "weights": "model",
-        "limit": 3,
-        "save_members": True,
-        "overlays": False,
-        "maps": True,
-        "traces": ["x", "y"],
-        "cache_dir": "c",
-        "overwrite": True,
-        "backend": "onnx",
-        "trained_as": "isic-published",
-    }
+    )
 
 
 def test_without_options_the_defaults_are_the_dataclass_s(sampled):
     assert main(["sample"]) == 0
-    assert sampled[0]["sampling"] == SamplingConfig()
-    assert (sampled[0]["weights"], sampled[0]["out_dir"], sampled[0]["limit"]) == ("ema", "predictions", 0)
-    assert (sampled[0]["overlays"], sampled[0]["maps"], sampled[0]["save_members"]) == (True, False, False)
+    assert sampled == [(command.SampleOptions(images=[], trace=[]), SamplingConfig())]
 
 
 def test_options_come_from_a_file_too(sampled, tmp_path):
     (tmp_path / "o.yaml").write_text("members: 4..9\nsteps: 3\noverlay: false\n")
     assert main(["sample", "--config", str(tmp_path / "o.yaml"), "--steps", "2"]) == 0
-    assert sampled[0]["sampling"] == SamplingConfig(members="4..9", steps=2)
-    assert not sampled[0]["overlays"]
+    ((options, sampling),) = sampled
+    assert sampling == SamplingConfig(members="4..9", steps=2)
+    assert not options.overlay
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--weights", "best"], "--weights best: must be one of ema, model"),
-        (["--limit", "-1"], "--limit -1: must be at least 0"),
+        (["--limit", "-1"], "--limit -1: must not be negative"),
         ([], "--data-dir, --images: give one of them"),
         (["--data-dir", "{isic}", "--images", "{mine}"], "--data-dir, --images: give one of them"),
         (["--images", ""], '--images "": is empty'),
@@ -151,11 +152,8 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(home, tmp_path, capsys,
 def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
     def run(**options):
         return command.sample(
+            command.SampleOptions(str(home / "run"), images=[str(home / "mine")], out_dir=str(tmp_path / "out")),
             SamplingConfig(members=1, steps=2),
-            str(home / "run"),
-            "",
-            str(tmp_path / "out"),
-            images=[str(home / "mine")],
             expected={"image_size": 32, "diffusion_steps": 8, **options},
         )
 

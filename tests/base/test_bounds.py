@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 import pytest
 
@@ -16,6 +16,7 @@ class Section:
     name: str = ""
     wanted: bool = False
     maybe: Optional[int] = bounded(None, 0, 5)
+    kind: Literal["", "a", "b"] = ""
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ class Section:
         ({"wanted": "yes"}, "wanted yes: must be true or false"),
         ({"maybe": 6}, "maybe 6: must be at most 5"),
         ({"maybe": "5"}, "maybe 5: must be a whole number"),
+        ({"kind": "c"}, "kind c: must be one of a, b"),
+        ({"kind": ["a"]}, r"kind \['a'\]: must be one of a, b"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_bounds_is_named(values, words):

@@ -10,6 +10,7 @@ from medsegdiff.base.errors import InputError, flag
         ("a.png: read with `num_classes` 2", "a.png: read with num_classes 2", "a.png: read with --num-classes 2"),
         ("holds none; write `image_size: 256`",) * 3,
         ("a`b_c.png and d`e.png",) * 3,
+        ("a\nb\x1b[31m.png: damaged", *(("a\\nb\\x1b[31m.png: damaged",) * 2)),
         ("",) * 3,
     ],
 )

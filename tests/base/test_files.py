@@ -268,7 +268,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.fcntl, "lockf", refuse(errno.ENOLCK))
+    monkeypatch.setattr(files.system, "lock", refuse(errno.ENOLCK))
     with exclusive(tmp_path):
         pass
 

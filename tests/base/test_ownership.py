@@ -151,13 +151,21 @@ def test_a_manifest_that_is_a_link_is_not_followed(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_manifest_that_is_a_pipe_is_in_the_way(tmp_path):
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(InputError, match="a file of this name is in the way"):
+        write(tmp_path, {"a": "1"})
+    assert not (tmp_path / "a").exists()
+
+
 def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path):
-    left, mine = tmp_path / f".{'0' * 32}.tmp", tmp_path / ".notes.tmp"
+    left, mine, probe = tmp_path / f".{'0' * 32}.tmp", tmp_path / ".notes.tmp", tmp_path / f".{'1' * 32}.tmp"
+    probe.touch()
     for folder in (left, mine):
         folder.mkdir()
         (folder / "a").touch()
     with Ledger(tmp_path, "one").together("a") as first:
-        assert not left.exists()
+        assert not left.exists() and not probe.exists()
         assert mine.exists()
         (first / "a").write_text("first")
         with Ledger(tmp_path, "two").together("b") as second:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note, read_text, read_yaml, reading
+from medsegdiff.base.reading import note, read_json, read_text, read_yaml, reading
 
 
 def refusal(function, path):
@@ -76,6 +76,14 @@ def test_text_that_is_not_utf8_or_too_large_is_refused(tmp_path):
 def test_yaml_that_is_not_plain_is_refused_at_once(tmp_path, text, words):
     (tmp_path / "a.yaml").write_text(text)
     assert words in refusal(read_yaml, tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "is no JSON"), ("[" * 10**5, "is no JSON"), (b"\xff", "not UTF-8")])
+def test_json_that_is_none_is_refused(tmp_path, text, words):
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert words in refusal(read_json, tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": [1]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1]}
 
 
 def test_numbers_are_those_of_the_command_line(tmp_path):

@@ -93,6 +93,13 @@ def test_quiet_is_silent_and_only_as_long_as_asked(clock, capsys):
     assert capsys.readouterr() == ("result\n", "note\n")
 
 
+def test_notes_name_options_as_commands_or_as_python_does(capsys):
+    with speaking():
+        note("note: `clip_grad` 2.0")
+    note("note: `clip_grad` 2.0")
+    assert capsys.readouterr().err == "note: --clip-grad 2.0\nnote: clip_grad 2.0\n"
+
+
 def test_what_fails_prints_no_object(capsys):
     with pytest.raises(ValueError), speaking(quiet=True, as_json=True):
         raise ValueError

@@ -141,3 +141,10 @@ def test_ctrl_c_is_heeded_from_the_first_moment(handler, closed):
     command = ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "" if closed else "stopped\n")
+
+
+def test_ctrl_c_that_was_held_back_from_python_s_start_comes_at_our_first_moment():
+    code = "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); "
+    code += "os.kill(os.getpid(), signal.SIGINT); os.execvp(sys.executable, [sys.executable, '-m', 'medsegdiff'])"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
-from medsegdiff.data import digests, source
+from medsegdiff.data import cache, digests, source
 from medsegdiff.data.cache import default_cache, prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.layouts import isic
@@ -452,6 +452,13 @@ def test_senseless_arguments(make_cases, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         quiet(cases, 16, tmp_path / "file")
+
+
+def test_a_full_disk_is_told_with_the_remedy(make_cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 << 20))
+    words = r"cases: 1 cases need 256 MiB there, and 3 MiB are free; give another cache_dir, or set MEDSEGDIFF_CACHE"
+    with pytest.raises(InputError, match=words):
+        quiet(make_cases(1), 16, tmp_path / "cache")
 
 
 def test_progress_goes_to_standard_error(make_cases, tmp_path, capsys, monkeypatch):

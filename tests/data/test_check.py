@@ -187,7 +187,7 @@ def test_a_patient_for_training_and_for_testing(tmp_path):
 
 def test_an_image_of_one_value(folder):
     Image.new("RGB", SHAPE[::-1], (7, 7, 7)).save(folder / "images/c.png")
-    assert only(folder) == ("values", "images/c.png", "holds the value 7 alone")
+    assert only(folder) == ("values", "images/c.png", "holds only the value 7")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -195,7 +195,7 @@ def test_values_that_are_no_numbers(value, volumes):
     values = np.random.default_rng(1).normal(size=(9, 8, 7)).astype(np.float32)
     values[3, 3, 3] = value
     volume(volumes / "images/v2.nii.gz", values)
-    assert only(volumes) == ("values", "images/v2.nii.gz", "1 of its 504 values are no finite numbers")
+    assert only(volumes) == ("values", "images/v2.nii.gz", "1 of its 504 values are not finite")
 
 
 def test_a_mask_at_another_place(volumes):

@@ -124,7 +124,7 @@ def test_a_file_may_name_cases_or_patients(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{half", "no split"),
+        ("{half", "is no JSON"),
         ('{"train": 5}', "no split"),
         ('{"practice": ["c0"]}', "no split"),
         ('[{"train": ["c0"]}]', "no split"),

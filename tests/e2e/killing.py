@@ -2,10 +2,12 @@
 
     python -m tests.e2e.killing FOLDER
 
-trains in FOLDER/whole without a disturbance and in FOLDER/killed with many, and writes FOLDER/kills.json. Jittor is
-imported once: each training is a fork of this process, which itself computes nothing, so that no thread is lost.
+trains in FOLDER/whole without a disturbance and in FOLDER/killed with many, and writes FOLDER/kills.json. Jittor
+starts and loads its kernels once: each training is a fork of this process, which itself computes with one thread alone,
+so that OpenMP has none that a fork would lose.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -25,6 +27,7 @@ from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.training import loop
 from medsegdiff.training.trainer import Trainer
 from tests.conftest import Discs
+from tests.training.variants import draw_nothing, with_training
 
 KILLS, STEPS, INTERVAL, KEEP = 25, 120, 3, 3
 
@@ -146,6 +149,15 @@ def train(out):
     loop.train(configuration(out), discs, discs)
 
 
+def warm(out):
+    """Have all kernels loaded."""
+    openmp, discs = ctypes.CDLL("libgomp.so.1"), Discs()
+    threads = openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(1)
+    loop.train(with_training(configuration(out), steps=12), discs, discs)
+    openmp.omp_set_num_threads(threads)
+
+
 def killed_at_a_step(out, saves, step, share):
     """Train and kill from outside, a `share` of a step's time into the `step`-th step; returns how it ended."""
     here, there = os.pipe()
@@ -178,6 +190,8 @@ def killed_while_saving(out, saves, point):
 
 def main(folder):
     """Both trainings, and what was found after each kill."""
+    draw_nothing()
+    warm(folder / "warm")
     assert how_it_ended(fork(lambda: train(folder / "whole"))) == 0
     out, saves, kills = folder / "killed", folder / "saves", []
     saves.touch()

@@ -28,7 +28,7 @@ from medsegdiff.runtime import exchange
 from medsegdiff.training import loop
 from medsegdiff.training.trainer import Trainer
 from tests.conftest import Discs
-from tests.training.variants import with_network, with_training
+from tests.training.variants import draw_nothing, with_network, with_training
 
 STEPS, DEATH = 20, 7
 
@@ -127,6 +127,7 @@ KINDS = {
 
 def train(kind, out):
     """Train, and write down what each process then holds."""
+    draw_nothing()
     configure, dataset = KINDS[kind]
     trainers = []
     initialise = Trainer.__init__

@@ -12,6 +12,7 @@ from medsegdiff.base import machine
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.runtime.backend import jt
+from medsegdiff.training import trainer
 
 DATA = "ISBI2016_ISIC_Part1_Training_Data"
 TRUTH = "ISBI2016_ISIC_Part1_Training_GroundTruth"
@@ -138,6 +139,10 @@ def test_a_bad_dataset_is_named_and_nothing_is_left_behind(spoil, isic, tmp_path
         (["--microbatch", "7"], "--batch-size 8, --microbatch 7: the last part is one image"),
         (["--microbatch", "1", "--dry-run"], "--microbatch 1: batch norm"),
         (["--lr", ".inf"], "--lr inf: must be finite"),
+        (["--lr", "1e400"], "--lr inf: must be finite"),
+        (["--lr", "0"], "--lr 0.0: must be at least 1e-12"),
+        (["--microbatch", "0"], "--microbatch 0: must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must not be negative"),
     ],
 )
 def test_a_bad_option_is_named(options, word, phantoms, tmp_path, capsys):
@@ -195,7 +200,9 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_named(trained, pha
 @pytest.mark.e2e
 def test_weights_that_break_are_an_error_in_training_and_in_sampling(trained, phantoms, tmp_path, capsys, monkeypatch):
     out, masks = tmp_path / "out", tmp_path / "masks"
-    assert train(phantoms, out, "--lr", "1e38") == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "learning_rate", lambda *_: 1e38)
+        assert train(phantoms, out) == 2
     (complaint,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert complaint.startswith("error: step 1: training has broken the weights: ")
     assert checkpoints.list_checkpoints(out) == []

@@ -94,37 +94,36 @@ def test_own_pictures_are_segmented_at_their_own_size(home):
         assert (home / "own" / f"{name}_overlay.png").is_file()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_saves_and_the_same_command_continues(home, number, code, tmp_path):
-    words = [
-        "-m",
-        "medsegdiff",
-        "train",
-        "--data-dir",
-        str(home / "isic"),
-        "--out-dir",
-        str(tmp_path / "run"),
-        *NETWORK,
-    ]
-    words += ["--batch-size", "2", "--steps", "100000", "--log-interval", "1"]
-    environment = {**os.environ, "MEDSEGDIFF_CACHE": str(home / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, *words], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    log = tmp_path / "run" / "log.csv"
-    deadline = time.monotonic() + 300
-    while not (log.exists() and log.read_text().count("\n") > 3):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.killpg(process.pid, number)  # the whole group, as a terminal and a scheduler do
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    (checkpoint,) = (tmp_path / "run").glob("step-*")
-    step = int(checkpoint.name[5:])
-    words[words.index("100000")] = str(step + 2)
-    done = run(home, *words)
-    assert f"continuing from {checkpoint}" in done.stderr
+def rows(log):
     with log.open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, step + 3))
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(home, tmp_path):
+    out = tmp_path / "run"
+    words = ["-m", "medsegdiff", "train", "--data-dir", str(home / "isic"), "--out-dir", str(out), *NETWORK]
+    words += ["--batch-size", "2", "--log-interval", "1", "--steps"]
+    environment = {**os.environ, "MEDSEGDIFF_CACHE": str(home / "cache")}
+    step, said = 0, ""
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(
+            [sys.executable, *words, "100000"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while not (out / "log.csv").exists() or len(rows(out / "log.csv")) < step + 3:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(process.pid, number)  # the whole group, as a terminal and a scheduler do
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        assert said in err
+        checkpoint = max(out.glob("step-*"))
+        step, said = int(checkpoint.name[5:]), f"continuing from {checkpoint}"
+    assert said in run(home, *words, step + 2).stderr
+    assert rows(out / "log.csv") == list(range(1, step + 3))

@@ -1,40 +1,26 @@
-"""Several classes from training to scores, as a user runs it."""
+"""Several classes from training to scores, by the commands that a user runs."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from medsegdiff.app.cli import main
 
 pytestmark = pytest.mark.e2e
 
 NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1,1 --num-res-blocks 1 --diffusion-steps 30".split()
 
 
-def run(home, *words):
-    environment = {**os.environ, "MEDSEGDIFF_CACHE": str(home / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "medsegdiff", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=home,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_three_classes_are_trained_sampled_and_scored(tmp_path):
-    phantom = "data phantom --out-dir isic --train 6 --test 2 --size 80 --num-classes 3"
-    run(tmp_path, *phantom.split())
+def test_three_classes_are_trained_sampled_and_scored(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert main("data phantom --out-dir isic --train 6 --test 2 --size 80 --num-classes 3".split()) == 0
     training = "train --data-dir isic --out-dir run --num-classes 3 --steps 3 --batch-size 2"
-    run(tmp_path, *training.split(), *NETWORK)
+    assert main([*training.split(), *NETWORK]) == 0
     sampling = "sample --model-path run --data-dir isic --out-dir masks --members 2 --steps 2 --save-members --maps"
-    run(tmp_path, *sampling.split(), "--trace", "ISIC_9500001")
+    assert main([*sampling.split(), "--trace", "ISIC_9500001"]) == 0
     masks = tmp_path / "masks"
     names = {path.name.replace("ISIC_9500001", "") for path in masks.glob("ISIC_9500001*")}
     per_class = {f"_{kind}{k}.png" for kind in ("prob", "std", "cal", "member0_class", "member1_class") for k in (1, 2)}
@@ -43,6 +29,7 @@ def test_three_classes_are_trained_sampled_and_scored(tmp_path):
         assert mask.mode == "P"
         assert mask.size == (80, 80)
         assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
-    printed = run(tmp_path, *"evaluate --pred-path masks --data-dir isic --num-classes 3".split())
-    assert "Each foreground class" in printed
+    capsys.readouterr()
+    assert main("evaluate --pred-path masks --data-dir isic --num-classes 3".split()) == 0
+    assert "Each foreground class" in capsys.readouterr().out
     assert json.loads((masks / "metrics.json").read_text())["images"]["evaluated"] == 2

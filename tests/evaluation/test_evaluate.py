@@ -7,7 +7,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.evaluate import evaluate
-from medsegdiff.evaluation.metrics import columns
+from medsegdiff.evaluation.metrics import Rules, columns
 from medsegdiff.evaluation.truth import truth_from_folder
 from medsegdiff.masks.metrics import EMPTY_CONVENTION, overlap, published_iou_dice
 from medsegdiff.masks.resizing import resize_probability
@@ -32,7 +32,7 @@ def test_both_measures_use_their_own_file(folders, truth, masks):
     probability = np.where(np.roll(masks[id], 3, axis=1), 0.6, 0.2).astype(np.float32)
     path = folders.save(id, probability)
     one = {id: truth[id]}
-    metrics = evaluate(folders.predictions, one, protocol_size=32).scores[0].metrics
+    metrics = evaluate(folders.predictions, one, rules=Rules(protocol_size=32)).scores[0].metrics
 
     square = (32, 32)
     expected = published_iou_dice(resize_probability(probability, square), resize_probability(masks[id], square))
@@ -41,7 +41,7 @@ def test_both_measures_use_their_own_file(folders, truth, masks):
     assert metrics["recall"] == pytest.approx(23 / 26)
 
     path.with_name(f"{id}_prob.png").unlink()  # now the mask itself is what the protocol compares
-    without = evaluate(folders.predictions, one, protocol_size=32).scores[0].metrics
+    without = evaluate(folders.predictions, one, rules=Rules(protocol_size=32)).scores[0].metrics
     assert without["published_dice"] > metrics["published_dice"] + 0.1
     assert without["dice"] == metrics["dice"]
 
@@ -114,7 +114,7 @@ def test_several_classes(folders, labels, tmp_path):
         folders.save_truth(id, labels)
         folders.save(id, probability)
     truth = truth_from_folder(folders.truth)
-    report = evaluate(folders.predictions, truth, out=tmp_path / "out", num_classes=3)
+    report = evaluate(folders.predictions, truth, out=tmp_path / "out", rules=Rules(num_classes=3))
     for key in ("dice", "iou", "precision", "recall", "dice_class1", "recall_class2"):
         assert report.summaries[key].mean == 0.5
     assert report.summaries["published_dice"].mean == pytest.approx(0.5, abs=0.05)
@@ -126,7 +126,7 @@ def test_several_classes(folders, labels, tmp_path):
     with pytest.raises(InputError, match=r"a_Segmentation\.png: its highest grey level is 2"):
         evaluate(folders.predictions, truth)
     with pytest.raises(InputError, match=r"a_prob3\.png: no such file"):
-        evaluate(folders.predictions, truth, num_classes=4)
+        evaluate(folders.predictions, truth, rules=Rules(num_classes=4))
 
 
 def test_one_image_has_no_standard_deviation_in_valid_json(folders, truth, masks, tmp_path):

@@ -6,31 +6,18 @@ MEDSEGDIFF_FUZZ and MEDSEGDIFF_FUZZ_FIRST as in `test_reading`.
 import json
 import os
 import random
-import shutil
 
 import numpy as np
-import pytest
-from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import MANIFEST
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
-from medsegdiff.config.network import NetworkConfig
-from medsegdiff.config.run import RunConfig
-from medsegdiff.data.phantom import write_isic
-from medsegdiff.diffusion.process import DiffusionConfig
-from medsegdiff.inference import jittor_denoiser
-from medsegdiff.io.predictions import Maps, write_prediction
-from tests.fake_denoiser import Bright
 from tests.fuzz import faults
-from tests.fuzz.test_reading import DISC, RGB, VALUES, damaged, seeds
+from tests.fuzz.conftest import CONFIG
+from tests.fuzz.test_reading import VALUES, damaged, seeds
 
-CONFIG = RunConfig(
-    network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1),
-    diffusion=DiffusionConfig(diffusion_steps=30, predict_xstart=True),
-)
 SAMPLE = [
     "sample",
     "--model-path",
@@ -53,36 +40,6 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="session")
-def original(tmp_path_factory):
-    """A user's folder: photos, ground truth, predictions, a training of two checkpoints, a dataset."""
-    home = tmp_path_factory.mktemp("fuzz")
-    for name in ("photos", "truth", "run"):
-        (home / name).mkdir()
-    for id in ("a", "b", "c"):
-        Image.fromarray(RGB).save(home / f"photos/{id}.png")
-        Image.fromarray(DISC).save(home / f"truth/{id}.png")
-        write_prediction(home / "predictions", id, Maps(DISC[None].astype(np.float32)))
-    (home / "predictions" / MANIFEST).unlink()  # as if they were the user's
-    for step in (1, 2):
-        arrays = {"weight": np.full((64, 64), step, np.float32)}
-        checkpoints.save(
-            home / "run", checkpoints.Checkpoint(step, CONFIG, {"model": arrays, "ema-0.9999": arrays}, {})
-        )
-    write_isic(home / "isic", train=2, test=1, size=32)
-    return home
-
-
-@pytest.fixture
-def home(original, tmp_path, monkeypatch):
-    """A copy of it, where commands run; the network is a stand-in."""
-    shutil.copytree(original, tmp_path / "home")
-    monkeypatch.chdir(tmp_path / "home")
-    monkeypatch.setenv("MEDSEGDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(jittor_denoiser, "load_denoiser", lambda *_: Bright(32))
-    return tmp_path / "home"
-
-
 def files(folder):
     """What lies in a folder: links as where they lead, files as their bytes."""
     found = {}
@@ -103,6 +60,7 @@ def run(words, capfd):
     complaints = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in said
     assert "unexpected" not in said, said
+    assert not complaints or said.splitlines()[-1:] == complaints, said
     assert (code, len(complaints)) in ((0, 0), (1, 0), (2, 1)), (words, code, said)
     return code
 

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.machine import Cpu
 from medsegdiff.inference import backends
 
 
@@ -11,7 +12,10 @@ from medsegdiff.inference import backends
 def machine(monkeypatch):
     """Arranges what is there: packages, why Jittor is not ready, the number of processes."""
 
-    def arrange(missing=(), unready="", processes=1):
+    def arrange(missing=(), unready="", processes=1, flags=("avx512_bf16",)):
+        monkeypatch.setattr(backends.machine, "cpu", lambda: Cpu("A", frozenset(flags)))
+        for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(backends, "find_spec", lambda name: None if name in missing else object())
         monkeypatch.setattr(backends, "unready", lambda: unready)
         monkeypatch.setattr(backends.ranks, "count", lambda: processes)
@@ -35,6 +39,8 @@ def machine(monkeypatch):
         (("jittor",), {"unready": "not compiled"}, "jittor"),
         (("onnx",), {}, "onnx"),
         (("onnx", "fp16"), {}, "onnx"),
+        (("openvino",), {"missing": ["onnxruntime"]}, "openvino"),
+        (("openvino", "bf16"), {}, "openvino"),
     ],
 )
 def test_what_computes(machine, capsys, given, arranged, chosen):
@@ -56,7 +62,10 @@ def test_what_computes(machine, capsys, given, arranged, chosen):
             "onnx and onnxruntime not installed: pip install onnx onnxruntime",
         ),
         (("onnx", "bf16"), {}, "backend onnx: ONNX Runtime lacks bf16"),
-        (("torch",), {}, "backend torch: must be one of auto, jittor, onnx"),
+        (("openvino",), {"missing": ["openvino"]}, "openvino: openvino not installed: pip install openvino; use that"),
+        (("openvino", "fp16"), {}, "backend openvino: OpenVINO lacks fp16"),
+        (("openvino", "bf16"), {"flags": ["avx512f"]}, "backend openvino: the CPU (A) lacks AVX512-BF16; use fp32"),
+        (("torch",), {}, "backend torch: must be one of auto, jittor, onnx, openvino"),
     ],
 )
 def test_what_cannot_be_had_is_said(machine, given, arranged, said):
@@ -119,5 +128,6 @@ def test_jittor_is_ready_where_it_is_whole_and_compiled(monkeypatch):
     def lacking():
         raise InputError("g++: missing")
 
-    monkeypatch.setattr(backends.requirements, "check", lacking)
-    assert backends.unready() == "g++: missing"
+    for place, name in ((backends.toolchain, "is_compiled"), (backends.requirements, "check")):
+        monkeypatch.setattr(place, name, lacking)
+        assert backends.unready() == "g++: missing"

@@ -52,9 +52,26 @@ def test_masks_are_those_of_jittor(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_mask_is_the_same_in_any_batch(name):
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 2e-4), ("bf16", 0.1)])
+def test_masks_of_openvino_are_those_of_onnx_runtime(name, precision, most):
+    pytest.importorskip("openvino", reason="OpenVINO, an extra, is not installed")
     weights = weights_of(CONFIGS[name])
-    denoiser = load_onnx(weights)
+    denoiser = load_onnx(weights, precision, "openvino")
+    assert denoiser.backend.startswith("OpenVINO 20")
+    found, again = (segment(denoiser, weights.config, 2, 2) for _ in range(2))
+    for id, result in segment(load_onnx(weights), weights.config, 2, 2).items():
+        np.testing.assert_array_equal(found[id].members, again[id].members)
+        np.testing.assert_allclose(found[id].members, result.members, rtol=0, atol=most)
+        np.testing.assert_allclose(found[id].cal, result.cal, rtol=0, atol=most)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mask_is_the_same_in_any_batch(name, backend):
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO, an extra, is not installed")
+    weights = weights_of(CONFIGS[name])
+    denoiser = load_onnx(weights, backend=backend)
     together = segment(denoiser, weights.config, 3, 3, batch_size=9)
     for batch_size in (1, 2):
         for id, result in segment(denoiser, weights.config, 3, 3, batch_size=batch_size).items():

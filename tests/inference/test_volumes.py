@@ -95,7 +95,7 @@ def test_every_map_is_a_volume_and_the_run_says_how_to_read_them(segment):
 def test_scores_are_of_whole_volumes_and_of_patients(segment, cases, tmp_path):
     out = segment()
     truth, patients = {case.id: case.mask for case in cases}, {case.id: case.patient for case in cases}
-    report = evaluate(out, truth, tmp_path / "report", labels={4: 1}, patients=patients)
+    report = evaluate(out, truth, out=tmp_path / "report", labels={4: 1}, patients=patients)
     for score, case in zip(report.scores, cases):
         found, true = (np.asanyarray(nibabel.load(path).dataobj) > 0 for path in (score.prediction, case.mask))
         assert score.metrics["dice"] == pytest.approx(2 * (found & true).sum() / (found.sum() + true.sum()))

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,9 +27,16 @@ def check(rows):
     assert failed == []
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if cases.load(f).kind in ("schedule", "fusion-and-metrics")], ids=str
-)
+@pytest.fixture(scope="module", autouse=True)
+def parameters_drawn_once():
+    """The parameters of a published network are 100 million numbers; cases share them."""
+    with pytest.MonkeyPatch.context() as patch:
+        drawn = functools.cache(cases.parameter)
+        patch.setattr(replay, "parameter", lambda name, shape: drawn(name, tuple(shape)))
+        yield
+
+
+@pytest.mark.parametrize("file", of("schedule", "fusion-and-metrics"), ids=str)
 def test_schedules_fusion_and_metrics_equal_the_original(file):
     case = cases.load(file)
     check(replay.KINDS[case.kind](case))

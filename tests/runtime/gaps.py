@@ -27,6 +27,13 @@ def _numpy_2(monkeypatch, folder):
     monkeypatch.syspath_prepend(str(folder))
 
 
+def _space(monkeypatch, folder):
+    (folder / "my env" / "jittor").mkdir(parents=True)
+    (folder / "my env" / "jittor" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "jittor", raising=False)
+    monkeypatch.syspath_prepend(str(folder / "my env"))
+
+
 def _without(package):
     def hide(monkeypatch, folder):
         real = importlib.metadata.Distribution.from_name
@@ -47,6 +54,7 @@ def _no_headers(monkeypatch, folder):
 
 
 GAPS = {
+    "below a space": (_space, "Jittor", "cannot compile from a path with a space"),
     "Python 3.13": (_python, "Python", "Jittor runs on 3.9 to 3.12; make an environment"),
     "no g++": (_no_compiler, "g++", "missing: Jittor compiles its kernels with it; install: apt install g++"),
     "g++ does not run": (_broken_compiler, "g++", "does not run: "),

@@ -88,3 +88,8 @@ def test_why_a_compiler_failed(tmp_path, monkeypatch):
     assert "if it was killed, memory was short" in cache.compiler_failure(failed)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     assert f"{tmp_path}: cannot be written: no space left" in cache.compiler_failure(failed)
+    monkeypatch.setenv("TMPDIR", "/full")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path == "/full" else 2**30))
+    assert cache.compiler_failure(failed) == (
+        "/full: cannot be written: no space left on the disk; free some, or set TMPDIR to another folder"
+    )

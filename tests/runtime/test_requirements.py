@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from packaging.requirements import Requirement
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.runtime import requirements, toolchain
@@ -48,3 +51,28 @@ def test_onednn_can_be_left_out_where_there_is_a_gpu(unstarted, tmp_path, driver
         requirements.check()
         toolchain._prepare_onednn()
         assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "python", "runs"),
+    [
+        ("linux", "x86_64", "3.9", True),
+        ("linux", "x86_64", "3.12", True),
+        ("linux", "x86_64", "3.13", False),
+        ("linux", "aarch64", "3.12", False),
+        ("darwin", "arm64", "3.12", False),
+        ("darwin", "x86_64", "3.12", False),
+        ("win32", "AMD64", "3.12", False),
+    ],
+)
+def test_jittor_and_its_numpy_are_installed_only_where_it_runs(system, processor, python, runs):
+    tomllib = pytest.importorskip("tomllib", reason="Python has it from 3.11 on")
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    here = {"sys_platform": system, "platform_machine": processor, "python_version": python, "extra": ""}
+    asked = map(Requirement, project["dependencies"])
+    left = {one.name: str(one.specifier) for one in asked if one.marker is None or one.marker.evaluate(here)}
+    assert {"jittor", "onednn-cpu-gomp", "onednn-devel-cpu-gomp"} & set(left) == (
+        {"jittor", "onednn-cpu-gomp", "onednn-devel-cpu-gomp"} if runs else set()
+    )
+    assert ("<2" in left["numpy"]) == runs
+    assert "Pillow" in left

@@ -9,31 +9,9 @@ import types
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime import compilation, threads, toolchain
+from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.cuda import copies, toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn, fake_nvcc
-
-
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """A monkeypatch under which `prepare` leaves no trace in this process."""
-    import jittor_utils
-    import jittor_utils.install_cuda
-
-    monkeypatch.setenv("nvcc_path", "")
-    monkeypatch.setenv("use_mpi", "0")
-    monkeypatch.setenv("log_silent", "1")
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    monkeypatch.setenv("FIX_TORCH_ERROR", "0")
-    monkeypatch.delenv("cc_path", raising=False)
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "")  # so that it is restored
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(jittor_utils.install_cuda, "install_cuda", jittor_utils.install_cuda.install_cuda)
-    for name in ("pool_initializer", "_py3_include_path", "_py3_extension_suffix"):
-        monkeypatch.setattr(jittor_utils, name, getattr(jittor_utils, name, None), raising=False)
-    monkeypatch.setattr(toolchain, "jittor_home", lambda: tmp_path / "home")
-    return monkeypatch
 
 
 def pretend_version(monkeypatch, **versions):
@@ -48,28 +26,6 @@ def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
     )
     with pytest.raises(InputError, match="/my env/jittor: Jittor cannot compile from a path with a space"):
         toolchain.prepare()
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "good"),
-    [
-        ("OMP_NUM_THREADS", ("0", "abc", "-1"), ("1", "4,2", " 2 ")),
-        ("OMP_WAIT_POLICY", ("lazy",), ("passive", "ACTIVE")),
-        ("GOMP_SPINCOUNT", ("-5", "x"), ("0", "30k", "infinite")),
-    ],
-)
-def test_what_libgomp_would_complain_of_is_refused(machine, name, bad, good):
-    for value in bad:
-        machine.setenv(name, value)
-        with pytest.raises(InputError, match=f"{name}={value}: is not what OpenMP knows"):
-            threads.prepare()
-    for value in good:
-        machine.setenv(name, value)
-        threads.prepare()
-        assert os.environ[name] == value
-    machine.setenv(name, "")
-    threads.prepare()
-    assert os.environ.get(name) != ""
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -295,52 +251,6 @@ def test_under_mpirun_jittor_is_given_mpi_and_a_share_of_the_cores(machine):
     machine.setenv("OMP_NUM_THREADS", "3")
     toolchain.prepare()
     assert os.environ["OMP_NUM_THREADS"] == "3"
-
-
-@pytest.mark.parametrize(
-    ("own", "spins"),
-    [({}, threads._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
-    ids=["nothing", "a number of spins", "a policy, which a number of spins would override"],
-)
-def test_threads_wait_asleep_unless_the_user_says_how(machine, own, spins):
-    for name, value in own.items():
-        machine.setenv(name, value)
-    toolchain.prepare()
-    assert os.environ.get("GOMP_SPINCOUNT") == spins
-    assert os.environ.get("OMP_WAIT_POLICY") == own.get("OMP_WAIT_POLICY")
-
-
-def test_a_quota_limits_the_threads_unless_the_user_says_how_many(machine):
-    machine.setattr(toolchain.machine, "allowed_cores", lambda: 64)
-    machine.setattr(toolchain.machine, "quota", lambda: 64)
-    toolchain.prepare()
-    assert "OMP_NUM_THREADS" not in os.environ  # child processes may have other cores
-    machine.setattr(toolchain.machine, "quota", lambda: 1.5)
-    toolchain.prepare()
-    assert os.environ["OMP_NUM_THREADS"] == "2"
-    machine.setenv("OMP_NUM_THREADS", "3")
-    toolchain.prepare()
-    assert os.environ["OMP_NUM_THREADS"] == "3"
-
-
-def test_jittors_libgomp_does_as_it_is_told():
-    command = (
-        "import ctypes; from medsegdiff.base import machine; machine.allowed_cores = lambda: 64\n"
-        "machine.quota = lambda: 3\nfrom medsegdiff.runtime.backend import jt\n"
-        "print(ctypes.CDLL('libgomp.so.1').omp_get_max_threads())"
-    )
-    settings = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
-    environment = {name: value for name, value in os.environ.items() if name not in settings}
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        env={**environment, "OMP_DISPLAY_ENV": "verbose"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
-    assert f"GOMP_SPINCOUNT = '{threads._SPINS}'" in done.stderr
 
 
 def test_under_mpirun_without_what_jittor_needs_the_reason_is_told(machine):

@@ -13,7 +13,9 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.kernels import precision
-from medsegdiff.training import loop
+from medsegdiff.plots.curves import draw_progress
+from medsegdiff.training import loop, picture
+from medsegdiff.training import trainer as training_step
 from medsegdiff.training.interruption import Interrupted
 from medsegdiff.training.journal import Journal
 from medsegdiff.training.logbook import Logbook
@@ -47,6 +49,12 @@ def steps_of(out):
 
 def events(out):
     return [json.loads(line) for line in (Path(out) / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Leaves out the picture of the curves, which takes longer than the training; `test_picture` draws it."""
+    monkeypatch.setattr(picture, "draw_progress", lambda loss, dice, path: path.touch())
 
 
 class Interrupting:
@@ -102,6 +110,7 @@ def test_the_bar_shows_a_running_mean_of_the_loss_and_the_dice_of_validation(con
             shown.append(dict(self.words))
 
     monkeypatch.setattr(loop.screen, "Bar", Bar)
+    monkeypatch.setattr(picture, "draw_progress", draw_progress)
     config = with_validation(with_training(config, log_interval=1), val_interval=2, val_steps=2)
     train(config, discs, discs)
     out = Path(config.training.out_dir)
@@ -216,13 +225,15 @@ def contents(out):
     return {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "step-" in str(path)}
 
 
-def test_weights_that_break_stop_the_run_at_once_and_what_was_saved_before_is_left(config, discs):
+def test_weights_that_break_stop_the_run_at_once_and_what_was_saved_before_is_left(config, discs, monkeypatch):
     config = with_validation(with_training(config, keep=1, save_interval=1), val_interval=1, val_steps=2)
     out = Path(config.training.out_dir)
     train(with_training(config, steps=2), discs, discs)
     good = contents(out)
-    with pytest.raises(InputError, match=r"^step 3: training has broken the weights: \S+ .*is not finite; lower lr"):
-        train(with_training(config, lr=1e38), discs, discs)
+    words = r"^step 3: training has broken the weights: \S+ .*is not finite; lower lr"
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=words):
+        patch.setattr(training_step, "learning_rate", lambda *_: 1e38)
+        train(config, discs, discs)
     assert contents(out) == good
     assert events(out)[-1]["reason"].startswith("InputError: step 3: training has broken the weights")
     train(config, discs, discs)
@@ -513,7 +524,7 @@ def test_options_that_change_what_is_learnt_are_named_when_a_run_goes_on_with_ot
     capsys.readouterr()
     train(with_training(config, steps=2, lr=0.5, clip_grad=2.0, keep=7), discs)
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert notes == ["note: continuing with --lr 0.5, was 0.001", "note: continuing with --clip-grad 2.0, was 0.0"]
+    assert notes == ["note: continuing with lr 0.5, was 0.001", "note: continuing with clip_grad 2.0, was 0.0"]
 
 
 def test_a_schedule_that_ends_elsewhere_is_named_though_no_option_of_its_own_changed(config, discs, capsys):
@@ -523,7 +534,7 @@ def test_a_schedule_that_ends_elsewhere_is_named_though_no_option_of_its_own_cha
     train(with_training(falling, steps=2, use_checkpoint=True), discs)
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: continuing with --use-checkpoint True, was False",
+        "note: continuing with use_checkpoint True, was False",
         "note: the learning rate now falls to 0 at step 2, not 1",
     ]
 
@@ -565,10 +576,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoints(config, discs,
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_changed(config, discs, monkeypatch):
-    def busy(*_):
+    def busy(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("medsegdiff.base.files.fcntl.lockf", busy)
+    monkeypatch.setattr("medsegdiff.base.files.system.lock", busy)
     monkeypatch.setattr(loop, "Trainer", None)
     with pytest.raises(InputError, match="another process works there"):
         train(config, discs)
@@ -632,6 +643,6 @@ def test_a_run_goes_on_in_another_precision_and_says_so(config, discs, precision
     capsys.readouterr()
     train(with_training(config, steps=3, precision="bf16"), discs)
     assert set(precisions_seen) == {"bf16"}
-    assert "note: continuing with --precision bf16, was fp32\n" in capsys.readouterr().err
+    assert "note: continuing with precision bf16, was fp32\n" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["precision"] == "bf16"
     assert {a.dtype.name for arrays in final(out).arrays.values() for a in arrays.values()} == {"float32"}

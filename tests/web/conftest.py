@@ -65,7 +65,7 @@ def predict(folder, weights, count=8, shift=1, scored=True, images=True):
     }
     (folder / "run.json").write_text(json.dumps(run))
     if scored:
-        evaluate(folder, truth_from_folder(truths), folder, note="not <real>")
+        evaluate(folder, truth_from_folder(truths), out=folder, note="not <real>")
     return folder
 
 

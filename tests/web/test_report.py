@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 
@@ -107,3 +108,28 @@ def test_a_page_of_the_user_s_is_not_overwritten(predictions, tmp_path, capsys):
     assert (tmp_path / "mine.html").read_text() == "mine"
     with pytest.raises(InputError, match="cannot be written"):
         write_report([predictions], predictions / "run.json" / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", {"metrics": 5}),
+        ("metrics.json", {"metrics": {"dice": {"mean": "high"}}}),
+        ("metrics.json", {"predictions": [1]}),
+        ("metrics.json", {"not measured": 5}),
+        ("run.json", {"sampling": 5}),
+        ("run.json", {"sampling": {}, "images": 5}),
+    ],
+)
+def test_files_of_another_shape_are_one_line(predictions, capsys, name, content):
+    (predictions / name).write_text(json.dumps(content))
+    assert main(["report", str(predictions)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {predictions}: a file there is not what medsegdiff writes (")
+    assert not (predictions / "report.html").exists()
+
+
+def test_an_empty_name_is_not_the_working_directory(predictions, monkeypatch, capsys):
+    monkeypatch.chdir(predictions)
+    assert main(["report", ""]) == 2
+    assert 'RUN "": is empty' in capsys.readouterr().err

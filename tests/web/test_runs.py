@@ -66,11 +66,14 @@ def test_time_between_runs_does_not_count(training):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", "{", "run.json: is not what medsegdiff writes"),
+        ("run.json", "{", "run.json: is no JSON"),
+        ("run.json", "[" * 100_000, "run.json: is no JSON"),
         ("config.yaml", "a: [", "config.yaml: is no file of options"),
         ("log.csv", b"\xff\n", "log.csv: not UTF-8"),
         ("log.csv", "step,loss\n10,high\n", "log.csv: is not what train writes .*high"),
+        ("log.csv", f"step,loss\n10,{'1' * 200_000}\n", "log.csv: is not what train writes"),
         ("events.jsonl", "[]}\n", "events.jsonl: is not what train writes"),
+        ("events.jsonl", "[" * 100_000 + "}\n", "events.jsonl: is not what train writes"),
     ],
 )
 def test_damaged_files_are_named(training, name, text, message):

@@ -110,7 +110,7 @@ class SpectrumWalk(Walk):
         return self.b.node("Transpose", x, perm=[0, 1, 3, 2])
 
     def _affinity(self, query: Value, key: Value, n: int, q: Map, gain: Optional[Value]) -> Value:
-        """As `nn.ssformer.spectral_affinity`: (N, heads, n, n), transposed; never in fewer bits."""
+        """A of `kernels.operations.spectral_attention`: (N, heads, n, n), transposed; never in fewer bits."""
         heads = self.config.ssformer_heads
         depth = q.width // heads
         matrix = fourier_matrix(q.size, q.size)

@@ -42,7 +42,7 @@ class Layout(Protocol):
 
 
 class WithRegions(Layout, Protocol):
-    """One whose datasets may name unions of values, which overlap."""
+    """A layout whose datasets may name overlapping regions, each a union of values."""
 
     def regions(self, root: Path) -> dict[str, dict[int, int]]:
         """Of each region by its name the class of every value: 1 inside it, else 0."""
@@ -66,7 +66,7 @@ LAYOUTS = MappingProxyType(
 
 
 def choose(root: Path, name: str = "auto") -> str:
-    """The name of the layout that a folder has; said where it was found out.
+    """The name of a folder's layout; a note says it where it was found out.
 
     Raises:
         InputError: there is no such folder, or "auto" finds no layout that fits.
@@ -106,8 +106,8 @@ def parse_labels(text: str, root: Path, name: str = "auto") -> dict[int, int]:
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
     """The cases to test on, some perhaps without masks.
 
-    They are those that training `kept` for it, by name, where the folder has them; else the test split of the
-    folder's own; else all cases, which is said.
+    In this order: the cases that training `kept` for testing, if the folder has them; the folder's own test split; all
+    cases, with a note.
 
     Raises:
         InputError: the folder is no dataset.

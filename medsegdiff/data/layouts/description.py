@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note, read_text
+from medsegdiff.base.reading import note, read_json
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import Pair
 from medsegdiff.data.spec import DataSpec
@@ -65,12 +64,12 @@ def _read(root: Path) -> tuple[dict[str, Any], dict[str, set[int]]]:
     """The names of the channels by their numbers, and the values of each label by its name."""
     path = root / FILE
     try:
-        content, found = json.loads(read_text(path)), {}
+        content, found = read_json(path), {}
         channels = dict(content.get("channel_names") or content.get("modality") or {})
         for key, value in content["labels"].items():
             name, own = (value, [int(key)]) if isinstance(value, str) else (key, value)  # the Decathlon's, value first
             if name != "ignore":
                 found[name] = set(map(int, own if isinstance(own, list) else [own]))
         return channels, found
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: not the description of a dataset ({error!r}); restore it") from None

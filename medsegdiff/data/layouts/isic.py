@@ -58,7 +58,7 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
 
     `root` is a folder with the published project's CSV or with challenge folders (ISIC 2016, 2017,
     2018), or one that has such a folder as `Train/` or `Test/`, `ISIC/Train/` or `data/ISIC/Train/`.
-    A folder that itself holds only the other split is taken at its word: whoever points at it means it.
+    A folder that itself holds only the other split is used as this one.
     Without `need_masks` an image whose mask is missing has `mask=None`. Ids are the images' file
     stems, see `distinct`.
 
@@ -113,7 +113,7 @@ def _cases_in(folder: Path, split: str, need_masks: bool) -> Optional[list[Case]
 
 
 def _from_csv(table: Path, need_masks: bool) -> Iterable[tuple[str, Case]]:
-    """Cases of the published project's CSV, each with the words that say where it stands."""
+    """Cases of the published project's CSV, each with its row, for error messages."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(table), newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
@@ -141,7 +141,7 @@ def _from_csv(table: Path, need_masks: bool) -> Iterable[tuple[str, Case]]:
 
 
 def _from_folders(images: Path, masks: Path, need_masks: bool) -> Iterable[tuple[str, Case]]:
-    """Cases of a challenge's pair of folders, each with the words that say where it stands."""
+    """Cases of a challenge's pair of folders, each with its file, for error messages."""
     if need_masks and not masks.is_dir():
         raise InputError(f"{masks}: no such folder, but {images.name} needs its masks; unpack them beside it")
     by_id = {}

@@ -18,11 +18,7 @@ MASKS = (
     *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
     *("groundtruth", "groundtruths", "annotations", "annotation", "targets", "target"),
 )
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 _SUFFIX = re.compile(r"[_\-. ](?:mask|segmentation|seg|label|labels|gt|groundtruth|annotation)$", re.IGNORECASE)
 
 

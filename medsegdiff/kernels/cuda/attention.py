@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
-from medsegdiff.kernels import precision
+from medsegdiff.kernels import precision, reference
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
@@ -37,3 +37,16 @@ def attention(q: Var, k: Var, v: Var) -> Var:
     """As in `operations`."""
     scores = product(q * q.shape[1] ** -0.5, k, "TN")  # scaled before, or float16 overflows
     return product(v, _Softmax()(scores), "NT")
+
+
+def spectral_attention(
+    query: Var,
+    key: Var,
+    value: Var,
+    size: tuple[int, int],
+    heads: int,
+    gain: Optional[Var] = None,
+    softmax: bool = False,
+) -> Var:
+    """As in `operations`."""
+    return reference.spectral_attention(query, key, value, size, heads, gain, softmax, product)

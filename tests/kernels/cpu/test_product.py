@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -28,8 +30,16 @@ def test_values_and_gradients(module, kinds):
 @pytest.mark.parametrize("module", [operations, reference])
 def test_one_matrix_for_all(module):
     rng = np.random.default_rng(0)
-    weight, x = (np.float32(rng.standard_normal(shape)) for shape in ((6, 5), (3, 5, 7)))
-    assert_close(module.mixed(jt.array(weight), jt.array(x)).numpy(), weight @ x)
+    weight, x, bias, residual = (
+        np.float32(rng.standard_normal(shape)) for shape in ((6, 5), (3, 5, 7), (6,), (3, 6, 7))
+    )
+    given = [jt.array(value) for value in (weight, x, bias, residual)]
+    y = weight @ x
+    z = y + bias[:, None]
+    assert_close(module.mixed(*given[:2]).numpy(), y)
+    assert_close(module.mixed(*given[:2], None, given[3]).numpy(), y + residual)
+    assert_close(module.mixed(*given[:3], gelu=True).numpy(), z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2)
+    assert_close(module.mixed(*given).numpy(), z + residual)
 
 
 def test_a_product_is_the_same_whatever_else_is_computed():
