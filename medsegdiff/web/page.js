@@ -33,17 +33,13 @@ window.medsegdiff = {
   // Say when the server has gone, and when it is there again.
   watch() {
     let gone = false;
-    const ask = window.fetch.bind(window);
-    // When a server is there again, gradio would load the page anew, and the image would be gone: it never learns of it.
-    window.fetch = (what, ...how) =>
-      String(what.url ?? what).endsWith("/app_id") ? Promise.reject(new Error("the page stays")) : ask(what, ...how);
     setInterval(async () => {
-      const there = await ask("gradio_api/app_id").then((reply) => reply.ok, () => false);
+      const there = await fetch("gradio_api/app_id").then((reply) => reply.ok, () => false);
       const words = document.querySelector("#connection");
       if (words && there === gone) {
         gone = !there;
         words.textContent = gone
-          ? "The server does not answer. Was it stopped? Your image stays here; press Segment when it is there again."
+          ? "The server does not answer. Was it stopped? When it is there again this page goes on, or begins anew if it was at work."
           : "The server answers again. Press Segment to go on.";
       }
     }, 2000);

@@ -131,7 +131,7 @@ def test_four_clients_for_a_minute_hear_of_the_queue_alone_and_memory_stays_flat
     assert server.megabytes() < before + 16
 
 
-def test_a_server_that_is_killed_at_work_and_started_again_is_said_and_works(photo, browser):
+def test_a_server_that_is_killed_and_started_again_is_said_and_works(photo, browser):
     server = Server()
     upload(browser, server, photo)
     select(browser, "#run").click()
@@ -140,10 +140,26 @@ def test_a_server_that_is_killed_at_work_and_started_again_is_said_and_works(pho
     until(lambda: "The server does not answer" in select(browser, "#connection").text)
     again = Server(port=server.port)
     try:
-        until(lambda: "The server answers again" in select(browser, "#connection").text)
+        until(lambda: not select(browser, "#image input[type=file]").get_attribute("value"))  # the page begins anew
+        upload(browser, again, photo)
         select(browser, "#run").click()
         until(lambda: "data-done" in shown(browser), 120)
         says(browser, "Done.")
+    finally:
+        again.stop()
+
+
+def test_an_idle_page_goes_on_with_its_image_when_the_server_is_there_again(photo, browser):
+    server = Server()
+    upload(browser, server, photo)
+    server.process.kill()
+    server.process.wait()
+    until(lambda: "The server does not answer" in select(browser, "#connection").text)
+    again = Server(port=server.port)
+    try:
+        until(lambda: "The server answers again" in select(browser, "#connection").text)
+        select(browser, "#run").click()
+        until(lambda: "data-done" in shown(browser), 120)
     finally:
         again.stop()
 
