@@ -28,8 +28,8 @@ from medsegdiff.base.files import replacing
 from medsegdiff.config.files import find_config
 
 SIDES = {"predictions": "this package, ensembles of 5", "plain-unet/predictions": "plain U-Net"}
-_SHOWN = 6  # cases, from the best to the worst
-_SIDE = 240  # pixels of a shown case
+_SHOWN = 4  # cases, from the best to the worst
+_SIDE = 240  # pixels of a shown case's height
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,7 +92,8 @@ def draw(path: Path, work: Path) -> None:
     rows = []
     for side in SIDES:
         pictures = [Image.open(work / side / f"{id}_overlay.png").convert("RGB") for id in chosen]
-        rows.append(np.hstack([np.asarray(picture.resize((_SIDE, _SIDE))) for picture in pictures]))
+        sizes = [(picture.width * _SIDE // picture.height, _SIDE) for picture in pictures]
+        rows.append(np.hstack([np.asarray(picture.resize(size)) for picture, size in zip(pictures, sizes)]))
     Image.fromarray(np.vstack(rows)).save(path)
 
 
