@@ -59,6 +59,6 @@ def test_both_have_the_same_processor_time_and_what_is_done_is_not_done_again(co
     assert lines[0] == "| network | Dice, class 1 | Dice, class 2 | trained for |"
     assert lines[2].split(" | ")[1:3] == ["0.810 (0.700 to 0.900)", "0.820 (0.700 to 0.900)"]
     assert "2 minutes" in lines[2]
-    assert np.asarray(Image.open(tmp_path / "out/cases.png")).shape == (480, 480, 3)
+    assert np.asarray(Image.open(tmp_path / "out/cases.png")).shape == (480, 640, 3)
     baseline.main(["--config", str(tmp_path / "options.yaml"), *where])
     assert len(commands) == 5
