@@ -10,6 +10,8 @@ from medsegdiff.runtime.cuda import prepare, toolkit
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
     """A machine with CUDA but no GPU."""
+    import medsegdiff.kernels.cpu.convolution  # noqa: F401 (else it would look for oneDNN in the home below, for ever)
+
     monkeypatch.setattr(toolchain, "jittor_home", lambda: tmp_path)
     monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "no NVIDIA driver (libcuda)"))
     return monkeypatch
