@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 import medsegdiff
 from benchmarks.trained import Trained
+from medsegdiff.app.sample import SampleOptions, sample
 from medsegdiff.base.files import replacing
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.masks.statistics import summarise
@@ -26,20 +27,22 @@ class Study:
     """What is compared.
 
     Args:
-        base: the configuration that comes with the package, which all others change
+        base: the configuration that comes with the package, or a YAML file, which all others change
         rows: what each configuration changes, by name; the first is the one that all are compared with
         steps: of a training, unless it says otherwise
+        common: what all of them change
         held_out: score the images that training held out, not the test images: for choices, which must not see those
     """
 
     base: str
     rows: Mapping[str, Mapping[str, Any]]
     steps: int
+    common: Mapping[str, Any] = field(default_factory=dict)
     held_out: bool = False
 
     def options(self, name: str, steps: int) -> dict[str, Any]:
         """What a configuration changes of the base, with its steps; a `share` of them where each takes longer."""
-        changed = dict(self.rows[name])
+        changed = {**self.common, **self.rows[name]}
         steps = round(steps * changed.pop("share", 1))
         return {**changed, "steps": steps, "lr_anneal_steps": steps}
 
@@ -70,13 +73,19 @@ class Study:
         return run
 
     def score(self, run: Path, options: argparse.Namespace) -> str:
-        """Dice and IoU of every image, as CSV."""
-        trained = Trained(run, options.data_dir, options.images, self.held_out)
-        found = {
-            result.id: trained.dice(result.id, result.probability)
-            for result in trained.segment(SamplingConfig(), trained.dataset.ids)
-        }
-        rows = [f"{name},{dice:.6f},{dice / (2 - dice):.6f}\n" for name, dice in sorted(found.items())]
+        """Dice and IoU of every image or volume, means over its classes, as CSV."""
+        sampling = SamplingConfig(precision=self.common.get("precision", "fp32"))
+        if self.held_out:
+            trained = Trained(run, options.data_dir, options.images, self.held_out)
+            results = trained.segment(sampling, trained.dataset.ids)
+            dice = {result.id: trained.dice(result.id, result.probability) for result in results}
+            found = {name: (one, one / (2 - one)) for name, one in dice.items()}
+        else:
+            where = {"model_path": str(run), "data_dir": str(options.data_dir), "out_dir": str(run.parent / "masks")}
+            sample(SampleOptions(**where, backend="jittor", limit=options.images), sampling)
+            scores = medsegdiff.evaluate(where["out_dir"], data_dir=options.data_dir).scores
+            found = {score.id: (score.metrics["dice"], score.metrics["iou"]) for score in scores}
+        rows = [f"{name},{dice:.6f},{iou:.6f}\n" for name, (dice, iou) in sorted(found.items())]
         return "".join(["id,dice,iou\n", *rows])
 
     def table(self, options: argparse.Namespace) -> str:

@@ -28,7 +28,7 @@ def trained(monkeypatch):
 
 
 def test_what_is_scored_is_not_repeated_and_differences_are_paired(trained, tmp_path, capsys):
-    given = ["--data-dir", str(tmp_path), "--out-dir", str(tmp_path), "--only", "new", "nbp", "--seeds"]
+    given = ["isic", "--data-dir", str(tmp_path), "--out-dir", str(tmp_path), "--only", "new", "nbp", "--seeds"]
     ablation_v2.main([*given, "0"])
     assert trained == [("new", 0), ("nbp", 0)]
     ablation_v2.main([*given, "0", "1"])
@@ -70,7 +70,19 @@ def test_the_held_out_images_are_scored(given):
     assert rows[0].split(",")[0] in trained_on
 
 
-@pytest.mark.parametrize("study", [ablation_v2.STUDY, choices.STUDY])
+def test_else_the_test_images_are_and_their_masks_stay(given, tmp_path):
+    (tmp_path / "run").symlink_to(Path(given[1]).resolve())
+    parsed = type("Options", (), {"data_dir": Path(given[3]), "images": 2})
+    heading, *rows = ablation.Study("isic", {"mine": {}}, steps=1).score(tmp_path / "run", parsed).splitlines()
+    assert heading == "id,dice,iou"
+    for row in rows:
+        name, dice, iou = row.split(",")
+        assert (tmp_path / "masks" / f"{name}.png").exists()
+        assert float(iou) == pytest.approx(float(dice) / (2 - float(dice)), abs=1e-5)
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("study", [*ablation_v2.STUDIES.values(), choices.STUDY])
 def test_every_configuration_is_one_that_can_be_trained(study):
     for name in study.rows:
         assert read_options(study.base, study.options(name, study.steps)).training.steps > 200
