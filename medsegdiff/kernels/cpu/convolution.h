@@ -4,6 +4,9 @@ namespace convolution {
 
 // The weights as the convolution takes them, in `room` bytes at `packed`.
 inline void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
+#if WITH_AMX
+    if (g.amx) return amx::pack(amx::Layout(g, false), false, weight, amx::aligned(packed));
+#endif
     const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
     if (exchange.bytes() > room) throw std::runtime_error("oneDNN wants more room for packed weights than is known");
     exchange.write(weight, packed);
@@ -15,6 +18,12 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
 inline void forward(
     const Geometry& g, bool each, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
+#if WITH_AMX
+    if (g.amx) {
+        measure(x, norm, g.samples, g.inputs, g.height * g.width);
+        return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
+    }
+#endif
     static Scratch scratch;
     const Geometry part = each ? g.sample() : g;
     const ForwardPlan& plan = planned<ForwardPlan>(part);
@@ -28,36 +37,46 @@ inline void forward(
     }
 }
 
-// The gradients of `forward`: of x, of the weights, of the bias (N, O) and, where there is a norm, of its weight and
-// bias. `dx` may be null where there is none.
-inline void backward(
-    const Geometry& g, const float* x, const Norm& norm, const float* weight, const float* dy, float* dx, float* dweight,
-    float* dbias, float* dnorm_weight, float* dnorm_bias) {
-    static Scratch scratch_x, scratch_y, scratch_result, scratch_weight, scratch_normed;
+// The gradients of the weights and, if `dx` is not null, of what enters the convolution, by oneDNN.
+inline void differentiate(
+    const Geometry& g, const float* x, const Norm& norm, const float* weight, const float* dy, float* dx, float* dweight) {
+    static Scratch scratch_x, scratch_y, scratch_result, scratch_weight;
     const BackwardPlan& plan = planned<BackwardPlan>(g);
-    const long area = g.area(), pixels = g.height * g.width;
     memory source = plan.x_for_weight.in(x, norm, scratch_x), pull = plan.y_for_weight.in(dy, {}, scratch_y);
     memory result = plan.dweight.result(dweight, scratch_weight);
     execute(
         plan.weights, plan.weights_scratch,
         {{DNNL_ARG_SRC, source}, {DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_DIFF_WEIGHTS, result}});
     plan.dweight.out(result, dweight);
-    if (dx) {
-        float* to = norm.groups ? (float*)scratch_normed.at_least(sizeof(float) * g.samples * g.image()) : dx;
-        if (!plan.same_y) pull = plan.y_for_data.in(dy, {}, scratch_y);
-        memory factors = plan.weight.in(weight, scratch_weight), target = plan.dx.result(to, scratch_result);
-        execute(
-            plan.data, plan.data_scratch,
-            {{DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_DIFF_SRC, target}});
-        plan.dx.out(target, nullptr, nullptr, to);
-        const long rows = g.inputs / std::max(norm.groups, 1L);
-        #pragma omp parallel for
-        for (long i = 0; i < g.samples * norm.groups; i++) {
-            const norm::Unit unit{i * rows, 1, rows, pixels};
-            const float* s = norm.statistics + 3 * i;
-            const auto back = norm.silu ? norm::backward<true> : norm::backward<false>;
-            back(unit, {s[0], s[1], s[2], 0, 0}, false, x, norm.weight, norm.bias, to, dx, dnorm_weight, dnorm_bias);
-        }
+    if (!dx) return;
+    if (!plan.same_y) pull = plan.y_for_data.in(dy, {}, scratch_y);
+    memory factors = plan.weight.in(weight, scratch_weight), target = plan.dx.result(dx, scratch_result);
+    execute(
+        plan.data, plan.data_scratch, {{DNNL_ARG_DIFF_DST, pull}, {DNNL_ARG_WEIGHTS, factors}, {DNNL_ARG_DIFF_SRC, target}});
+    plan.dx.out(target, nullptr, nullptr, dx);
+}
+
+// The gradients of `forward`: of x, of the weights, of the bias (N, O) and, where there is a norm, of its weight and
+// bias. `dx` may be null where there is none.
+inline void backward(
+    const Geometry& g, const float* x, const Norm& norm, const float* weight, const float* dy, float* dx, float* dweight,
+    float* dbias, float* dnorm_weight, float* dnorm_bias) {
+    static Scratch scratch_normed;
+    const long area = g.area(), pixels = g.height * g.width, rows = g.inputs / std::max(norm.groups, 1L);
+    float* to = dx && norm.groups ? (float*)scratch_normed.at_least(sizeof(float) * g.samples * g.image()) : dx;
+#if WITH_AMX
+    if (g.amx) {
+        amx::to_weights(g, x, norm, dy, dweight);
+        if (dx) amx::run(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
+    } else
+#endif
+        differentiate(g, x, norm, weight, dy, to, dweight);
+    #pragma omp parallel for
+    for (long i = 0; i < (dx ? g.samples * norm.groups : 0); i++) {
+        const norm::Unit unit{i * rows, 1, rows, pixels};
+        const float* s = norm.statistics + 3 * i;
+        const auto back = norm.silu ? norm::backward<true> : norm::backward<false>;
+        back(unit, {s[0], s[1], s[2], 0, 0}, false, x, norm.weight, norm.bias, to, dx, dnorm_weight, dnorm_bias);
     }
     #pragma omp parallel for
     for (long row = 0; row < g.samples * g.outputs; row++) {

@@ -1,9 +1,10 @@
-"""2-D convolution by oneDNN, with its bias, a residual and both gradients.
+"""2-D convolution with its bias, a residual and both gradients.
 
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides.
+in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Where it has AMX and
+the compiler knows it, `amx.h` and `amx_weights.h` compute those in bfloat16 that keep the size of maps.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from medsegdiff.kernels import precision
 from medsegdiff.kernels.cpu.normalisation import NORM
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
+from medsegdiff.runtime import onednn
 from medsegdiff.runtime.backend import give_back_memory, jt
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_HEADERS = "arrays.h", "maps.h", "plans.h", "convolution.h"
+_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", "convolution.h"
 _HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
@@ -29,7 +31,7 @@ _GEOMETRY = """
 const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
     (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
-    data["winograd"] != 0};
+    data["winograd"] != 0, data["amx"] != 0};
 """
 _PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
 _NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
@@ -38,6 +40,7 @@ _FORWARD = """
 convolution::forward(g, data["each"] != 0, in0_p, norm, in1_p, data["packed"] != 0, {bias}, {rows}, {residual}, out0_p);
 """
 _BACKWARD = "convolution::backward(g, in0_p, norm, in1_p, in2_p, {}, out0_p, out1_p, {}, {});"
+_LINE = 16  # numbers in a line of the processor's cache
 _NORM_PARTS = "norm weight", "norm bias"
 
 
@@ -79,7 +82,7 @@ class Packed:
         # A weight that was assigned or updated has another id.
         key = (None if weight is None else weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
-            room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2
+            room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2 + _LINE
             self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
                 # Now, before activations come: else both forms of all weights would be there at once, and the memory
@@ -135,6 +138,8 @@ class _Convolution(Function):
         transformed = _transformed(geometry)
         geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
         geometry["winograd"] = transformed and not geometry["low"]
+        keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
+        geometry["amx"] = geometry["low"] and keeps_size and onednn.has_amx()
         self.geometry = geometry
         named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(

@@ -68,12 +68,42 @@ inline void put(float value, float& to) { to = value; }
 inline void put(float value, uint16_t& to) { to = narrowed(value); }
 
 // Two rows of numbers as one of the tile: in bfloat16, side by side in 32 bits.
-inline void join(const float* __restrict__ low, const float* __restrict__ high, float* __restrict__ to) {
+inline void join(const float* __restrict__ low, const float* __restrict__ high, void* __restrict__ to) {
     uint32_t a[TILE], b[TILE], c[TILE];
     std::memcpy(a, low, sizeof a);
     std::memcpy(b, high, sizeof b);
     for (long i = 0; i < TILE; i++) c[i] = rounded(a[i]) >> 16 | (rounded(b[i]) & 0xffff0000);
     std::memcpy(to, c, sizeof c);
+}
+
+// What each channel of samples becomes: itself where there is no norm.
+inline std::vector<norm::Affine> affines(const Norm& norm, long samples, long channels) {
+    std::vector<norm::Affine> found(samples * channels, {{0, 1, 0, 0, 0}, 1, 0});
+    const long of_group = channels / std::max(norm.groups, 1L);
+    for (long i = 0; i < samples * norm.groups * of_group; i++) {
+        const float* s = norm.statistics + 3 * (i / of_group);
+        found[i] = {{s[0], s[1], s[2], 0, 0}, norm.weight[i], norm.bias[i]};
+    }
+    return found;
+}
+
+// `wide` pixels of as many channels as a row of a tile has of this type, `channels` of which there are; `x` and `affine`
+// are the first one's, and `area` the pixels of a map. A row of the tile is a pixel then.
+template <class T>
+void take(
+    const float* x, const norm::Affine* affine, bool silu, long channels, long area, long wide, Tile& tile) {
+    Tile wider;
+    for (long k = 0; k < TILE * (long)sizeof(float) / (long)sizeof(T); k++) {
+        float* __restrict__ target = sizeof(T) == 2 ? wider.at[k % 2] : tile.at[k];
+        const float* __restrict__ from = x + k * area;
+        const long count = k < channels ? wide : 0;
+        if (count < TILE) std::memset(target, 0, sizeof tile.at[0]);
+        if (count == TILE && silu) for (long q = 0; q < TILE; q++) target[q] = affine[k].of<true>(from[q]);
+        else if (count == TILE) for (long q = 0; q < TILE; q++) target[q] = affine[k].of<false>(from[q]);
+        else for (long q = 0; q < count; q++) target[q] = affine[k].of(from[q], silu);
+        if (sizeof(T) == 2 && k % 2) join(wider.at[0], wider.at[1], tile.at[k / 2]);
+    }
+    tile.transpose();
 }
 
 class Maps {
@@ -136,12 +166,7 @@ private:
     long block, padded, sample, group, pixel;
 
     template <class T> void arrange(const float* x, const Norm& norm, T* to) const {
-        std::vector<norm::Affine> affine(samples * channels, {{0, 1, 0, 0, 0}, 1, 0});  // as it is
-        const long rows = channels / std::max(norm.groups, 1L);
-        for (long i = 0; i < samples * norm.groups * rows; i++) {
-            const float* s = norm.statistics + 3 * (i / rows);
-            affine[i] = {{s[0], s[1], s[2], 0, 0}, norm.weight[i], norm.bias[i]};
-        }
+        const auto affine = affines(norm, samples, channels);
         const long deep = block == 1 ? 1 : TILE * sizeof(float) / sizeof(T), wide = block == 1 ? pixels : STRIP;
         #pragma omp parallel for collapse(3)
         for (long n = 0; n < samples; n++)
@@ -162,19 +187,8 @@ private:
     template <class T>
     void store(const float* x, const norm::Affine* affine, bool silu, long rows, long c, long p, T* to) const {
         const long channels_of_tile = TILE * sizeof(float) / sizeof(T), wide = std::min(TILE, pixels - p);
-        Tile tile, wider;
-        for (long k = 0; k < channels_of_tile; k++) {
-            float* __restrict__ target = sizeof(T) == 2 ? wider.at[k % 2] : tile.at[k];
-            const long row = rows + c + k;
-            const float* __restrict__ from = x + row * pixels + p;
-            const long count = c + k < channels ? wide : 0;
-            if (count < TILE) std::memset(target, 0, sizeof tile.at[0]);
-            if (count == TILE && silu) for (long q = 0; q < TILE; q++) target[q] = affine[row].of<true>(from[q]);
-            else if (count == TILE) for (long q = 0; q < TILE; q++) target[q] = affine[row].of<false>(from[q]);
-            else for (long q = 0; q < count; q++) target[q] = affine[row].of(from[q], silu);
-            if (sizeof(T) == 2 && k % 2) join(wider.at[0], wider.at[1], tile.at[k / 2]);
-        }
-        tile.transpose();
+        Tile tile;
+        take<T>(x + (rows + c) * pixels + p, affine + rows + c, silu, channels - c, pixels, wide, tile);
         const long size = std::min(channels_of_tile, block < TILE ? block : TILE);
         const bool whole = block == TILE && c + channels_of_tile <= padded;
         for (long q = 0; q < wide; q++) {

@@ -90,6 +90,8 @@ def expected(x, weight, bias, residual, dy):
 
 # Maps of 24 x 24 and more of 32 channels and more go through Winograd's transform.
 SHAPES = [((2, 32, 24, 28), 48, 3), ((3, 40, 27, 25), 32, 3), ((2, 5, 6, 7), 9, 3), ((2, 33, 9, 5), 17, 1)]
+# Whole tiles in rows, several runs of them; 8 x 8, of which there are five; weights larger than a sample's maps.
+TILES = [((3, 40, 36, 32), 24, 3), ((3, 64, 8, 8), 72, 3), ((2, 48, 33, 16), 40, 1), ((2, 3, 12, 48), 33, 3)]
 
 
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
@@ -104,7 +106,7 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
 
 
 @needs_bf16
-@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, ((2, 32, 20, 21), 32, 3), ((1, 16, 30, 30), 16, 3)])
+@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, *TILES, ((2, 32, 20, 21), 32, 3)])
 def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel, monkeypatch):
     """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
     monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "bf16")
@@ -129,7 +131,7 @@ def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel,
 
 @pytest.mark.parametrize("large", ["fp32", "bf16"])
 @pytest.mark.parametrize("inside", ["fp32", BF16])
-@pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, *TILES])
 def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel, large, monkeypatch):
     monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", large)
     (x, weight, *_), _ = given((4, *shape[1:]), outputs, kernel)
@@ -227,6 +229,7 @@ NORMED = [
     ((3, 40, 27, 25), 32, 3, 5),
     ((2, 6, 6, 7), 9, 3, 2),
     ((2, 96, 9, 5), 17, 1, 32),
+    ((2, 64, 8, 16), 72, 3, 32),
 ]
 
 
