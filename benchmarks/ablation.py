@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import medsegdiff
+from benchmarks.ablation_figures import draw_curves, draw_masks
 from benchmarks.trained import Trained
 from medsegdiff.app.sample import SampleOptions, sample
 from medsegdiff.base.files import replacing
@@ -47,7 +48,7 @@ class Study:
         return {**changed, "steps": steps, "lr_anneal_steps": steps}
 
     def main(self, description: str, out_dir: Path, argv: Sequence[str] | None = None) -> None:
-        """Train and score what is not scored yet, and print the table."""
+        """Train and score what is not scored yet, print the table, draw losses and masks."""
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--data-dir", type=Path, required=True)
         parser.add_argument("--out-dir", type=Path, default=out_dir)
@@ -65,6 +66,10 @@ class Study:
                 lines = self.table(options)
                 save(options.out_dir / "table.md", lines)
         print(lines)
+        studied = {name: options.out_dir / f"{name}-{options.seeds[0]}" for name in options.only}
+        draw_curves(options.out_dir / "curves.png", studied)
+        if not self.held_out:
+            draw_masks(options.out_dir / "masks.jpg", studied)
 
     def train(self, run: Path, name: str, seed: int, options: argparse.Namespace) -> Path:
         """Train one configuration, or continue; returns where its checkpoints are."""

@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import ablation, ablation_v2, choices
+from benchmarks.ablation_figures import draw_curves, draw_masks
 from medsegdiff.app.train import read_options
 
 DICE = {"new": (0.5, 0.7), "nbp": (0.6, 0.9)}
@@ -24,6 +27,8 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(ablation.Study, "train", train)
     monkeypatch.setattr(ablation.Study, "score", score)
+    for drawn in ("draw_curves", "draw_masks"):
+        monkeypatch.setattr(ablation, drawn, lambda path, studied: None)
     return names
 
 
@@ -53,6 +58,7 @@ def test_what_is_trained_is_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation.medsegdiff, "train", train)
     study = ablation.Study("isic", {"mine": {"batch_size": 4, "share": 0.5}}, steps=9, held_out=True)
     monkeypatch.setattr(study.__class__, "score", lambda study, run, options: "id,dice,iou\na,1,1\n")
+    monkeypatch.setattr(ablation, "draw_curves", lambda path, studied: None)
     study.main("", tmp_path / "out", ["--data-dir", "d", "--seeds", "3", "--steps", "20"])
     run = str(tmp_path / "out" / "mine-3" / "run")
     options = {"batch_size": 4, "steps": 10, "lr_anneal_steps": 10, "data_dir": "d", "out_dir": run, "seed": 3}
@@ -80,6 +86,23 @@ def test_else_the_test_images_are_and_their_masks_stay(given, tmp_path):
         assert (tmp_path / "masks" / f"{name}.png").exists()
         assert float(iou) == pytest.approx(float(dice) / (2 - float(dice)), abs=1e-5)
     assert len(rows) == 2
+
+
+def test_losses_and_masks_are_drawn(tmp_path):
+    studied = {name: tmp_path / name for name in ("new", "nbp")}
+    for shade, folder in enumerate(studied.values()):
+        (folder / "run").mkdir(parents=True)
+        (folder / "run" / "log.csv").write_text("step,loss_diff\n1,0.5\n2,0.25\n")
+        (folder / "masks").mkdir()
+        for index in range(9):
+            colour = Image.new("RGB", (20, 10), (200 * shade, 0, 0))
+            colour.save(folder / "masks" / f"image-{index}_overlay.png")
+    draw_curves(tmp_path / "curves.png", studied)
+    assert Image.open(tmp_path / "curves.png").size == (840, 480)
+    draw_masks(tmp_path / "masks.png", studied)
+    sheet = np.asarray(Image.open(tmp_path / "masks.png"))
+    half = len(sheet) // 2
+    assert (sheet[:half] == (200, 0, 0)).all(2).sum() == 0 < (sheet[half:] == (200, 0, 0)).all(2).sum()
 
 
 @pytest.mark.parametrize("study", [*ablation_v2.STUDIES.values(), choices.STUDY])

@@ -14,6 +14,7 @@ namespace amx {
 
 const long DEEP = 32;          // channels of a pixel: what one product sums over
 const long NUMBERS = 16 * 32;  // in a tile of bfloat16
+const size_t LINE = 64;        // bytes of a line of the cache, and of a tile's row
 const long AHEAD = 4;          // tiles of weights that are asked for early
 const long RUN = 8;            // groups of pixel tiles that a thread computes in turn
 
@@ -185,8 +186,10 @@ void multiply(
     }
 }
 
-// Memory for packed weights begins where a line of the cache does, or else a tile's rows would lie in two.
-inline uint16_t* aligned(void* memory) { return reinterpret_cast<uint16_t*>(((uintptr_t)memory + 63) / 64 * 64); }
+// Packed weights begin where a line of the cache does, or else each row of a tile would lie in two.
+inline uint16_t* aligned(void* memory) {
+    return reinterpret_cast<uint16_t*>(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+}
 
 // The convolution, or the gradient of its maps where it is turned. Whichever is smaller stays in the cache while the other
 // passes: a sample's maps, or the weights for all samples.

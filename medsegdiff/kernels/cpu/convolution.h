@@ -1,14 +1,22 @@
-// Convolution of float32 arrays in NCHW order by oneDNN, in layouts of its own, for the operations of convolution.py.
+// Convolution of float32 arrays in NCHW order for the operations of convolution.py: by oneDNN, in layouts of its own, or by
+// amx.h.
 
 namespace convolution {
 
 // The weights as the convolution takes them, in `room` bytes at `packed`.
 inline void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
+    const auto check = [room](size_t bytes) {
+        if (bytes > room) throw std::runtime_error("packed weights want more room than is known");
+    };
 #if WITH_AMX
-    if (g.amx) return amx::pack(amx::Layout(g, false), false, weight, amx::aligned(packed));
+    if (g.amx) {
+        const amx::Layout l(g, false);
+        check(l.weight_bytes() + amx::LINE);
+        return amx::pack(l, false, weight, amx::aligned(packed));
+    }
 #endif
     const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
-    if (exchange.bytes() > room) throw std::runtime_error("oneDNN wants more room for packed weights than is known");
+    check(exchange.bytes());
     exchange.write(weight, packed);
 }
 
