@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,5 +183,12 @@ def for_kernels(flags: str) -> str:
 
 
 def kernel_compiler(python: str) -> str:
-    """What to call in place of `python` for each kernel: for the flag `python_path` of Jittor."""
+    """What to call in place of `python` for each kernel: for the flag `python_path` of Jittor.
+
+    It is a part of each kernel's key, and an environment's interpreter has three names, of which people and scripts use
+    different ones. Here it has one, or else each change of names would compile everything anew.
+    """
+    usual = Path(python).with_name(f"python{sys.version_info.major}.{sys.version_info.minor}")
+    if usual.exists() and usual.samefile(python):
+        python = str(usual)
     return f'/bin/sh "{_lay_down(_LAUNCHER, _folder())}" --python="{python}"'

@@ -245,3 +245,16 @@ def test_like_machines_share_by_a_key(tmp_path):
     assert len(own.parts) == len(keyed.parts)
     assert [b for _, b in differing] == ["Linuxcluster"]
     assert platform.platform() != "Linux"
+
+
+def test_an_interpreter_has_one_name_whichever_it_was_called_by(tmp_path):
+    """What kernels are called by is in their keys."""
+    usual = tmp_path / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    usual.symlink_to(sys.executable)
+    names = [usual, tmp_path / "python3", tmp_path / "python"]
+    for name in names[1:]:
+        name.symlink_to(usual.name)
+    assert {compilation.kernel_compiler(str(name)) for name in names} == {compilation.kernel_compiler(str(usual))}
+    other = tmp_path / "another"
+    other.write_text("")
+    assert compilation.kernel_compiler(str(other)).endswith(f'--python="{other}"')
