@@ -66,7 +66,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     toolchain.prepare()
     short = toolchain.is_compiled()
     if not short:
-        screen.note("compiling Jittor's core, about a minute and a half, once")
+        screen.note("compiling Jittor's core, once: about a minute and a half on two free cores")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
     # Jittor ends the process on these; Ctrl-C must reach Python, and a child's death is the parent's matter. Until that
     # is so again, signals wait. It leaves Ctrl-C alone where it sees this variable of Jupyter's.
