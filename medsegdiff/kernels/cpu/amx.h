@@ -12,11 +12,11 @@
 namespace convolution {
 namespace amx {
 
-const long DEEP = 32;          // channels of a pixel: what one product sums over
-const long NUMBERS = 16 * 32;  // in a tile of bfloat16
-const size_t LINE = 64;        // bytes of a line of the cache, and of a tile's row
-const long AHEAD = 4;          // tiles of weights that are asked for early
-const long RUN = 8;            // groups of pixel tiles that a thread computes in turn
+const long DEEP = 32;              // channels of a pixel: what one product sums over
+const long NUMBERS = TILE * DEEP;  // in a tile of bfloat16
+const size_t LINE = 64;            // bytes of a line of the cache, and of a tile's row
+const long AHEAD = 4;              // tiles of weights that are asked for early
+const long RUN = 8;                // groups of pixel tiles that a thread computes in turn
 
 // While there is one, this thread may use tiles: eight of 16 rows of 64 bytes.
 struct Session {
@@ -198,8 +198,8 @@ inline void run(
     long rows, const float* residual, float* y) {
     static Scratch maps, factors;
     permit();
-    const Layout all(g, turned), one(g.sample(), turned);
-    const Layout& l = all.weight_bytes() < one.bytes() ? one : all;
+    Layout l(g.sample(), turned);
+    if (l.weight_bytes() >= l.bytes()) l.samples = g.samples;
     auto* entered = static_cast<uint16_t*>(maps.at_least(l.bytes()));
     auto* ready = aligned(packed ? const_cast<float*>(weight) : factors.at_least(l.weight_bytes()));
     if (!packed) pack(l, turned, weight, ready);
