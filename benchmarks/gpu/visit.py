@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from benchmarks.gpu.plan import ON_GPU, REHEARSAL, STAGES, Plan, Stage
 from benchmarks.gpu.results import LOG, Results, publish
 from medsegdiff.base.screen import note
+from medsegdiff.runtime import compilers
 
 ROOT = Path(__file__).parents[2]
 _POLL = 0.5  # seconds between two looks at a stage
+_GRACE = 2.0  # seconds in which a stage may end by itself
 
 
 class Visit(NamedTuple):
@@ -50,6 +53,7 @@ class Visit(NamedTuple):
         if not self.rehearsal:
             # Float32 means float32 on both sides; oneDNN, which is for CPUs, did not travel.
             ours.update(JITTOR_HOME=str(self.home), NVIDIA_TF32_OVERRIDE="0", use_mkl="0")
+            ours[compilers.NUMBER] = str(os.cpu_count())  # a virtual machine may show less memory than it can have
         return {**os.environ, **ours}
 
 
@@ -114,8 +118,12 @@ def _waited(process: subprocess.Popen) -> Optional[int]:
 
 
 def _end(process: subprocess.Popen) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    """End a stage with all that it started; asked first, its commands end what they put in sessions of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
     process.wait()

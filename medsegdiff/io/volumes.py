@@ -177,10 +177,10 @@ def slices_of(path: Path, axis: str = "axial") -> int:
     Raises:
         InputError: as `read_volume`.
     """
-    import nibabel
-
     if not is_volume(path):
         return 1
+    import nibabel
+
     try:
         if _is_dicom(path):
             geometry = _geometry(path)

@@ -19,7 +19,8 @@ from medsegdiff.base import machine, screen, stopping
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 
-_NUMBER = 2  # bytes that name a task
+NUMBER = "MEDSEGDIFF_COMPILERS"
+_TASK = 2  # bytes that name a task
 _COMPILER = 3e9  # bytes that one may take
 EDITS = {"parallel_compiler.cc": ("std::min(sleep_us*2, 1000000)", "std::min(sleep_us*2, 5000)")}
 """Sources of Jittor's core that are changed: for each, a text and what it becomes.
@@ -45,9 +46,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     if not tasks:
         return
     (todo, fill), (done, tell) = os.pipe(), os.pipe()
-    os.write(
-        fill, b"".join(index.to_bytes(_NUMBER, "little") for index in range(len(tasks)))
-    )  # a pipe holds 65536 bytes
+    os.write(fill, b"".join(index.to_bytes(_TASK, "little") for index in range(len(tasks))))  # a pipe holds 65536 bytes
     os.close(fill)
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
     workers: list[int] = []
@@ -70,7 +69,10 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
 
 
 def count() -> int:
-    """How many compilers may run at once: one a core, and one for each 3 GB of memory."""
+    """How many compilers may run at once: `$MEDSEGDIFF_COMPILERS`, else one a core, and one for each 3 GB of memory."""
+    chosen = os.environ.get(NUMBER, "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
     return max(1, min(machine.usable_cores(), int(machine.memory() / _COMPILER)))
 
 
@@ -89,7 +91,7 @@ def _start_worker(tasks: Sequence[Any], todo: int, tell: int) -> int:
     try:
         os.setpgid(0, 0)
         jittor_utils.pool_initializer()
-        while number := os.read(todo, _NUMBER):
+        while number := os.read(todo, _TASK):
             jittor_utils.do_compile(tasks[int.from_bytes(number, "little")])
             os.write(tell, b"\n")
     except BaseException as error:  # a line of 4096 bytes is written at once

@@ -104,6 +104,8 @@ def test_there_is_memory_for_the_compilers(monkeypatch, cores, memory, expected)
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     monkeypatch.setattr(machine, "memory", lambda: memory)
     assert compilers.count() == expected
+    monkeypatch.setenv(compilers.NUMBER, "5")
+    assert compilers.count() == 5
 
 
 def test_jittor_compiles_as_many_kernels_at_once():

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.runtime.cuda import edits
-from medsegdiff.runtime.cuda.toolkit import Toolkit
+from medsegdiff.runtime.cuda import edits, toolkit
 
 RECORD = "prepared.json"
 """Written into a copy last of all: without it, a copy is not used."""
@@ -19,15 +18,15 @@ def parent(home: Path) -> Path:
     return home / ".cache" / "jittor" / "medsegdiff-cuda"
 
 
-def folder(home: Path, toolkit: Toolkit, jittor_version: str) -> Path:
+def folder(home: Path, cuda: toolkit.Toolkit, jittor_version: str) -> Path:
     """The place of the copy for this release of Jittor, our edits, this CUDA and cuDNN: another place for any other."""
-    name = f"jittor-{jittor_version}-{edits.digest()}-cuda-{toolkit.cuda}-cudnn-{toolkit.cudnn}"
+    name = f"jittor-{jittor_version}-{edits.digest()}-cuda-{cuda.cuda}-cudnn-{cuda.cudnn}"
     return parent(home) / name
 
 
-def prepared(home: Path, toolkit: Toolkit, jittor_version: str) -> Optional[Path]:
+def prepared(home: Path, cuda: toolkit.Toolkit, jittor_version: str) -> Optional[Path]:
     """The copy that fits, or None where none was prepared or something was updated since."""
-    copy = folder(home, toolkit, jittor_version)
+    copy = folder(home, cuda, jittor_version)
     complete = (copy / RECORD).is_file() and all(link.exists() for link in (copy / "cuda" / "lib64").glob("lib*.so"))
     return copy if complete else None
 
@@ -55,6 +54,9 @@ def put_in_front(copy: Path, jittor_utils: Any) -> None:
         nccl_include_path=str(copy / "cuda" / "include"),
         nccl_lib_path=str(copy / "cuda" / "lib64"),
     )
+    found = toolkit.capabilities()
+    if len(found) == 1:  # Jittor itself asks a libcuda.so, which not every machine with a libcuda.so.1 has
+        os.environ.setdefault("cuda_archs", str(found[0]))
     name = os.environ.get("cache_name", "default")
     if not name.endswith(copy.name):
         # Two copies of Jittor in one cache would compile their core anew at each start.

@@ -161,14 +161,35 @@ def lay_out(toolkit: Toolkit, folder: Path) -> Path:
 
 def driver_version() -> Optional[tuple[int, int]]:
     """The newest CUDA that the installed NVIDIA driver runs, or None without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
+    driver = _driver()
     version = ctypes.c_int()
-    if driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return None
     return version.value // 1000, version.value % 1000 // 10
+
+
+def capabilities() -> tuple[int, ...]:
+    """The compute capabilities of the GPUs times ten, such as 90, each once; empty where the driver names none."""
+    driver, count = _driver(), ctypes.c_int()
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    return tuple(sorted({_capability(driver, index) for index in range(count.value)}))
+
+
+def _driver() -> Optional[ctypes.CDLL]:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _capability(driver: ctypes.CDLL, index: int) -> int:
+    device, value, numbers = ctypes.c_int(), ctypes.c_int(), []
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        numbers.append(value.value)
+    return 10 * numbers[0] + numbers[1]
 
 
 def _output(command: Path, *arguments: str) -> str:

@@ -60,8 +60,12 @@ def test_nor_one_whose_libraries_were_uninstalled(tmp_path, found, copy):
     assert copies.prepared(tmp_path / "home", found, "1.3.11.0") is None
 
 
-def test_import_is_led_to_the_copy_and_to_a_cache_of_its_own(tmp_path, copy, monkeypatch):
+@pytest.mark.parametrize(("gpus", "said"), [((90,), "90"), ((86, 90), None), ((), None)])
+def test_import_is_led_to_the_copy_and_to_a_cache_of_its_own(tmp_path, copy, monkeypatch, gpus, said):
     monkeypatch.setenv("cache_name", "default")
+    monkeypatch.setattr(toolkit, "capabilities", lambda: gpus)
+    monkeypatch.setenv("cuda_archs", "before")  # so that it is put back
+    monkeypatch.delenv("cuda_archs")
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("nvcc_path", "use_cutt", "use_cutlass", "use_nccl", "nccl_include_path", "nccl_lib_path"):
         monkeypatch.setenv(name, "before")
@@ -73,6 +77,7 @@ def test_import_is_led_to_the_copy_and_to_a_cache_of_its_own(tmp_path, copy, mon
         assert plain not in sys.path
         assert utilities.cache_path == f"{plain}-{copy.name}"
         assert sys.path.count(utilities.cache_path) == 1
+        assert os.environ.get("cuda_archs") == said
     assert os.environ["nvcc_path"] == str(copy / "cuda/bin/nvcc")
     assert [os.environ[name] for name in ("use_cutt", "use_cutlass", "use_nccl")] == ["0", "0", "0"]
     (copy / "cuda/include/nccl.h").touch()

@@ -146,12 +146,37 @@ def test_the_driver_says_what_it_runs(monkeypatch, answer, version):
     assert toolkit.driver_version() == version
 
 
+@pytest.mark.parametrize(
+    ("gpus", "found"), [([], ()), ([(9, 0)], (90,)), ([(9, 0), (8, 6), (9, 0)], (86, 90)), ([(12, 1)], (121,))]
+)
+def test_the_driver_says_what_its_gpus_can_do(monkeypatch, gpus, found):
+    class Driver:
+        def cuInit(self, flags):
+            return 0
+
+        def cuDeviceGetCount(self, place):
+            place._obj.value = len(gpus)
+            return 0
+
+        def cuDeviceGet(self, place, index):
+            place._obj.value = 10 + index
+            return 0
+
+        def cuDeviceGetAttribute(self, place, attribute, device):
+            place._obj.value = gpus[device.value - 10][attribute - 75]
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
+    assert toolkit.capabilities() == found
+
+
 def test_without_a_driver_there_is_no_version(monkeypatch):
     def absent(name):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", absent)
     assert toolkit.driver_version() is None
+    assert toolkit.capabilities() == ()
 
 
 def test_wheels_are_looked_for_where_python_does(tmp_path, monkeypatch):
