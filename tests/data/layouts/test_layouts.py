@@ -13,6 +13,9 @@ from medsegdiff.data.layouts import LAYOUTS, choose, find_test, parse_labels
 from tests.data.volumes import ball, write
 
 
+NAMES = ("001", "002")
+
+
 def picture(path, level=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((8, 9), level, np.uint8)).save(path)
@@ -93,6 +96,29 @@ def test_folders_below_are_patients(tmp_path):
         path.rename(tmp_path / "masks" / path.name)  # one takes the other's place
     with pytest.raises(InputError, match="no mask"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize("mask", ["labels/{}.png", "masks/{}_mask.png"])
+def test_a_patients_folder_may_hold_both_folders(mask, tmp_path):
+    for patient in ("p1", "p2"):
+        for name in NAMES:
+            picture(tmp_path / patient / f"images/{name}.png")
+            picture(tmp_path / patient / mask.format(name))
+    assert choose(tmp_path) == "folder"
+    cases = {(*files, patient) for files, patient in found(tmp_path).values()}
+    pairs = ((f"{one}/images/{name}.png", f"{one}/{mask.format(name)}", one) for one in ("p1", "p2") for name in NAMES)
+    assert cases == set(pairs)
+
+
+@pytest.mark.parametrize("mask", ["{}", "{}_seg"])
+def test_an_images_own_name_may_end_as_a_masks(mask, tmp_path):
+    for name in ("a_seg", "b-label"):
+        picture(tmp_path / f"images/{name}.png")
+        picture(tmp_path / f"masks/{mask.format(name)}.png")
+        volume(tmp_path / f"volumes/imagesTr/{name}_0000.nii.gz")
+        volume(tmp_path / f"volumes/labelsTr/{name}.nii.gz", labels=True)
+    assert found(tmp_path, name="folder")["a_seg"][0] == ["images/a_seg.png", f"masks/{mask.format('a_seg')}.png"]
+    assert found(tmp_path / "volumes")["b-label"][0] == ["imagesTr/b-label_0000.nii.gz", "labelsTr/b-label.nii.gz"]
 
 
 def test_numbered_files_are_channels_where_the_masks_say_so(tmp_path):
