@@ -18,7 +18,7 @@ from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import whole_numbers
+from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume
@@ -108,13 +108,14 @@ def check(
         found.cases[split] = [case for case in cases if case.image not in known]
     everyone = [case for cases in found.cases.values() for case in cases]
     _unmatched(found, everyone)
+    labels = labels or {}
     binary = not labels and num_classes == 2 and name != "nnunet"  # which says what its values are
     images: dict[Path, _Image] = {}
     values: dict[Path, list[int]] = {}
     good = []
     for case in track(everyone, len(everyone), "checking", "case", shown=progress):
         image = _image(found, case)
-        mask = case.mask and _mask(found, case, case.mask, image, binary and not is_volume(case.image))
+        mask = case.mask and _mask(found, case, case.mask, image, labels, binary and not is_volume(case.image))
         if image:
             images[case.image] = image
         if case.mask and mask is not None:
@@ -174,8 +175,10 @@ def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
     return read_volume(path) if is_volume(path) else (read_image(path), None)
 
 
-def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
-    """Check a mask against its image; its values but 0, of a `binary` picture none; None if it cannot be read."""
+def _mask(
+    found: Checked, case: Case, path: Path, image: Optional[_Image], labels: Mapping[int, int], binary: bool
+) -> Optional[list[int]]:
+    """Check a mask against its image; its values, of a `binary` picture none; None if it cannot be read."""
     geometry = None
     if is_volume(case.image):
         read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
@@ -194,13 +197,13 @@ def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binar
     soft = np.mean((values > 0) & (values < 1)) if binary else 0
     if soft or (binary and path.suffix.lower() in _JPEG):
         found.add("soft", path, f"{soft:.1%} of its pixels are grey" if soft else "a JPEG, which blurs edges")
-    foreground = values > (0.5 if binary else 0)
+    foreground = to_classes(values, labels) > 0 if labels else values > (0.5 if binary else 0)
     share, corners = foreground.mean(), foreground[np.ix_(*[[0, -1]] * foreground.ndim)]
     if share in (0, 1):
         found.add("full" if share else "empty", path, f"has {'no background' if share else 'no foreground'}")
     elif corners.all() and share > _INVERTED:
         found.add("inverted", path, f"{share:.1%} of it, and all its corners, are foreground: is it inverted?")
-    return [] if binary else [int(value) for value in np.unique(values) if value]
+    return [] if binary else np.unique(values).tolist()
 
 
 def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
@@ -210,7 +213,7 @@ def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
 
 def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:
     for path, own in values.items():
-        unknown = [value for value in own if (value not in labels if labels else value >= num_classes)]
+        unknown = without_label(np.array(own), labels) if labels else [one for one in own if one >= num_classes]
         if unknown:
             known = ", ".join(map(str, labels)) if labels else f"1 to {num_classes - 1}"
             found.add("labels", path, f"holds the values {', '.join(map(str, unknown[:5]))}; known are {known}")

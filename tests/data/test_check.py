@@ -157,6 +157,16 @@ def test_labels_that_are_none(folder):
     assert only(folder, labels={1: 1, 2: 1}) == ("labels", "masks/c.png", "holds the values 7; known are 1, 2")
 
 
+def test_labels_whose_background_is_255(folder):
+    labels = np.full(SHAPE, 255)
+    labels[3:15, 3:15], labels[6:9, 6:9] = 128, 0
+    for name in "abcdef":
+        mask(folder / "masks" / f"{name}.png", labels)
+    assert found(folder, labels={128: 1, 0: 2}) == []
+    mask(folder / "masks/c.png", np.full(SHAPE, 255))
+    assert only(folder, labels={128: 1, 0: 2}) == ("empty", "masks/c.png", "has no foreground")
+
+
 def test_the_same_image_twice_in_another_format(folder):
     Image.open(folder / "images/a.png").save(folder / "images/e.png")
     (folder / "images/e.png").rename(folder / "images/e.tif")

@@ -12,7 +12,6 @@ from medsegdiff.data.fingerprint import measure
 from medsegdiff.data.layouts import LAYOUTS, choose, find_test, parse_labels
 from tests.data.volumes import ball, write
 
-
 NAMES = ("001", "002")
 
 
