@@ -16,7 +16,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose
+from medsegdiff.data.layouts import LAYOUTS, WITH_VALIDATION, choose
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
@@ -38,6 +38,8 @@ KINDS = {
     "leakage": "an image or a patient for training and for testing",
 }
 """What a finding may be about."""
+PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
+"""Of each split."""
 _SAME_GRID = 0.5  # voxels
 _INVERTED = 0.5  # share of foreground from which on a mask with foreground in all corners is unlikely
 _JPEG = (".jpg", ".jpeg")
@@ -58,7 +60,7 @@ class Checked:
 
     layout: str
     cases: dict[str, list[Case]]
-    """By split, "train" and "test"."""
+    """By split, those of `PURPOSES`."""
     findings: list[Finding] = dataclasses.field(default_factory=list)
     spec: Optional[DataSpec] = None
     """How its files are read, where that could be found out."""
@@ -101,9 +103,9 @@ def check(
     """
     name = choose(root, name)
     found = Checked(name, {})
-    for split in ("train", "test"):
+    for split in PURPOSES:
         with contextlib.redirect_stderr(io.StringIO()):  # says that one split stands for both, which is undone here
-            cases = found.attempt("unmatched", root, lambda split=split: LAYOUTS[name].find(root, split, False)) or []
+            cases = found.attempt("unmatched", root, lambda split=split: _cases(root, name, split)) or []
         known = {case.image for earlier in found.cases.values() for case in earlier}
         found.cases[split] = [case for case in cases if case.image not in known]
     everyone = [case for cases in found.cases.values() for case in cases]
@@ -132,6 +134,10 @@ def check(
             _unknown(found, found.spec.labels, values, num_classes)
     found.findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
     return found
+
+
+def _cases(root: Path, name: str, split: str) -> list[Case]:
+    return LAYOUTS[name].find(root, split, False) if split != "validation" or name in WITH_VALIDATION else []
 
 
 def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
@@ -220,15 +226,17 @@ def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, li
 
 
 def _twice(found: Checked, images: Mapping[Path, _Image]) -> None:
-    """Images of the same pixels, and patients that are in both splits."""
+    """Images of the same pixels, and patients that are in several splits."""
     seen: dict[bytes, tuple[str, Path]] = {}
+    homes: dict[str, str] = {}
     for split, cases in found.cases.items():
         for case in cases:
             image = images.get(case.image)
-            first = seen.setdefault(image.digest, (split, case.image)) if image else (split, case.image)
-            if first[1] != case.image:
-                kind, other = ("duplicate", "") if first[0] == split else ("leakage", f", which is for {first[0]}ing")
-                found.add(kind, case.image, f"the same image as {first[1]}{other}")
-    patients = {split: {case.patient: case for case in cases if case.patient} for split, cases in found.cases.items()}
-    for patient in sorted(patients["train"].keys() & patients["test"].keys()):
-        found.add("leakage", patients["test"][patient].image, f"patient {patient} is in the training set, too")
+            first, path = seen.setdefault(image.digest, (split, case.image)) if image else (split, case.image)
+            if path != case.image:
+                kind, other = ("duplicate", "") if first == split else ("leakage", f", which is for {PURPOSES[first]}")
+                found.add(kind, case.image, f"the same image as {path}{other}")
+        for patient, case in {case.patient: case for case in cases if case.patient}.items():
+            home = homes.setdefault(patient, split)
+            if home != split:
+                found.add("leakage", case.image, f"patient {patient} is in the {PURPOSES[home]} set, too")

@@ -13,7 +13,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose, parse_labels
+from medsegdiff.data.layouts import LAYOUTS, WITH_VALIDATION, choose, parse_labels
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
 from medsegdiff.io.labels import format_labels
@@ -64,7 +64,7 @@ def find_images(config: RunConfig) -> Images:
     name = choose(root, data.data_name)
     layout = LAYOUTS[name]
     cases = layout.find(root, "train")
-    validation = layout.find(root, "validation") if name in ("folder", "volume") else []
+    validation = layout.find(root, "validation") if name in WITH_VALIDATION else []
     twice = {case.id for case in cases} & {case.id for case in validation}
     if twice:
         raise InputError(f"{root}: {min(twice)} is to train on and to validate with; rename or remove one")

@@ -73,7 +73,7 @@ def only(root, **options):
 def test_a_sound_dataset_has_no_findings(folder):
     checked = check(folder, progress=False)
     assert checked.findings == []
-    assert [len(cases) for cases in checked.cases.values()] == [6, 0]
+    assert [len(cases) for cases in checked.cases.values()] == [6, 0, 0]
 
 
 def test_sound_volumes_have_no_findings(volumes):
@@ -187,6 +187,25 @@ def test_an_image_for_training_and_for_testing(folder):
     assert only(folder) == ("leakage", "test/images/z.png", f"the same image as {other}, which is for training")
 
 
+def test_a_validation_split_is_checked_too(folder, capsys):
+    for split in ("train", "val", "test"):
+        for name in ("images", "masks"):
+            (folder / split / name).mkdir(parents=True)
+    for path in [*folder.glob("images/*.png"), *folder.glob("masks/*.png")]:
+        path.rename(folder / {"a": "val", "b": "test"}.get(path.stem, "train") / path.parent.name / path.name)
+    for name in ("images", "masks"):
+        (folder / name).rmdir()
+    assert found(folder) == []
+    (folder / "val/masks/a.png").write_bytes(b"")
+    (folder / "test/images/b.png").write_bytes((folder / "val/images/a.png").read_bytes())
+    assert [(kind, path) for kind, path, _ in found(folder)] == [
+        ("unreadable", "val/masks/a.png"),
+        ("leakage", "test/images/b.png"),
+    ]
+    assert main(["data", "check", "--data-dir", str(folder)]) == 1
+    assert "4 cases for training, 1 cases for validation, 1 cases for testing" in capsys.readouterr().out
+
+
 def test_a_patient_for_training_and_for_testing(tmp_path):
     for split, patients in (("train", "pq"), ("test", "qr")):
         for patient in patients:
@@ -291,7 +310,7 @@ def test_the_command_prints_json(folder, capsys):
     assert main(["data", "check", "--data-dir", str(folder), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["counts"] == {"unreadable": 1, "empty": 1}
-    assert found["cases"] == {"train": 6, "test": 0}
+    assert found["cases"] == {"train": 6, "validation": 0, "test": 0}
     assert found["findings"][1] == {"kind": "empty", "file": str(folder / "masks/c.png"), "what": "has no foreground"}
     assert found["fingerprint"]["cases"] == 5
 

@@ -64,6 +64,9 @@ LAYOUTS = MappingProxyType(
     }
 )
 
+WITH_VALIDATION = ("folder", "volume")
+"""Layouts that may have a split "validation" of its own."""
+
 
 def choose(root: Path, name: str = "auto") -> str:
     """The name of a folder's layout; a note says it where it was found out.
