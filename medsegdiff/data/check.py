@@ -16,7 +16,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, WITH_VALIDATION, choose
+from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
@@ -137,7 +137,7 @@ def check(
 
 
 def _cases(root: Path, name: str, split: str) -> list[Case]:
-    return LAYOUTS[name].find(root, split, False) if split != "validation" or name in WITH_VALIDATION else []
+    return find_validation(root, name, False) if split == "validation" else LAYOUTS[name].find(root, split, False)
 
 
 def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
