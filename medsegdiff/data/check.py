@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TypeVar
@@ -26,7 +27,7 @@ from medsegdiff.io.volumes import Geometry, is_volume, read_volume
 KINDS = {
     "unreadable": "cannot be read",
     "unmatched": "an image without its mask, or a mask without its image",
-    "size": "mask and image, or the channels of an image, differ in size",
+    "size": "mask and image, or the channels of an image, differ in size, or images in their number of channels",
     "geometry": "image and mask, or channels, lie at different places in the patient",
     "values": "an image with one value only, or with values that are not finite",
     "labels": "a mask with values that are not labels",
@@ -82,6 +83,8 @@ class Checked:
 
 class _Image(NamedTuple):
     shape: tuple[int, ...]
+    channels: int
+    """Of a volume; 0 of a picture, whose colours are read as they are asked for."""
     geometry: Optional[Geometry]
     digest: bytes
 
@@ -125,6 +128,8 @@ def check(
         if image and (mask is not None or not case.mask):
             good.append(case)
     _twice(found, images)
+    odd = _odd(found, images)
+    good = [case for case in good if case.image not in odd]
     found.fingerprint = measure(good, progress) if good else None
     fingerprint = found.fingerprint
     if fingerprint:
@@ -174,11 +179,21 @@ def _image(found: Checked, case: Case) -> Optional[_Image]:
             found.add("values", path, f"holds only the value {values.min()}")
         hasher.update(repr((values.shape, values.dtype.str)).encode())
         hasher.update(np.ascontiguousarray(values).tobytes())
-    return _Image(shape, first, hasher.digest())
+    channels = sum(values[0, 0, 0].size for values, _ in layers) if first else 0
+    return _Image(shape, channels, first, hasher.digest())
 
 
 def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
     return read_volume(path) if is_volume(path) else (read_image(path), None)
+
+
+def _odd(found: Checked, images: Mapping[Path, _Image]) -> set[Path]:
+    """Images of another number of channels than most."""
+    usual = Counter(image.channels for image in images.values()).most_common(1)
+    odd = {path: image.channels for path, image in images.items() if image.channels != usual[0][0]}
+    for path, channels in odd.items():
+        found.add("size", path, f"has {channels} channels, most have {usual[0][0]}")
+    return set(odd)
 
 
 def _mask(

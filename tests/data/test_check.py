@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from medsegdiff.app.cli import main
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.check import KINDS, check
+from medsegdiff.data.fingerprint import measure
+from medsegdiff.data.layouts import LAYOUTS
 
 SHAPE = (24, 30)
 
@@ -249,6 +252,15 @@ def test_a_channel_at_another_place(tmp_path):
     kind, path, what = only(tmp_path)
     assert (kind, path) == ("geometry", "images/v1_0001.nii")
     assert what.startswith("is another grid than v1_0000.nii")
+
+
+@pytest.mark.parametrize("name", ["v0", "v3"])
+def test_an_image_of_more_channels(name, volumes):
+    values = np.random.default_rng(2).normal(size=(9, 8, 7, 2))
+    volume(volumes / f"images/{name}.nii.gz", values)
+    assert only(volumes) == ("size", f"images/{name}.nii.gz", "has 2 channels, most have 1")
+    with pytest.raises(InputError, match=r"v\d\.nii\.gz: has \d channels, .*v0\.nii\.gz \d; all images"):
+        measure(LAYOUTS["volume"].find(volumes, "train"), progress=False)
 
 
 def test_labels_of_volumes_that_the_description_lacks(volumes):
