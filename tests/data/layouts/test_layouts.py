@@ -242,6 +242,9 @@ def test_brats(tmp_path, names, end):
     assert [patient for _, patient in cases.values()] == ["BraTS-GLI-00001", "BraTS-GLI-00001", ""]
     assert cases[ids[2]][0] == [f"{ids[2]}/{name.format(ids[2])}{end}" for name in names.split()]
     assert dict(spec_of(tmp_path).labels) == {1: 1, 2: 2, 4: 3}
+    odd = tmp_path / ids[2] / f"W39_1998.09.19_Segm{end}"
+    (tmp_path / cases[ids[2]][0][-1]).rename(odd)
+    assert found(tmp_path)[ids[2]][0][-1] == f"{ids[2]}/{odd.name}"
     (tmp_path / ids[0] / f"{names.split()[2].format(ids[0])}{end}").unlink()
     with pytest.raises(InputError, match=f"{ids[0]}: no file {ids[0]}_t2.nii.gz"):
         found(tmp_path)
