@@ -58,8 +58,10 @@ def _counts(found: Checked) -> dict[str, int]:
 
 
 def _lines(found: Checked) -> list[str]:
+    from medsegdiff.data.check import PURPOSES
+
     lines = [f"{finding.kind}: {finding.file}: {finding.what}" for finding in found.findings]
-    cases = ", ".join(f"{len(cases)} cases for {split}ing" for split, cases in found.cases.items() if cases)
+    cases = ", ".join(f"{len(cases)} cases for {PURPOSES[split]}" for split, cases in found.cases.items() if cases)
     kinds = ", ".join(f"{count} {kind}" for kind, count in _counts(found).items())
     lines.append(f"layout {found.layout}: {cases or 'no case'}")
     lines += [f"fingerprint: {line}" for line in (found.fingerprint.lines() if found.fingerprint else ())]

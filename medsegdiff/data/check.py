@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TypeVar
@@ -16,9 +17,9 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose
+from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import whole_numbers
+from medsegdiff.io.labels import to_classes, whole_numbers, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume
@@ -26,7 +27,7 @@ from medsegdiff.io.volumes import Geometry, is_volume, read_volume
 KINDS = {
     "unreadable": "cannot be read",
     "unmatched": "an image without its mask, or a mask without its image",
-    "size": "mask and image, or the channels of an image, differ in size",
+    "size": "mask and image, or the channels of an image, differ in size, or images in their number of channels",
     "geometry": "image and mask, or channels, lie at different places in the patient",
     "values": "an image with one value only, or with values that are not finite",
     "labels": "a mask with values that are not labels",
@@ -38,6 +39,8 @@ KINDS = {
     "leakage": "an image or a patient for training and for testing",
 }
 """What a finding may be about."""
+PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
+"""Of each split."""
 _SAME_GRID = 0.5  # voxels
 _INVERTED = 0.5  # share of foreground from which on a mask with foreground in all corners is unlikely
 _JPEG = (".jpg", ".jpeg")
@@ -58,7 +61,7 @@ class Checked:
 
     layout: str
     cases: dict[str, list[Case]]
-    """By split, "train" and "test"."""
+    """By split, those of `PURPOSES`."""
     findings: list[Finding] = dataclasses.field(default_factory=list)
     spec: Optional[DataSpec] = None
     """How its files are read, where that could be found out."""
@@ -80,6 +83,8 @@ class Checked:
 
 class _Image(NamedTuple):
     shape: tuple[int, ...]
+    channels: int
+    """Of a volume; 0 of a picture, whose colours are read as they are asked for."""
     geometry: Optional[Geometry]
     digest: bytes
 
@@ -101,20 +106,21 @@ def check(
     """
     name = choose(root, name)
     found = Checked(name, {})
-    for split in ("train", "test"):
+    for split in PURPOSES:
         with contextlib.redirect_stderr(io.StringIO()):  # says that one split stands for both, which is undone here
-            cases = found.attempt("unmatched", root, lambda split=split: LAYOUTS[name].find(root, split, False)) or []
+            cases = found.attempt("unmatched", root, lambda split=split: _cases(root, name, split)) or []
         known = {case.image for earlier in found.cases.values() for case in earlier}
         found.cases[split] = [case for case in cases if case.image not in known]
     everyone = [case for cases in found.cases.values() for case in cases]
     _unmatched(found, everyone)
+    labels = labels or {}
     binary = not labels and num_classes == 2 and name != "nnunet"  # which says what its values are
     images: dict[Path, _Image] = {}
     values: dict[Path, list[int]] = {}
     good = []
     for case in track(everyone, len(everyone), "checking", "case", shown=progress):
         image = _image(found, case)
-        mask = case.mask and _mask(found, case, case.mask, image, binary and not is_volume(case.image))
+        mask = case.mask and _mask(found, case, case.mask, image, labels, binary and not is_volume(case.image))
         if image:
             images[case.image] = image
         if case.mask and mask is not None:
@@ -122,6 +128,8 @@ def check(
         if image and (mask is not None or not case.mask):
             good.append(case)
     _twice(found, images)
+    odd = _odd(found, images)
+    good = [case for case in good if case.image not in odd]
     found.fingerprint = measure(good, progress) if good else None
     fingerprint = found.fingerprint
     if fingerprint:
@@ -131,6 +139,10 @@ def check(
             _unknown(found, found.spec.labels, values, num_classes)
     found.findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
     return found
+
+
+def _cases(root: Path, name: str, split: str) -> list[Case]:
+    return find_validation(root, name, False) if split == "validation" else LAYOUTS[name].find(root, split, False)
 
 
 def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
@@ -167,15 +179,27 @@ def _image(found: Checked, case: Case) -> Optional[_Image]:
             found.add("values", path, f"holds only the value {values.min()}")
         hasher.update(repr((values.shape, values.dtype.str)).encode())
         hasher.update(np.ascontiguousarray(values).tobytes())
-    return _Image(shape, first, hasher.digest())
+    channels = sum(values[0, 0, 0].size for values, _ in layers) if first else 0
+    return _Image(shape, channels, first, hasher.digest())
 
 
 def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
     return read_volume(path) if is_volume(path) else (read_image(path), None)
 
 
-def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binary: bool) -> Optional[list[int]]:
-    """Check a mask against its image; its values but 0, of a `binary` picture none; None if it cannot be read."""
+def _odd(found: Checked, images: Mapping[Path, _Image]) -> set[Path]:
+    """Images of another number of channels than most."""
+    usual = Counter(image.channels for image in images.values()).most_common(1)
+    odd = {path: image.channels for path, image in images.items() if image.channels != usual[0][0]}
+    for path, channels in odd.items():
+        found.add("size", path, f"has {channels} channels, most have {usual[0][0]}")
+    return set(odd)
+
+
+def _mask(
+    found: Checked, case: Case, path: Path, image: Optional[_Image], labels: Mapping[int, int], binary: bool
+) -> Optional[list[int]]:
+    """Check a mask against its image; its values, of a `binary` picture none; None if it cannot be read."""
     geometry = None
     if is_volume(case.image):
         read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
@@ -194,13 +218,13 @@ def _mask(found: Checked, case: Case, path: Path, image: Optional[_Image], binar
     soft = np.mean((values > 0) & (values < 1)) if binary else 0
     if soft or (binary and path.suffix.lower() in _JPEG):
         found.add("soft", path, f"{soft:.1%} of its pixels are grey" if soft else "a JPEG, which blurs edges")
-    foreground = values > (0.5 if binary else 0)
+    foreground = to_classes(values, labels) > 0 if labels else values > (0.5 if binary else 0)
     share, corners = foreground.mean(), foreground[np.ix_(*[[0, -1]] * foreground.ndim)]
     if share in (0, 1):
         found.add("full" if share else "empty", path, f"has {'no background' if share else 'no foreground'}")
     elif corners.all() and share > _INVERTED:
         found.add("inverted", path, f"{share:.1%} of it, and all its corners, are foreground: is it inverted?")
-    return [] if binary else [int(value) for value in np.unique(values) if value]
+    return [] if binary else np.unique(values).tolist()
 
 
 def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
@@ -210,22 +234,24 @@ def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
 
 def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:
     for path, own in values.items():
-        unknown = [value for value in own if (value not in labels if labels else value >= num_classes)]
+        unknown = without_label(np.array(own), labels) if labels else [one for one in own if one >= num_classes]
         if unknown:
             known = ", ".join(map(str, labels)) if labels else f"1 to {num_classes - 1}"
             found.add("labels", path, f"holds the values {', '.join(map(str, unknown[:5]))}; known are {known}")
 
 
 def _twice(found: Checked, images: Mapping[Path, _Image]) -> None:
-    """Images of the same pixels, and patients that are in both splits."""
+    """Images of the same pixels, and patients that are in several splits."""
     seen: dict[bytes, tuple[str, Path]] = {}
+    homes: dict[str, str] = {}
     for split, cases in found.cases.items():
         for case in cases:
             image = images.get(case.image)
-            first = seen.setdefault(image.digest, (split, case.image)) if image else (split, case.image)
-            if first[1] != case.image:
-                kind, other = ("duplicate", "") if first[0] == split else ("leakage", f", which is for {first[0]}ing")
-                found.add(kind, case.image, f"the same image as {first[1]}{other}")
-    patients = {split: {case.patient: case for case in cases if case.patient} for split, cases in found.cases.items()}
-    for patient in sorted(patients["train"].keys() & patients["test"].keys()):
-        found.add("leakage", patients["test"][patient].image, f"patient {patient} is in the training set, too")
+            first, path = seen.setdefault(image.digest, (split, case.image)) if image else (split, case.image)
+            if path != case.image:
+                kind, other = ("duplicate", "") if first == split else ("leakage", f", which is for {PURPOSES[first]}")
+                found.add(kind, case.image, f"the same image as {path}{other}")
+        for patient, case in {case.patient: case for case in cases if case.patient}.items():
+            home = homes.setdefault(patient, split)
+            if home != split:
+                found.add("leakage", case.image, f"patient {patient} is in the {PURPOSES[home]} set, too")

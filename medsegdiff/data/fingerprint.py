@@ -13,6 +13,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
@@ -96,7 +97,7 @@ def measure(cases: Sequence[Case], progress: bool = True) -> Fingerprint:
     """Measure the masks of all volumes, and the intensities of some volumes, or of all pictures wider than 8 bits.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or volumes have several numbers of channels.
     """
     bar = track(cases, len(cases), "measuring", "case", shown=progress)
     return (_of_volumes if is_volume(cases[0].image) else _of_pictures)(cases, bar)
@@ -120,7 +121,10 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
             shapes.append(volumes[0].geometry.shape)
             spacings.append(volumes[0].geometry.spacing)
             layers = np.concatenate([volume.values.reshape(np.prod(shapes[-1]), -1) for volume in volumes], axis=1)
-            channels = layers.shape[1]
+            channels = channels or layers.shape[1]
+            if layers.shape[1] != channels:
+                found = f"has {layers.shape[1]} channels, {cases[0].image} {channels}"
+                raise InputError(f"{case.image}: {found}; all images of a dataset have the same")
             colour = volumes[0].values.shape[3:] == (3,) and isinstance(volumes[0].geometry.header, Source)
             inside = np.flatnonzero(mask) if mask is not None and mask.size == len(layers) else np.array([], int)
             inside = inside if inside.size else np.flatnonzero((layers != 0).any(axis=1))

@@ -55,16 +55,20 @@ def to_values(classes: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     table = np.arange(max(count_classes(labels), int(classes.max(initial=0)) + 1))
     for value, label in reversed(list(labels.items())):
         table[label] = value
-    if labels.get(0, 0):  # 0 is a class, so that the background is another value
-        table[0] = next((value for value, label in labels.items() if not label), 255)
-    else:
-        table[0] = 0
+    table[0] = background_of(labels)
     return table.astype(np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16)[classes]
 
 
+def background_of(labels: Mapping[int, int]) -> int:
+    """The value of the background: 0, or where that is a class another one without a class, else 255."""
+    if not labels.get(0, 0):
+        return 0
+    return next((value for value, label in labels.items() if not label), 255)
+
+
 def without_label(values: np.ndarray, labels: Mapping[int, int]) -> list[int]:
-    """The values of a mask, 0 apart, that the labels lack."""
-    return [int(value) for value in np.unique(values) if value and int(value) not in labels]
+    """The values of a mask, that of the background apart, which the labels lack."""
+    return sorted({int(value) for value in np.unique(values)} - {background_of(labels), *labels})
 
 
 def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:

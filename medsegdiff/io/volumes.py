@@ -193,7 +193,7 @@ def slices_of(path: Path, axis: str = "axial") -> int:
 
 
 def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
-    """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units and description as the input's header has them.
+    """Write (X, Y, Z) or (X, Y, Z, C) as NIfTI: affine, codes, units, description and axes as the input's header says.
 
     Fractions, which must be in [0, 1], take 16 bits: the header says that 65535 is 1.
 
@@ -208,6 +208,8 @@ def write_volume(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     kind = nibabel.Nifti2Image if isinstance(old, nibabel.Nifti2Header) else nibabel.Nifti1Image
     fractions = values.dtype.kind == "f"
     stored = np.rint(values * 65535).astype(np.uint16) if fractions else values
+    if old is not None and np.prod(old.get_data_shape()) == stored.size:
+        stored = stored.reshape(old.get_data_shape())  # of two axes, or with a last one of length 1
     image = kind(stored, None if old is not None else geometry.affine, old, dtype=stored.dtype)
     header = image.header
     if old is None:

@@ -13,7 +13,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose, parse_labels
+from medsegdiff.data.layouts import LAYOUTS, choose, find_validation, parse_labels
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
 from medsegdiff.io.labels import format_labels
@@ -64,7 +64,7 @@ def find_images(config: RunConfig) -> Images:
     name = choose(root, data.data_name)
     layout = LAYOUTS[name]
     cases = layout.find(root, "train")
-    validation = layout.find(root, "validation") if name in ("folder", "volume") else []
+    validation = find_validation(root, name)
     twice = {case.id for case in cases} & {case.id for case in validation}
     if twice:
         raise InputError(f"{root}: {min(twice)} is to train on and to validate with; rename or remove one")
@@ -94,12 +94,14 @@ def find_images(config: RunConfig) -> Images:
 
 def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Split:
     data = config.data
-    if data.split:
-        return read_split(Path(data.split), [*cases, *validation], data.fold)
-    if data.folds:
-        return divide([*cases, *validation], data.test_fraction, data.folds, data.fold)
     layout, held_out = LAYOUTS[data.data_name], [case.id for case in validation]
-    if data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False):
+    if data.folds and not data.split:
+        return divide([*cases, *validation], data.test_fraction, data.folds, data.fold)
+    own_test = data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False)
+    if data.split:
+        split = read_split(Path(data.split), [*cases, *validation], data.fold)
+        return split if split.test or own_test else split._replace(test=split.validation)  # as nnU-Net scores folds
+    if own_test:
         return Split([case.id for case in cases], held_out, [])
     if len({case.group for case in cases}) == 1:
         if ranks.rank() == 0:

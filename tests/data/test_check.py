@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from medsegdiff.app.cli import main
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.check import KINDS, check
+from medsegdiff.data.fingerprint import measure
+from medsegdiff.data.layouts import LAYOUTS
 
 SHAPE = (24, 30)
 
@@ -73,7 +76,7 @@ def only(root, **options):
 def test_a_sound_dataset_has_no_findings(folder):
     checked = check(folder, progress=False)
     assert checked.findings == []
-    assert [len(cases) for cases in checked.cases.values()] == [6, 0]
+    assert [len(cases) for cases in checked.cases.values()] == [6, 0, 0]
 
 
 def test_sound_volumes_have_no_findings(volumes):
@@ -157,6 +160,16 @@ def test_labels_that_are_none(folder):
     assert only(folder, labels={1: 1, 2: 1}) == ("labels", "masks/c.png", "holds the values 7; known are 1, 2")
 
 
+def test_labels_whose_background_is_255(folder):
+    labels = np.full(SHAPE, 255)
+    labels[3:15, 3:15], labels[6:9, 6:9] = 128, 0
+    for name in "abcdef":
+        mask(folder / "masks" / f"{name}.png", labels)
+    assert found(folder, labels={128: 1, 0: 2}) == []
+    mask(folder / "masks/c.png", np.full(SHAPE, 255))
+    assert only(folder, labels={128: 1, 0: 2}) == ("empty", "masks/c.png", "has no foreground")
+
+
 def test_the_same_image_twice_in_another_format(folder):
     Image.open(folder / "images/a.png").save(folder / "images/e.png")
     (folder / "images/e.png").rename(folder / "images/e.tif")
@@ -175,6 +188,25 @@ def test_an_image_for_training_and_for_testing(folder):
     mask(folder / "test/masks/z.png")
     other = folder / "train/images/d.png"
     assert only(folder) == ("leakage", "test/images/z.png", f"the same image as {other}, which is for training")
+
+
+def test_a_validation_split_is_checked_too(folder, capsys):
+    for split in ("train", "val", "test"):
+        for name in ("images", "masks"):
+            (folder / split / name).mkdir(parents=True)
+    for path in [*folder.glob("images/*.png"), *folder.glob("masks/*.png")]:
+        path.rename(folder / {"a": "val", "b": "test"}.get(path.stem, "train") / path.parent.name / path.name)
+    for name in ("images", "masks"):
+        (folder / name).rmdir()
+    assert found(folder) == []
+    (folder / "val/masks/a.png").write_bytes(b"")
+    (folder / "test/images/b.png").write_bytes((folder / "val/images/a.png").read_bytes())
+    assert [(kind, path) for kind, path, _ in found(folder)] == [
+        ("unreadable", "val/masks/a.png"),
+        ("leakage", "test/images/b.png"),
+    ]
+    assert main(["data", "check", "--data-dir", str(folder)]) == 1
+    assert "4 cases for training, 1 cases for validation, 1 cases for testing" in capsys.readouterr().out
 
 
 def test_a_patient_for_training_and_for_testing(tmp_path):
@@ -220,6 +252,15 @@ def test_a_channel_at_another_place(tmp_path):
     kind, path, what = only(tmp_path)
     assert (kind, path) == ("geometry", "images/v1_0001.nii")
     assert what.startswith("is another grid than v1_0000.nii")
+
+
+@pytest.mark.parametrize("name", ["v0", "v3"])
+def test_an_image_of_more_channels(name, volumes):
+    values = np.random.default_rng(2).normal(size=(9, 8, 7, 2))
+    volume(volumes / f"images/{name}.nii.gz", values)
+    assert only(volumes) == ("size", f"images/{name}.nii.gz", "has 2 channels, most have 1")
+    with pytest.raises(InputError, match=r"v\d\.nii\.gz: has \d channels, .*v0\.nii\.gz \d; all images"):
+        measure(LAYOUTS["volume"].find(volumes, "train"), progress=False)
 
 
 def test_labels_of_volumes_that_the_description_lacks(volumes):
@@ -281,7 +322,7 @@ def test_the_command_prints_json(folder, capsys):
     assert main(["data", "check", "--data-dir", str(folder), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["counts"] == {"unreadable": 1, "empty": 1}
-    assert found["cases"] == {"train": 6, "test": 0}
+    assert found["cases"] == {"train": 6, "validation": 0, "test": 0}
     assert found["findings"][1] == {"kind": "empty", "file": str(folder / "masks/c.png"), "what": "has no foreground"}
     assert found["fingerprint"]["cases"] == 5
 

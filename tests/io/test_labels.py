@@ -42,6 +42,11 @@ def test_without_labels_there_are_two_classes_and_values_are_classes():
     assert without_label(VALUES, parse_labels("1,2")) == [4, 9]
 
 
+def test_of_labels_with_0_another_value_is_the_background():
+    assert without_label(np.array([0, 128, 255]), parse_labels("128,0")) == []
+    assert without_label(np.array([0, 9, 255]), parse_labels("0:1,9:0")) == [255]
+
+
 @pytest.mark.parametrize("text", ["1;2", "a", "1,2:1", "1,1", "1:2", "1:1,2:3", "1:0", "1:1,2:1,", "1:300"])
 def test_what_is_no_labels_is_refused(text):
     with pytest.raises(InputError, match="labels"):

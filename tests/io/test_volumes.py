@@ -103,3 +103,15 @@ def test_a_volume_that_is_cut_off_or_has_no_three_axes_is_named(tmp_path):
         read_volume(tmp_path / "b.nii")
     with pytest.raises(InputError, match="no such file"):
         read_volume(tmp_path / "c.nii")
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (7, 6, 1), (7, 6, 5, 1), (7, 6, 5, 1, 1)])
+def test_the_axes_are_the_inputs(shape, tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones(shape, np.int16), np.diag([1, 2, 3, 1])), tmp_path / "a.nii")
+    values, geometry = read_volume(tmp_path / "a.nii")
+    marked = np.arange(values.size, dtype=np.uint8).reshape(values.shape)
+    write_volume(tmp_path / "b.nii", marked, geometry)
+    written = nibabel.load(tmp_path / "b.nii")
+    assert written.shape == shape
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj).ravel(), marked.ravel())
+    assert written.header.get_zooms() == nibabel.load(tmp_path / "a.nii").header.get_zooms()

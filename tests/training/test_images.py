@@ -7,6 +7,7 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
+from medsegdiff.data.layouts import find_test
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.training.images import find_images, open_images
@@ -74,6 +75,34 @@ def test_isic_is_read_as_ever(tmp_path, capsys):
     assert (found.config.data.data_name, found.config.data.scaling, found.config.data.labels) == ("isic", "", "")
     assert (found.split.test, found.fingerprint) == ([], None)
     assert capsys.readouterr().err == ""
+
+
+def test_without_test_cases_anywhere_those_of_validation_are_tested_on(volumes, tmp_path):
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["0", "1"], "val": ["2"]}]))
+    found = images(volumes, split=str(tmp_path / "folds.json"))
+    assert found.split == (["0", "1"], ["2"], ["2"])
+    assert [case.id for case in find_test(volumes, kept=found.split.test)] == ["2"]
+    for kind in ("images", "labels"):
+        (volumes / "test" / kind).mkdir(parents=True)
+        (volumes / "train" / kind).mkdir(parents=True)
+        for path in (volumes / kind).iterdir():
+            path.rename(volumes / ("test" if path.name[0] == "9" else "train") / kind / path.name)
+        (volumes / kind).rmdir()
+    assert images(volumes, split=str(tmp_path / "folds.json")).split.test == []
+    assert [case.id for case in find_test(volumes)] == ["9"]
+
+
+def test_a_fold_may_test_on_what_the_dataset_has_to_validate_with(volumes):
+    for part in ("train", "val", "test"):
+        for kind in ("images", "labels"):
+            (volumes / part / kind).mkdir(parents=True)
+    for path in [*volumes.glob("images/*"), *volumes.glob("labels/*")]:
+        path.rename(volumes / {"8": "val", "9": "test"}.get(path.name[0], "train") / path.parent.name / path.name)
+    for kind in ("images", "labels"):
+        (volumes / kind).rmdir()
+    tests = [images(volumes, folds=3, fold=fold).split.test for fold in range(3)]
+    assert [sorted(case.id for case in find_test(volumes, kept=test)) for test in tests] == [sorted(t) for t in tests]
+    assert sorted(id for test in tests for id in test) == [str(number) for number in range(9)]
 
 
 def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):

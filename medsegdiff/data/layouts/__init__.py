@@ -63,6 +63,7 @@ LAYOUTS = MappingProxyType(
         )
     }
 )
+_WITH_VALIDATION = ("folder", "volume")
 
 
 def choose(root: Path, name: str = "auto") -> str:
@@ -103,6 +104,15 @@ def parse_labels(text: str, root: Path, name: str = "auto") -> dict[int, int]:
     raise InputError(f'`labels` "{text[:40]}": {root} {known}; give one, or values as "1,2,4" or "1:1,2:1,4:2"')
 
 
+def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case]:
+    """The cases that a dataset has to validate with, where its layout knows such a split.
+
+    Raises:
+        InputError: as `Layout.find`.
+    """
+    return LAYOUTS[name].find(root, "validation", need_masks) if name in _WITH_VALIDATION else []
+
+
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
     """The cases to test on, some perhaps without masks.
 
@@ -112,9 +122,11 @@ def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> lis
     Raises:
         InputError: the folder is no dataset.
     """
-    layout = LAYOUTS[choose(root, name)]
+    name = choose(root, name)
+    layout = LAYOUTS[name]
     if kept:
-        found = [case for case in layout.find(root, "train", False) if case.id in set(kept)]
+        everyone = [*layout.find(root, "train", False), *find_validation(root, name, False)]
+        found = [case for case in everyone if case.id in set(kept)]
         if found:
             return found
     found = layout.find(root, "test", False)

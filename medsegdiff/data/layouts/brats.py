@@ -15,7 +15,7 @@ from medsegdiff.io.volumes import is_volume, stem
 
 # T1, T1 with contrast, T2, FLAIR, by how their files' names end.
 _SEQUENCES = (("t1", "t1n"), ("t1ce", "t1c", "t1gd"), ("t2", "t2w"), ("flair", "t2f"))
-_MASK = ("seg",)
+_MASK = ("seg", "segm")  # the latter of one case of 2020, W39_1998.09.19_Segm.nii
 _LABELS = {1: 1, 2: 2, 4: 3}  # necrosis, oedema, enhancing; 3 for the last since 2023
 _REGIONS = {"whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4)}  # that the challenge scores
 
@@ -42,7 +42,7 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
             continue
         channels = [next((files[end] for end in ends if end in files), None) for ends in _SEQUENCES]
         lacking = [ends[0] for ends, file in zip(_SEQUENCES, channels) if file is None]
-        mask = files.get(_MASK[0])
+        mask = next((files[end] for end in _MASK if end in files), None)
         if lacking or (need_masks and mask is None):
             raise InputError(f"{folder}: no file {folder.name}_{(*lacking, 'seg')[0]}.nii.gz; restore it")
         # Since 2021 a name such as BraTS-GLI-00001-000 ends in the examination's number.

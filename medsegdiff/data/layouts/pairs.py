@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
@@ -32,8 +32,8 @@ class Pair(NamedTuple):
 def pair_of(root: Path, split: str) -> Optional[Pair]:
     """The folders of a split: `train/images`, or `images/train`, or those of no split right in `root` for "train".
 
-    Without a folder of images, images and masks lie together, told apart by the masks' suffix. A validation split
-    without a test split is one.
+    Without a folder of images, images and masks lie together, told apart by the masks' suffix or by folders of each
+    patient's own. A validation split without a test split is one.
     """
     here, found = _pair(root), {}
     for part, names in SPLITS.items():
@@ -57,14 +57,15 @@ def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
     if pair is None:
         return False
     files = (path for folder in glance(pair.images) for path in list_folder(folder) if accepts(path))
-    return any(pair.images != pair.masks or _SUFFIX.search(stem(path)) for path in files)
+    return any(pair.images != pair.masks or _is_mask(path, pair.images) for path in files)
 
 
 def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> list[Case]:
     """The cases of a pair of folders, with those below them; the images of a folder below are one patient's.
 
-    A mask has its image's name, in any format, with or without a suffix such as `_mask` or `_segmentation`. Files
-    `ID_0000`, `ID_0001`, ... whose masks are named `ID` are the channels of one image.
+    A mask has its image's name, in any format, with or without a suffix such as `_mask` or `_segmentation`. Folders
+    below that are called `images` or `masks`, or alike, count in no name. Files `ID_0000`, `ID_0001`, ... whose masks
+    are named `ID` are the channels of one image.
 
     Raises:
         InputError: there is no image, or two of a name; two masks of a name; with `need_masks` an image has no mask,
@@ -72,25 +73,38 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     """
     together = pair.images == pair.masks
     files = [path for path in list_images(pair.images, below=True) if accepts(path)]
-    files = [path for path in files if not (together and _SUFFIX.search(stem(path)))]
+    files = [path for path in files if not (together and _is_mask(path, pair.images))]
     if not files:
         raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or `data_name`")
-    masks = _masks(pair.masks, together, accepts) if pair.masks else {}
-    images = _by_base(files)
-    if not any(base.relative_to(pair.images).as_posix() in masks or base.name in masks for base in images):
-        images = by_channel(files) or images
+    images, grouped = _by_base(files), by_channel(files) or {}
+    whole = {name for base in (*images, *grouped) for name in (base.name, _key(base, pair.images).as_posix())}
+    masks = _masks(pair.masks, together, accepts, whole) if pair.masks else {}
+    if not any(_key(base, pair.images).as_posix() in masks or base.name in masks for base in images):
+        images = grouped or images
     located = []
     for base, channels in images.items():
-        below = base.relative_to(pair.images)
+        below = _key(base, pair.images)
         mask = masks.pop(below.as_posix(), None) or masks.pop(base.name, None)
         if mask is None and need_masks:
-            where = f"{pair.masks or pair.images.parent / 'masks'}/{below}"
+            where = f"{pair.masks or pair.images.parent / 'masks'}/{base.relative_to(pair.images)}"
             raise InputError(f"{channels[0]}: no mask {where}.* or {where}_mask.*; restore it or remove the image")
         patient = "" if below.parent == Path() else below.parent.as_posix()
         located.append((str(channels[0]), Case(base.name, channels, mask, patient)))
     if masks and need_masks:
         raise InputError(f"{min(masks.values())}: a mask without its image; restore the image or remove the mask")
     return distinct(located)
+
+
+def _is_mask(path: Path, root: Path) -> bool:
+    """Whether a file below `root`, where images and masks lie together, is a mask."""
+    folders = path.relative_to(root).parts[:-1]
+    return bool(_SUFFIX.search(stem(path))) or any(name.lower() in MASKS for name in folders)
+
+
+def _key(path: Path, root: Path) -> Path:
+    """A path below `root` without folders that say images or masks alone."""
+    *folders, name = path.relative_to(root).parts
+    return Path(*(folder for folder in folders if folder.lower() not in (*IMAGES, *MASKS)), name)
 
 
 def _by_base(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
@@ -103,13 +117,15 @@ def _by_base(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
     return found
 
 
-def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool]) -> dict[str, Path]:
-    """Masks by their names without suffixes, after those of the folders below `folder`."""
+def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool], whole: Collection[str]) -> dict[str, Path]:
+    """Masks by their names, after those of the folders below `folder`: without suffixes, but for those in `whole`."""
     found: dict[str, Path] = {}
     for path in list_images(folder, below=True):
-        if not accepts(path) or (together and not _SUFFIX.search(stem(path))):
+        if not accepts(path) or (together and not _is_mask(path, folder)):
             continue
-        key = path.relative_to(folder).with_name(image_name(path)).as_posix()
+        own = _key(path, folder).with_name(stem(path))
+        named = own.as_posix() in whole or own.name in whole
+        key = (own if named else own.with_name(image_name(path))).as_posix()
         if key in found:
             raise InputError(f"{path}: a second mask for {key} beside {found[key].name}; remove one")
         found[key] = path

@@ -12,6 +12,8 @@ from medsegdiff.data.fingerprint import measure
 from medsegdiff.data.layouts import LAYOUTS, choose, find_test, parse_labels
 from tests.data.volumes import ball, write
 
+NAMES = ("001", "002")
+
 
 def picture(path, level=0):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,29 @@ def test_folders_below_are_patients(tmp_path):
         path.rename(tmp_path / "masks" / path.name)  # one takes the other's place
     with pytest.raises(InputError, match="no mask"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize("mask", ["labels/{}.png", "masks/{}_mask.png"])
+def test_a_patients_folder_may_hold_both_folders(mask, tmp_path):
+    for patient in ("p1", "p2"):
+        for name in NAMES:
+            picture(tmp_path / patient / f"images/{name}.png")
+            picture(tmp_path / patient / mask.format(name))
+    assert choose(tmp_path) == "folder"
+    cases = {(*files, patient) for files, patient in found(tmp_path).values()}
+    pairs = ((f"{one}/images/{name}.png", f"{one}/{mask.format(name)}", one) for one in ("p1", "p2") for name in NAMES)
+    assert cases == set(pairs)
+
+
+@pytest.mark.parametrize("mask", ["{}", "{}_seg"])
+def test_an_images_own_name_may_end_as_a_masks(mask, tmp_path):
+    for name in ("a_seg", "b-label"):
+        picture(tmp_path / f"images/{name}.png")
+        picture(tmp_path / f"masks/{mask.format(name)}.png")
+        volume(tmp_path / f"volumes/imagesTr/{name}_0000.nii.gz")
+        volume(tmp_path / f"volumes/labelsTr/{name}.nii.gz", labels=True)
+    assert found(tmp_path, name="folder")["a_seg"][0] == ["images/a_seg.png", f"masks/{mask.format('a_seg')}.png"]
+    assert found(tmp_path / "volumes")["b-label"][0] == ["imagesTr/b-label_0000.nii.gz", "labelsTr/b-label.nii.gz"]
 
 
 def test_numbered_files_are_channels_where_the_masks_say_so(tmp_path):
@@ -217,6 +242,9 @@ def test_brats(tmp_path, names, end):
     assert [patient for _, patient in cases.values()] == ["BraTS-GLI-00001", "BraTS-GLI-00001", ""]
     assert cases[ids[2]][0] == [f"{ids[2]}/{name.format(ids[2])}{end}" for name in names.split()]
     assert dict(spec_of(tmp_path).labels) == {1: 1, 2: 2, 4: 3}
+    odd = tmp_path / ids[2] / f"W39_1998.09.19_Segm{end}"
+    (tmp_path / cases[ids[2]][0][-1]).rename(odd)
+    assert found(tmp_path)[ids[2]][0][-1] == f"{ids[2]}/{odd.name}"
     (tmp_path / ids[0] / f"{names.split()[2].format(ids[0])}{end}").unlink()
     with pytest.raises(InputError, match=f"{ids[0]}: no file {ids[0]}_t2.nii.gz"):
         found(tmp_path)
