@@ -10,18 +10,18 @@ from pathlib import Path
 PIECE = 15 << 20
 MOST = 4
 """More do not come back."""
-_LEFT_BEHIND = {".o", ".log", ".lock", ".gch"}
+_LEFT_BEHIND = {".log", ".lock", ".gch"}
 
 
 def pack(folder: Path, out: Path, piece: int = PIECE, most: int = MOST) -> tuple[int, int]:
-    """Pack what is below `folder`, object files aside, into `out/cache-N`; returns how many pieces, and their bytes.
+    """Pack what is below `folder`, logs aside, into `out/cache-N`; returns how many pieces, and their bytes.
 
     Raises:
         ValueError: it takes more than `most` pieces; then there are none.
     """
     out.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as tar:
+    with tarfile.open(fileobj=stream, mode="w:xz", preset=6) as tar:
         for path in sorted(folder.rglob("*")):
             if path.is_symlink() or (path.is_file() and path.suffix not in _LEFT_BEHIND):
                 tar.add(path, path.relative_to(folder), recursive=False)
@@ -44,7 +44,7 @@ def unpack(pieces: Path, folder: Path) -> int:
     packed = b"".join(path.read_bytes() for path in found(pieces))
     if not packed:
         return 0
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:xz") as tar:
         members = tar.getmembers()
         tar.extractall(folder)
     return len(members)

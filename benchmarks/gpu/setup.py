@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu import pieces
 from benchmarks.gpu.results import Row
+from benchmarks.gpu.visit import ROOT
 
 if TYPE_CHECKING:
     from benchmarks.gpu.stages import Job, Rows
@@ -35,12 +36,18 @@ def setup(job: Job) -> Rows:
 
 
 def install(wheels: Path, site: Path) -> Row:
-    """Install the wheels into a folder of their own, without a network; it stands before the machine's packages."""
-    files = sorted(map(str, wheels.glob("*.whl")))
+    """Install the wheels into folders of their own, without a network: NumPy into `site/numpy`, the others into `site`.
+
+    They stand before the machine's packages, NumPy only where Jittor computes: it is older than what SciPy wants there.
+    """
+    files = sorted(wheels.glob("*.whl"))
     if files and not site.exists():
         offline = ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check"]
-        command = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(site), *files]
-        subprocess.run(command, check=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", *offline]
+        for folder, own in ((site, False), (site / "numpy", True)):
+            chosen = [str(file) for file in files if file.name.startswith("numpy-") is own]
+            if chosen:
+                subprocess.run([*pip, "--target", str(folder), *chosen], check=True)
     return {"wheels": len(files)}
 
 
@@ -71,12 +78,16 @@ def _machine(rehearsal: bool) -> Row:
     return row
 
 
+_PREPARATION = """
+import sys
+from pathlib import Path
+from medsegdiff.runtime.cuda import edits, prepare
+prepare.prepare(Path(sys.argv[1]), edits.JITTOR_VERSION, None, print)
+"""  # in a process of its own, which finds the packages that were just installed
+
+
 def _prepare(home: Path) -> Row:
     copies = home / ".cache" / "jittor" / "medsegdiff-cuda"
     if not any(copies.glob("*/prepared.json")):
-        # Its last act, the check of the GPU, may fail: the stage after this one says of what.
-        subprocess.run([sys.executable, "-m", "medsegdiff", "doctor", "--prepare-cuda"], check=False)
-    found = next(copies.glob("*/prepared.json"), None)
-    if found is None:
-        raise RuntimeError("there is no copy of Jittor for CUDA; the log says why")
-    return {"copy": found.parent.name}
+        subprocess.run([sys.executable, "-c", _PREPARATION, str(home)], cwd=ROOT, check=True)
+    return {"copy": next(copies.glob("*/prepared.json")).parent.name}

@@ -46,9 +46,10 @@ class Visit(NamedTuple):
         """Caches: Jittor's, but in a rehearsal, and that of prepared images."""
         return self.work / "home"
 
-    def environment(self) -> Mapping[str, str]:
-        """That of every stage."""
-        path = [str(self.work / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    def environment(self, jittor: bool = True) -> Mapping[str, str]:
+        """That of every stage, or of a command that needs no Jittor."""
+        site = self.work / "site"
+        path = [*([str(site / "numpy")] if jittor else []), str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]
         ours = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "MEDSEGDIFF_CACHE": str(self.home / "images")}
         if not self.rehearsal:
             # Float32 means float32 on both sides; oneDNN, which is for CPUs, did not travel.

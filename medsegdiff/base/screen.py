@@ -112,7 +112,8 @@ class Bar:
             self._progress = _bar()
             self._progress.add_task(self.what, counted="", words="")
             self._progress.start()
-        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit} {_clock(self._left)}"
+        time_ = f", {_clock(self._left)} left" if self._left else f" in {_clock(self._taken)}"
+        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit}{time_}"
         task = self._progress.task_ids[0]
         self._progress.update(task, completed=self.n, total=self.total, counted=counted, words=words, refresh=True)
 
@@ -142,9 +143,10 @@ def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[counted]}")
+    bar = BarColumn(None, complete_style="cyan", finished_style="green")  # rich's own is red
+    columns = TextColumn("{task.description}"), bar, TextColumn("{task.fields[counted]}")
     console = Console(stderr=True, highlight=False)
-    more = TextColumn("[dim]{task.fields[words]}")
+    more = TextColumn("{task.fields[words]}")
     return Progress(*columns, more, console=console, auto_refresh=False, expand=True)
 
 

@@ -73,7 +73,8 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     jupyter = os.environ.setdefault("JPY_PARENT_PID", "")
     with stopping.held_back() if short else contextlib.nullcontext():
         try:
-            with compilation.arranged():
+            with compilation.arranged(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # of Jittor's texts, from Python 3.12 on
                 import jittor
         finally:
             if not jupyter:
@@ -91,9 +92,9 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     if jittor.has_cuda:
         # What it makes faster, it makes inexact: divisions, square roots, sines of large numbers.
         jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
-        # Of more than 100 shapes of convolutions it would remember no more which algorithm is the fastest, and ask
-        # cuDNN at every call: 1 ms in float32, 12 ms in bfloat16.
-        jittor.compile_extern.cudnn.set_algorithm_cache_size(1 << 20)
+        # cuDNN's heuristics choose each convolution's algorithm, as PyTorch lets them. Jittor as it comes would not
+        # remember what they say, but only what is the fastest in a trial of all.
+        jittor.compile_extern.cudnn.set_algorithm_cache_size(0 if toolchain.find_copy() else 1 << 20)
     jittor.flags.use_cuda = int(bool(jittor.has_cuda))
     return jittor
 

@@ -206,7 +206,7 @@ def _prepare_mpi() -> None:
 
 def is_compiled() -> bool:
     """Whether Jittor's core was compiled before for this machine, compiler and Python."""
-    return any(Path(utilities().cache_path).rglob("jittor_core*.so"))
+    return any(copies.cache(find_copy(), utilities()).rglob("jittor_core*.so"))
 
 
 def prepare(copy: Optional[Path] = None) -> None:

@@ -1,4 +1,4 @@
-"""Every layout from its folder to scores: train 2 steps, sample a test case, evaluate."""
+"""Every layout from its folder to scores: train 10 steps, sample a test case, evaluate."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.dicom_series import SHAPE, maker
 
 DATA = Path(__file__).parents[3] / "shared/data"
 NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1,1 --num-res-blocks 1 --diffusion-steps 30".split()
-TRAINING = "--steps 2 --batch-size 2 --lr 1e-3 --ema-rate 0.9 --predict-xstart --tensorboard False".split()
+TRAINING = "--steps 10 --batch-size 2 --lr 1e-3 --ema-rate 0.9 --predict-xstart --tensorboard False".split()
 
 pytestmark = pytest.mark.e2e
 
@@ -101,7 +101,7 @@ def test_a_dataset_is_trained_on_sampled_and_scored(name, tmp_path, monkeypatch)
     run, out = tmp_path / "run", tmp_path / "predictions"
     axis = ["--axis", "coronal", "--skip-blank"] if volumes else []
     assert main(["train", "--data-dir", str(data), "--out-dir", str(run), *NETWORK, *TRAINING, *axis]) == 0
-    state = json.loads((run / "step-000002/state.json").read_text())
+    state = json.loads((run / "step-000010/state.json").read_text())
     config, kept = state["config"], state["training"]["data"]["split"]["test"]
     assert [config[key] for key in ("data_name", "image_channels", "num_classes")] == [layout, channels, classes]
     words = ["--model-path", str(run), "--data-dir", str(data), "--out-dir", str(out), "--limit", "1"]

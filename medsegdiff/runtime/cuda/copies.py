@@ -36,6 +36,12 @@ def nvcc(copy: Path) -> Path:
     return copy / "cuda" / "bin" / "nvcc"
 
 
+def cache(copy: Optional[Path], jittor_utils: Any) -> Path:
+    """The folder of what is compiled: of `copy`, or of the installed Jittor where there is none."""
+    path = Path(jittor_utils.cache_path)
+    return path.with_name(f"{path.name}-{copy.name}") if copy and not path.name.endswith(copy.name) else path
+
+
 def put_in_front(copy: Path, jittor_utils: Any) -> None:
     """Make `import jittor` import `copy`, compiled into a cache of its own.
 

@@ -1,5 +1,6 @@
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,14 @@ def test_import_is_led_to_the_copy_and_to_a_cache_of_its_own(tmp_path, copy, mon
     (copy / "cuda/include/nccl.h").touch()
     copies.put_in_front(copy, utilities)
     assert os.environ["use_nccl"] == "1"
+
+
+def test_what_the_copy_compiled_is_looked_for_in_its_own_cache(tmp_path, copy, monkeypatch):
+    monkeypatch.setenv("cache_name", "default")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    utilities = Utilities(tmp_path)
+    assert copies.cache(None, utilities) == Path(utilities.cache_path)
+    own = copies.cache(copy, utilities)
+    assert own.name.endswith(copy.name)
+    utilities.cache_path = str(own)  # once it is in front
+    assert copies.cache(copy, utilities) == own
