@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Optional
 
@@ -12,13 +13,17 @@ from PIL import Image
 
 from medsegdiff.diffusion.samplers import State
 from medsegdiff.inference.segmentation import Segmentation
+from medsegdiff.io.predictions import files_of
+from medsegdiff.io.volumes import DICOM
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.web.cases import data_uri, heat_of, outline, shrunk
 from medsegdiff.web.worker import Found
 
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-_KINDS = {"": "mask", "_prob": "probability", "_std": "uncertainty", "_overlay": "overlay"}
+_KINDS = {
+    "": "mask", "_prob": "probability", "_std": "uncertainty", "_overlay": "overlay", DICOM: "DICOM segmentation",
+}  # fmt: skip
 _TYPES = {".png": "image/png", ".nii.gz": "application/gzip", ".dcm": "application/dicom"}
 
 
@@ -70,13 +75,19 @@ def finished(
 
 
 def downloads(found: Found, folder: Path) -> list[tuple[str, str, bytes]]:
-    """(what, file name, content) of the files that `medsegdiff sample` writes, the same bytes, into `folder`."""
+    """(what, file name, content) of the files that `medsegdiff sample` writes, the same bytes, into `folder`.
+
+    Of several classes each has its probability and its uncertainty, named with its number.
+    """
     found.save(folder, maps=True)
-    ends = [end for end in _TYPES if (folder / f"{found.id}{end}").is_file()]
-    files = {folder / f"{found.id}{kind}{end}": what for kind, what in _KINDS.items() for end in ends[:1]}
-    files[folder / f"{found.id}_overlay.png"] = "overlay"
-    files.update({folder / f"{found.id}{end}": "DICOM segmentation" for end in ends[1:]})
-    return [(what, path.name, path.read_bytes()) for path, what in files.items() if path.is_file()]
+    files = []
+    for name in files_of(folder, {found.id}):
+        kind, label, end = re.findall(r"^(\D*?)(\d*)(\.\D+)$", name[len(found.id) :])[0]
+        kind = end if end == DICOM else kind
+        if kind in _KINDS:
+            what = f"{_KINDS[kind]} {label}".rstrip()
+            files.append((list(_KINDS).index(kind), what, name, (folder / name).read_bytes()))
+    return [file[1:] for file in sorted(files)]
 
 
 def agreement(found: Found) -> str:

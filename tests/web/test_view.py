@@ -58,6 +58,16 @@ def test_of_a_series_there_is_nifti_and_a_segmentation_and_each_slice_is_shown(t
     assert "of the slices that were segmented" in page
 
 
+def test_each_class_has_its_probability_and_its_uncertainty(image, tmp_path):
+    config = replace(CONFIG, network=replace(CONFIG.network, num_classes=3))
+    found = Segmenter(Bright(classes=2), config).segment(image, id="a1")
+    links = contents(view.finished(found, tmp_path, image[None]))
+    assert [(name, what) for name, (what, *_) in links.items()] == [
+        ("a1.png", "mask"), ("a1_prob1.png", "probability 1"), ("a1_prob2.png", "probability 2"),
+        ("a1_std1.png", "uncertainty 1"), ("a1_std2.png", "uncertainty 2"), ("a1_overlay.png", "overlay"),
+    ]  # fmt: skip
+
+
 def test_each_step_shows_the_mask_so_far(image):
     pages = []
     segment(
