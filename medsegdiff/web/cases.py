@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
+import glob
 import io
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.pictures import read_image
-from medsegdiff.io.predictions import read_probability
+from medsegdiff.io.predictions import NIFTI, PNG
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.palette import HEAT, MAX_STD
 from medsegdiff.web.runs import Run
+from medsegdiff.web.slices import read_deviation, read_foreground, read_picture
 
 _LONGEST = 360  # pixels of a picture's longer side
 
@@ -37,6 +37,8 @@ class Shown(NamedTuple):
 
     id: str
     kind: str
+    place: str
+    """Which slice of a volume; empty of a picture."""
     size: tuple[int, int]
     """Width and height of what is embedded."""
     image: str
@@ -59,49 +61,61 @@ def choose(scores: dict[str, dict[str, float]], each: int = 2) -> list[tuple[str
 
 
 def show(kind: str, id: str, runs: list[Run]) -> Shown:
-    """Read what is known of the image `id` in `runs`; the picture and the ground truth from the first that has them."""
+    """Read what is known of the image `id` in `runs`; the picture and the ground truth from the first that has them.
+
+    Of a volume that slice which has the most of the ground truth, or without one of the first mask.
+    """
     notes: list[str] = []
     image = truth = None
-    for run in runs:
-        paths = run.sampled.get("image_files", {}).get(id), run.summary.get("ground truth", {}).get(id)
-        classes = run.summary.get("num_classes", 2)
-        image = image if image is not None or not paths[0] else _tried(read_image, Path(paths[0]), notes)
-        if truth is None and paths[1]:
-            truth = _tried(_foreground(classes), Path(paths[1]), notes)
+    masks: dict[int, np.ndarray] = {}
+    axis = next((run.config["axis"] for run in runs if "axis" in run.config), "axial")  # one for all that is compared
+    for index, run in enumerate(runs):
+        picture, true = run.sampled.get("image_files", {}).get(id), run.summary.get("ground truth", {}).get(id)
+        mask = _mask(run, id)
+        if image is None and picture:
+            image = _tried(notes, read_picture, Path(picture), run, axis)
+        if truth is None and true:
+            truth = _tried(notes, read_foreground, Path(true), run, axis, mask or Path(true))
+        found = None if mask is None else _tried(notes, read_foreground, mask, run, axis)
+        if found is not None:
+            masks[index] = found
     if image is None and not notes:
         notes.append("its picture is not shown: the predictions do not say where it is; sample again")
-    panels, size = [], None if image is None else shrunk(image.shape)
-    for index, run in enumerate(runs):
-        folder = run.predictions
-        if folder is None or not (folder / f"{id}.png").is_file():
-            continue
-        mask = _tried(_foreground(run.summary.get("num_classes", 2)), folder / f"{id}.png", notes)
-        if mask is None:
-            continue
-        size = size or shrunk(mask.shape)
-        deviation = [read_probability(path) for path in sorted(folder.glob(f"{_escaped(id)}_std*.png"))]
-        heat = heat_of(np.max(deviation, axis=0), size) if deviation else ""
-        dice = run.scores.get(id, {}).get("dice")
-        panels.append(Panel(index, dice, outline(mask, size), heat))
-    size = size or (_LONGEST, _LONGEST)
-    picture = "" if image is None else data_uri(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), "JPEG")
-    true = "" if truth is None else outline(truth, size)
-    return Shown(id, kind, size, picture, true, panels, list(dict.fromkeys(notes)))
+    layers = [layer for layer in (truth, *masks.values(), image) if layer is not None]
+    if not layers:
+        return Shown(id, kind, "", (_LONGEST, _LONGEST), "", "", [], list(dict.fromkeys(notes)))
+    count, at = len(layers[0]), int(np.argmax([layer.sum() for layer in layers[0]]))
+    place, size = f"slice {at + 1} of {count}" if count > 1 else "", shrunk(layers[-1].shape[1:])
+
+    def slice_of(layer: np.ndarray) -> np.ndarray:
+        return layer[min(at, len(layer) - 1)]
+
+    panels = []
+    for index, found in masks.items():
+        run = runs[index]
+        deviations = _deviations(run, id)
+        heat = heat_of(slice_of(read_deviation(deviations, axis)), size) if deviations else ""
+        panels.append(Panel(index, run.scores.get(id, {}).get("dice"), outline(slice_of(found), size), heat))
+    shown = ""
+    if image is not None:
+        shown = data_uri(Image.fromarray(slice_of(image)).resize(size, Image.Resampling.LANCZOS), "JPEG")
+    drawn = "" if truth is None else outline(slice_of(truth), size)
+    return Shown(id, kind, place, size, shown, drawn, panels, list(dict.fromkeys(notes)))
 
 
-def _escaped(id: str) -> str:
-    import glob
-
-    return glob.escape(id)
-
-
-def _foreground(classes: int):  # noqa: ANN202
-    return read_mask if classes == 2 else lambda path: (read_labels(path) > 0).astype(np.float32)
+def _mask(run: Run, id: str) -> Optional[Path]:
+    paths = [run.predictions / f"{id}{end}" for end in (PNG, NIFTI)] if run.predictions else []
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _tried(read, path: Path, notes: list[str]) -> Optional[np.ndarray]:  # noqa: ANN001
+def _deviations(run: Run, id: str) -> list[Path]:
+    mask = _mask(run, id)
+    return sorted(mask.parent.glob(f"{glob.escape(id)}_std*{mask.name[len(id) :]}")) if mask else []
+
+
+def _tried(notes: list[str], read: Callable[..., np.ndarray], *given: Any) -> Optional[np.ndarray]:
     try:
-        return read(path)
+        return read(*given)
     except InputError as error:
         notes.append(str(error))
         return None

@@ -145,7 +145,7 @@ def _miss(run: Run) -> None:
         run.missing.append("predictions: none named; run medsegdiff sample and evaluate, and name their folder, too")
     elif not run.summary:
         run.missing.append(f"scores: run medsegdiff evaluate --pred-path {run.predictions}")
-    if run.predictions and not any(run.predictions.glob("*_std*.png")):
+    if run.predictions and not any(run.predictions.glob("*_std*")):
         run.missing.append("uncertainty: run medsegdiff sample with --maps")
     run.missing += run.summary.get("not measured", [])
 

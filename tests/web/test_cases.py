@@ -1,7 +1,12 @@
 import re
 
+import numpy as np
+
+from medsegdiff.io.predictions import Grid, Maps, write_prediction
+from medsegdiff.io.volumes import read_volume, to_slices
 from medsegdiff.web.cases import choose, show
-from medsegdiff.web.runs import read_runs
+from medsegdiff.web.runs import Run, read_runs
+from tests.data.volumes import ball, write
 from tests.web.conftest import predict
 
 
@@ -45,3 +50,25 @@ def test_other_runs_are_shown_where_they_have_the_image(predictions, tmp_path):
     runs = read_runs([predictions, second])
     assert [panel.run for panel in show("best", "case<1>", runs).panels] == [0, 1]
     assert [panel.run for panel in show("best", "case<5>", runs).panels] == [0]
+
+
+def test_of_a_volume_the_slice_with_the_most_ground_truth_is_shown(tmp_path):
+    image, labels = ball()
+    picture, truth = write(tmp_path / "i.nii.gz", image), write(tmp_path / "t.nii.gz", labels * np.uint8(3))
+    geometry, out = read_volume(picture).geometry, tmp_path / "out"
+    found = np.stack([labels == 1, labels == 2]).astype(np.float32)
+    write_prediction(out, "v", Maps(found, found / 4), grid=Grid(geometry, {3: 1, 6: 2}))
+    sampled = {"image_files": {"v": str(picture)}, "labels": "3:1,6:2"}
+    summary = {"num_classes": 3, "ground truth": {"v": str(truth)}}
+    config = {"axis": "sagittal", "scaling": "150..550", "colour": False}
+    one = Run(predictions=out, sampled=sampled, summary=summary, config=config, scores={"v": {"dice": 1.0}})
+    shown = show("best", "v", [one, Run(predictions=out, summary=summary, sampled=sampled, config={"axis": "axial"})])
+    counts = [np.count_nonzero(layer) for layer in to_slices(labels, geometry, "sagittal")]
+    assert shown.place == f"slice {np.argmax(counts) + 1} of {len(counts)}" and shown.notes == []
+    assert shown.size == to_slices(labels, geometry, "sagittal").shape[:0:-1]
+    assert shown.image.startswith("data:image/jpeg") and [panel.dice for panel in shown.panels] == [1.0, None]
+    for panel in shown.panels:
+        assert panel.outline == shown.truth != "" and panel.heat.startswith("data:image/jpeg")
+    picture.unlink()
+    shown = show("best", "v", [one])
+    assert "i.nii.gz: no such file" in shown.notes[0] and shown.truth and shown.panels
