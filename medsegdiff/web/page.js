@@ -13,6 +13,11 @@ window.medsegdiff = {
     }
     return JSON.stringify(found);
   },
+  // The files that are there once an example is chosen: it is an image without a ground truth.
+  async given(example) {
+    if (example) for (const input of document.querySelectorAll("#image input, #truth input")) input.value = "";
+    return this.files("image");
+  },
   // Files that are picked, or dropped anywhere on an area.
   area(element, changed) {
     const input = element.querySelector("input");

@@ -39,7 +39,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             raise InputError("give an image first, or choose an example")
         return case_of(files, folder / "image", bounds, spec) if files else example(chosen, folder)
 
-    def look(text: str, chosen: str) -> tuple[str, Any, Any, str]:
+    def look(text: str, chosen: str) -> tuple[str, Any, Any, str, str]:
         """Show what was given, before it is segmented."""
         with _working(home) as folder:
             case = received(files_of(text), chosen, folder)
@@ -48,7 +48,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         number, several = count // 2, count > 1
         said = f"{case.id}: {f'{count} slices of ' if several else ''}{width} x {height} pixels. Press Segment."
         slider = gr.Slider(maximum=max(1, count - 1), value=number if several else 0, visible=several)
-        return view.given(slices, number), slider, gr.Radio(visible=several), said
+        return view.given(slices, number), slider, gr.Radio(visible=several), said, chosen
 
     async def show(
         text: str, truth: str, chosen: str, part: str, number: float,
@@ -122,9 +122,11 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         # The browser reads the files and puts their contents in the places of these, which are empty.
         texts = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
         quick = {"api_visibility": "private", "concurrency_limit": 2, "concurrency_id": "look"}
-        reading = "async (_, chosen) => [await medsegdiff.files('image'), chosen]"
-        for changed in (image.input, chosen.input):
-            changed(look, [texts[0], chosen], [result, number, part, status], js=reading, **quick)
+        # What was given last is shown: a file takes the place of the example, and that of the files.
+        seen = [result, number, part, status, chosen]
+        image.input(look, [texts[0], chosen], seen, js="async () => [await medsegdiff.files('image'), '']", **quick)
+        reading = "async (_, chosen) => [await medsegdiff.given(chosen), chosen]"
+        chosen.input(look, [texts[0], chosen], seen, js=reading, **quick)
         number.change(None, number, None, js="medsegdiff.show", api_visibility="private")
         shared = {"concurrency_limit": 1, "concurrency_id": "network"}
         files = "await medsegdiff.files('image'), await medsegdiff.files('truth')"
@@ -185,7 +187,7 @@ def _working(home: Path) -> Iterator[Path]:
             line = str(error)
             for inner in ("image/", "truth/", ""):
                 line = line.replace(f"{name}/{inner}", "")
-            raise gr.Error(_without_folders(line), print_exception=False) from None
+            raise gr.Error(_without_folders(line), duration=None, print_exception=False) from None  # until it is closed
 
 
 def _without_folders(line: str) -> str:

@@ -41,8 +41,8 @@ def check(browser):
 def test_reports(scheme, width, browser, predictions, tmp_path):
     browser.get(write_report([predictions], tmp_path / "one.html").as_uri())
     check(browser)
-    train(tmp_path / "second-training-with-a-long-name")
-    other = predict(tmp_path / "other", tmp_path / "second-training-with-a-long-name/step-000030/model.safetensors")
+    second = train(tmp_path / f"second-training-with-a-{'long' * 40}-name")
+    other = predict(tmp_path / "other", second / "step-000030" / "model.safetensors")
     browser.get(write_report([predictions, other], tmp_path / "two.html").as_uri())
     for part in browser.find_elements("css selector", "summary"):
         part.click()

@@ -158,6 +158,19 @@ def test_an_image_may_be_dropped_anywhere_on_its_area(served, photo, browser):
     says(browser, "dropped: 56 x 40 pixels. Press Segment.")
 
 
+def test_what_is_given_last_is_the_image(served, photo, browser):
+    upload(browser, served, photo)
+    chosen = select(browser, "input[aria-label='or an example']")
+    chosen.click()
+    until(lambda: select(browser, "[role=option][aria-label='generated 1']")).click()
+    says(browser, "generated-1: 256 x 256 pixels")
+    file = select(browser, "#image input[type=file]")
+    assert file.get_attribute("value") == ""
+    file.send_keys(str(photo))
+    says(browser, "photo: ")
+    until(lambda: chosen.get_attribute("value") == "")
+
+
 def test_a_volume_is_looked_through_and_segmented_as_python_does(volumes, volume, browser, tmp_path):
     upload(browser, volumes, volume[0])
     select(browser, "#truth input[type=file]").send_keys(str(volume[1]))
