@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -65,5 +66,7 @@ def test_wheel_and_sdist_are_what_package_indexes_take(tmp_path):
         [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)], capture_output=True, text=True
     )
     assert checked.returncode == 0, checked.stdout
+    with tarfile.open(sdist) as archive:
+        assert {"CHANGELOG.md", "CITATION.cff"} <= {Path(name).name for name in archive.getnames()}
     with zipfile.ZipFile(wheel) as archive:
         assert set(listed("medsegdiff")) <= set(archive.namelist())

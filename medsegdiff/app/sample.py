@@ -13,7 +13,7 @@ from medsegdiff.app.options import Parser, WhichWeights, add_section, output_fol
 from medsegdiff.base import ranks
 from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.screen import tell
+from medsegdiff.base.screen import counted, tell
 from medsegdiff.checkpoints.shipped import DEFAULT, names
 from medsegdiff.config.data import DataName
 from medsegdiff.config.run import pick
@@ -154,7 +154,7 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
     source = loaded.source
     del loaded  # the network has the weights
     predict(segmenter, cases, dataset, out, source, extras, used, options.overwrite, kept)
-    said = f"segmented {len(cases)} images; the masks lie in {options.out_dir}"
+    said = f"segmented {counted(len(cases), 'image')}; the masks lie in {options.out_dir}"
     tell(said, images=len(cases), out_dir=options.out_dir)
     return 0
 

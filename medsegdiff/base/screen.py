@@ -166,6 +166,11 @@ def _bar() -> Progress:
     return Progress(*columns, more, console=console, auto_refresh=False, expand=True)
 
 
+def counted(count: object, what: str) -> str:
+    """The number of things, as 1 image and 2 images."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from medsegdiff.base.screen import Bar
+from medsegdiff.base.screen import Bar, counted
 from medsegdiff.config.sampling import SamplingConfig
 
 
@@ -22,7 +22,7 @@ class ProgressBar:
         self._taken: Counter[str] = Counter()  # by images that are not done
         self._done = self._taken_by_done = 0
         self._images = len(ids)
-        what = f"{len(ids)} images x {sampling.members} members x {steps} steps"
+        what = f"{counted(len(ids), 'image')} x {counted(sampling.members, 'member')} x {counted(steps, 'step')}"
         self.bar = Bar(most * steps * len(ids), what, "eval")
 
     def __enter__(self) -> ProgressBar:

@@ -30,6 +30,8 @@ EXAMPLES = ("generated 1", "generated 2")
 SERIES = "series"
 """What several DICOM files are called together."""
 
+_NO_FILES = "files: not an object of names and contents"
+
 Files = Mapping[str, Optional[str]]
 """Contents in base64 by the files' names; None of what was not sent, for its size."""
 
@@ -54,7 +56,7 @@ def files_of(text: str) -> Files:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else _refuse("files: not an object of names and contents")
+    return found if isinstance(found, dict) else _refuse(_NO_FILES)
 
 
 def example(name: str, folder: Path) -> Case:
@@ -105,6 +107,8 @@ def truth_of(files: Files, folder: Path, bounds: Bounds, case: Case, spec: DataS
 
 
 def _write(files: Files, folder: Path, bounds: Bounds) -> list[Path]:
+    if not isinstance(files, Mapping) or not all(isinstance(content, (str, type(None))) for content in files.values()):
+        raise InputError(_NO_FILES)  # of a program, which may send anything
     folder.mkdir(parents=True, exist_ok=True)
     paths, total = [], 0
     for name, content in files.items():

@@ -61,7 +61,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             if given:
                 true = await asyncio.to_thread(truth_of, given, folder / "truth", bounds, case, spec, classes)
             wanted = [int(number)] if part == _ONE and len(slices) > 1 else None
-            job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed))
+            job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed or 0))
             total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
             taken: Counter[int] = Counter()
             async for event in worker.steps(job):

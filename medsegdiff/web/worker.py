@@ -66,6 +66,11 @@ class Limits:
         Raises:
             InputError: it does.
         """
+        for name in ("members", "steps", "seed"):
+            if type(getattr(job, name)) is not int:  # a program may send anything
+                raise InputError(f"{name} {getattr(job, name)!r}: must be a whole number")
+        if job.slices is not None and not (isinstance(job.slices, list) and all(type(n) is int for n in job.slices)):
+            raise InputError(f"slices {job.slices!r}: must be a list of whole numbers")
         check_bounds("members", job.members, 1, self.members)
         check_bounds("steps", job.steps, 0, self.steps)
         if job.sampler not in SAMPLERS:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from medsegdiff.base import screen
-from medsegdiff.base.screen import Bar, note, speaking, tell, track
+from medsegdiff.base.screen import Bar, counted, note, speaking, tell, track
 
 
 class Terminal(io.StringIO):
@@ -67,6 +67,12 @@ def test_the_bar_fits_a_terminal_of_80_columns_and_keeps_notes_whole(clock, monk
     assert any("150/300 evals" in line for line in lines) and any("300/300 evals" in line for line in lines)
     assert max(map(len, lines)) <= 80
     assert "\x1b[" in terminal.getvalue()
+
+
+def test_one_thing_is_not_several():
+    assert [counted(1, "image"), counted(2, "image"), counted("3..25", "member")] == [
+        "1 image", "2 images", "3..25 members",
+    ]  # fmt: skip
 
 
 def test_as_json_there_is_one_object_and_all_else_is_elsewhere(capsys):

@@ -72,6 +72,8 @@ def test_an_example_is_a_picture(tmp_path):
         ({"x.png": "A" * 1_400_000}, "x.png: more than the 1 MB"),
         ({"x.png": "no base64!"}, "x.png: is not base64"),
         ({"x.png": "AAAA", "y.png": "AAAA"}, "several images"),
+        ({"x.png": 5}, "files: not an object"),
+        ("x.png", "files: not an object"),
     ],
 )
 def test_what_cannot_be_one_image_is_refused(files, message, tmp_path):

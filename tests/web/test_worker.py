@@ -108,8 +108,13 @@ def test_a_job_cancelled_before_its_turn_is_not_begun(worker, job):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"members": 0}, "members"), ({"steps": 999}, "steps"), ({"sampler": "x"}, "sampler x")]
-)
+    ("wrong", "message"),
+    [
+        ({"members": 0}, "members"), ({"steps": 999}, "steps"), ({"sampler": "x"}, "sampler x"),
+        ({"members": "many"}, "members 'many': must be a whole"), ({"seed": None}, "seed None: must be a whole"),
+        ({"slices": "all"}, "slices 'all': must be a list"), ({"slices": [0.5]}, "slices .0.5.: must be a list"),
+    ],
+)  # fmt: skip
 def test_senseless_jobs_are_refused(worker, job, wrong, message):
     with pytest.raises(InputError, match=message):
         events(worker, job("x", **wrong))
