@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 def _options() -> str:
     """What `medsegdiff COMMAND --help` prints, for each command."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"  # as wide as a page of the site shows without scrolling
     commands = [name for name in COMMANDS if name not in ("data", "help")]
     calls = [(name,) for name in commands] + [("data", action) for action in ACTIONS]
     pages = [f"## medsegdiff {' '.join(call)}\n\n```text\n{_help(*call)}\n```\n" for call in sorted(calls)]
