@@ -48,8 +48,9 @@ def run(options: Any) -> int:
     console = Console(soft_wrap=True, highlight=False)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        mark = Text(f"{finding.mark:10}", style=_STYLES[finding.mark])
-        console.print(mark + Text(f"{finding.name:{width + 2}}{finding.text}"))
+        # The mark alone has a colour: yellow is hard to read on white.
+        mark = (f"{finding.mark:10}", _STYLES[finding.mark])
+        console.print(Text.assemble(mark, f"{finding.name:{width + 2}}{finding.text}"))
     tell("", findings=[{"mark": found.mark, "name": found.name, "text": found.text} for found in findings])
     lacking = [finding.name for finding in findings if finding.mark == "required"]
     if lacking:

@@ -98,7 +98,7 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
     _check_inputs(data_dir, images)
     if not model_path and expected is None and DEFAULT in names():
         model_path = DEFAULT
-        tell(f"no --model-path: the network {DEFAULT} of the package, for skin lesions in dermoscopic images")
+        tell(f"no --model-path: {DEFAULT}, the package's network for skin lesions, is used")
     if not model_path:
         raise InputError("--model-path: missing; give the folder of a training run or a checkpoint")
     chosen = choose(options.backend, sampling.precision)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from medsegdiff.base.errors import flag, spelled
@@ -68,9 +68,14 @@ class Bar:
     It has no thread of its own, so processes may fork beside it.
     """
 
-    def __init__(self, total: float, what: str, unit: str, done: float = 0, after: float = 0.0) -> None:
-        """Begin with `done` of `total` units; work that is over within `after` seconds is not shown."""
-        self.total, self.what, self.n = total, what, done
+    def __init__(
+        self, total: float, what: str, unit: str, done: float = 0, after: float = 0.0, weights: Sequence[float] = ()
+    ) -> None:
+        """Begin with `done` of `total` units; work that is over within `after` seconds is not shown.
+
+        `weights` says how much work each unit is, in their order, where they differ.
+        """
+        self.total, self.what, self.n, self._weights = total, what, done, weights
         self.unit = unit if unit.isupper() else f"{unit}s"
         self.words: dict[str, str] = {}
         """What else to show, by name."""
@@ -112,7 +117,8 @@ class Bar:
             self._progress = _bar()
             self._progress.add_task(self.what, counted="", words="")
             self._progress.start()
-        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit} {_clock(self._left)}"
+        time_ = f", {_clock(self._left)} left" if self._left else f" in {_clock(self._taken)}"
+        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit}{time_}"
         task = self._progress.task_ids[0]
         self._progress.update(task, completed=self.n, total=self.total, counted=counted, words=words, refresh=True)
 
@@ -123,16 +129,27 @@ class Bar:
     @property
     def _left(self) -> float:
         """Seconds, if it goes on as fast; 0 where nobody knows."""
-        done = self.n - self._first
-        return (self.total - self.n) * self._taken / done if done > 0 else 0.0
+        done = self._work(self._first, self.n)
+        return self._work(self.n, self.total) * self._taken / done if done > 0 else 0.0
+
+    def _work(self, start: float, end: float) -> float:
+        return sum(self._weights[int(start) : int(end)]) if self._weights else end - start
 
 
-def track(items: Iterable[T], total: int, what: str, unit: str, after: float = 3.0, shown: bool = True) -> Iterator[T]:
+def track(
+    items: Iterable[T],
+    total: int,
+    what: str,
+    unit: str,
+    after: float = 3.0,
+    shown: bool = True,
+    weights: Sequence[float] = (),
+) -> Iterator[T]:
     """The `items`, with a bar once it takes longer than `after` seconds; none where it is not to be `shown`."""
     if not shown:
         yield from items
         return
-    with Bar(total, what, unit, after=after) as bar:
+    with Bar(total, what, unit, after=after, weights=weights) as bar:
         for item in items:
             yield item
             bar.update()
@@ -142,9 +159,10 @@ def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[counted]}")
+    bar = BarColumn(None, complete_style="cyan", finished_style="green")  # rich's own is red
+    columns = TextColumn("{task.description}"), bar, TextColumn("{task.fields[counted]}")
     console = Console(stderr=True, highlight=False)
-    more = TextColumn("[dim]{task.fields[words]}")
+    more = TextColumn("{task.fields[words]}")
     return Progress(*columns, more, console=console, auto_refresh=False, expand=True)
 
 

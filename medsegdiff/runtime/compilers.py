@@ -22,6 +22,7 @@ from medsegdiff.base.files import replacing
 NUMBER = "MEDSEGDIFF_COMPILERS"
 _TASK = 2  # bytes that name a task
 _COMPILER = 3e9  # bytes that one may take
+_HEADERS = 60_000  # bytes of source that take as long as the headers of each
 EDITS = {"parallel_compiler.cc": ("std::min(sleep_us*2, 1000000)", "std::min(sleep_us*2, 5000)")}
 """Sources of Jittor's core that are changed: for each, a text and what it becomes.
 
@@ -55,7 +56,9 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
             workers += [_start_worker(tasks, todo, tell) for _ in range(min(count(), len(tasks)))]
             for end in (todo, tell):
                 os.close(end)
-            complaints = [line for line in screen.track(lines, len(tasks), f"compiling {what}", "file") if line.strip()]
+            weights = [_HEADERS + _source_size(command) for command in commands]
+            told = screen.track(lines, len(tasks), f"compiling {what}", "file", weights=weights)
+            complaints = [line for line in told if line.strip()]
         except BaseException:
             for worker in workers:
                 os.killpg(worker, signal.SIGTERM)  # compilers remove what they have half written

@@ -105,3 +105,12 @@ def test_what_fails_prints_no_object(capsys):
         raise ValueError
     note("heard")
     assert capsys.readouterr() == ("", "heard\n")
+
+
+def test_units_of_different_work_are_estimated_by_it(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    with screen.Bar(4, "compiling", "file", weights=[70, 10, 10, 10]) as bar:
+        now[0] = 70.0
+        bar.update()
+    assert "compiling: 1 of 4 files in 1:10, 0:30 left" in capsys.readouterr().err
