@@ -22,6 +22,7 @@ STAGES = (
     Stage("check", 100),
     Stage("parity", 200),
     Stage("speed", 240),
+    Stage("precision", 90),
     Stage("profile", 60),
     Stage("isic", 600),
     Stage("cache", 60),
@@ -40,6 +41,8 @@ class Plan:
     variants: tuple[Variant, ...]
     """By what."""
     rounds: int
+    precisions: tuple[str, ...]
+    """Whose first losses are put side by side."""
     training: Mapping[str, object]
     """Options of `medsegdiff train`, but for folders."""
     sampling: Mapping[str, object]
@@ -64,6 +67,7 @@ ON_GPU = Plan(
     works=tuple(Work("step", size, batch, 128) for size, batch in ((64, 16), (64, 8), (256, 8), (256, 16))),
     variants=(*_OURS, *_TORCH),
     rounds=10,
+    precisions=("fp32", "bf16", "fp16"),
     training={  # the published settings
         **{"image_size": 64, "num_channels": 128, "num_res_blocks": 2, "num_heads": 1, "attention_resolutions": "16"},
         **{"diffusion_steps": 100, "noise_schedule": "linear", "lr": 1e-4, "batch_size": 16, "steps": 150_000},
@@ -78,6 +82,7 @@ REHEARSAL = Plan(
     works=(Work("step", 32, 2, 32),),
     variants=(*_OURS[:1], *_TORCH[:1]),
     rounds=1,
+    precisions=("fp32",),
     training={
         **{"image_size": 32, "num_channels": 32, "channel_mult": "1,1", "num_res_blocks": 1, "diffusion_steps": 8},
         **{"noise_schedule": "cosine", "batch_size": 2, "steps": 4, "log_interval": 2, "tensorboard": False},

@@ -16,6 +16,8 @@ from typing import Callable, NamedTuple
 
 from benchmarks.gpu.results import PIECES, Row
 from benchmarks.gpu.visit import ROOT, Visit
+from benchmarks.sides import Work
+from medsegdiff.config.choices import Precision
 
 Rows = Iterator[Row]
 
@@ -97,6 +99,27 @@ def _replayed(path: Path) -> Row:
     return {"compared": figures, **({"error": "; ".join(wrong)} if wrong else {})}
 
 
+def _precision(job: Job) -> Rows:
+    """The first losses and gradients of one training in each precision: how far rounding takes them apart."""
+    for precision in job.visit.plan.precisions:
+        if not job.known(precision):
+            yield attempted(precision, partial(_begun, job.visit.plan.profiled, precision))
+
+
+def _begun(work: Work, precision: Precision) -> Row:
+    from medsegdiff.config.network import NetworkConfig
+    from medsegdiff.config.run import RunConfig
+    from medsegdiff.config.training import TrainingConfig
+    from medsegdiff.training.dry_run import noise_batch
+    from medsegdiff.training.trainer import Trainer
+
+    network = NetworkConfig(image_size=work.size, num_channels=work.width)
+    config = RunConfig(network=network, training=TrainingConfig(batch_size=work.batch, precision=precision))
+    trainer = Trainer(config)
+    steps = [trainer.train_step(noise_batch(config, number)) for number in range(5)]
+    return {"losses": [step.total for step in steps], "gradients": [step.norms["grad_norm"] for step in steps]}
+
+
 def _profile(job: Job) -> Rows:
     """Launches of a training step, the kernels that take longest, and a step of two images: launches alone, nearly."""
     if not job.known("step"):
@@ -104,7 +127,7 @@ def _profile(job: Job) -> Rows:
 
 
 def _profiled(job: Job) -> Row:
-    from benchmarks.sides import Variant, Work, make_side
+    from benchmarks.sides import Variant, make_side
     from medsegdiff.runtime.backend import jt
 
     side, work = make_side("medsegdiff", threads=os.cpu_count() or 1), job.visit.plan.profiled
@@ -195,6 +218,7 @@ STAGES: dict[str, Callable[[Job], Rows]] = {
     "check": _check,
     "parity": _parity,
     "speed": _speed,
+    "precision": _precision,
     "profile": _profile,
     "isic": _isic,
     "cache": _cache,

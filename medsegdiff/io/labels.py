@@ -10,6 +10,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 
 _MOST_CLASSES = 256
+_HIGHEST = (1 << 31) - 1  # of a mask's values
 _PAIR = re.compile(r"(-?\d+)(?::(\d+))?")
 
 
@@ -29,6 +30,8 @@ def parse_labels(text: str) -> dict[int, int]:
     classes = {label for label in found.values() if label}
     if len(found) < len(pairs) or classes != set(range(1, len(classes) + 1)) or not 0 < len(classes) < _MOST_CLASSES:
         raise InputError(f'`labels` "{text[:40]}": name each value once, and classes 1, 2, ... without gaps')
+    if max(map(abs, found)) > _HIGHEST:
+        raise InputError(f'`labels` "{text[:40]}": a mask\'s values are at most {_HIGHEST}')
     return found
 
 
@@ -56,7 +59,8 @@ def to_values(classes: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     for value, label in reversed(list(labels.items())):
         table[label] = value
     table[0] = background_of(labels)
-    return table.astype(np.uint8 if table.min() >= 0 and table.max() < 256 else np.int16)[classes]
+    ends = (np.iinfo(kind) for kind in (np.uint8, np.int16, np.int32, np.int64))
+    return table.astype(next(end.dtype for end in ends if end.min <= table.min() <= table.max() <= end.max))[classes]
 
 
 def background_of(labels: Mapping[int, int]) -> int:

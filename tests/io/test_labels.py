@@ -42,12 +42,18 @@ def test_without_labels_there_are_two_classes_and_values_are_classes():
     assert without_label(VALUES, parse_labels("1,2")) == [4, 9]
 
 
+@pytest.mark.parametrize("values", [[1, 255], [-1, 2], [256, 32767], [1002, 40000], [-5, 2**31 - 1], [2**40, 3]])
+def test_values_of_any_size_come_back(values):
+    labels = {value: place for place, value in enumerate(values, 1)}
+    assert to_values(np.array([0, 1, 2], np.uint8), labels).tolist() == [0, *values]
+
+
 def test_of_labels_with_0_another_value_is_the_background():
     assert without_label(np.array([0, 128, 255]), parse_labels("128,0")) == []
     assert without_label(np.array([0, 9, 255]), parse_labels("0:1,9:0")) == [255]
 
 
-@pytest.mark.parametrize("text", ["1;2", "a", "1,2:1", "1,1", "1:2", "1:1,2:3", "1:0", "1:1,2:1,", "1:300"])
+@pytest.mark.parametrize("text", ["1;2", "a", "1,2:1", "1,1", "1:2", "1:1,2:3", "1:0", "1:1,2:1,", "1:300", "9" * 12])
 def test_what_is_no_labels_is_refused(text):
     with pytest.raises(InputError, match="labels"):
         parse_labels(text)
