@@ -64,7 +64,8 @@ def finished(
         )
         for at, image in enumerate(slices)
     ]
-    said = f"<p>{escape(agreement(found))}</p><p>{escape(scores(masks, truth))}</p>"
+    lines = "" if truth is None else "<p>Yellow: the ground truth; blue: the mask.</p>"
+    said = f"{lines}<p>{escape(agreement(found))}</p><p>{escape(scores(masks, truth))}</p>"
     links = " ".join(
         f'<a download="{escape(name)}" href="data:{_type(name)};base64,{base64.b64encode(content).decode()}">'
         f"{escape(kind)}</a>"

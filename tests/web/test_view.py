@@ -87,5 +87,6 @@ def test_agreement_is_a_sentence_with_its_limits(image):
 def test_a_ground_truth_gives_scores(image, tmp_path):
     found = segment(image)
     page = view.finished(found, tmp_path / "a", image[None], found.mask[None] > 0)
-    assert "dice 1.000" in page and 'class="truth"' in page
-    assert 'class="truth"' not in view.finished(found, tmp_path / "b", image[None])
+    assert "dice 1.000" in page and 'class="truth"' in page and "Yellow: the ground truth" in page
+    page = view.finished(found, tmp_path / "b", image[None])
+    assert 'class="truth"' not in page and "Yellow" not in page
