@@ -19,7 +19,7 @@ class Line(NamedTuple):
 
     points: Points
     look: str = ""
-    """CSS classes: `s0` to `s5` for the run, `faint`, `dashed`."""
+    """CSS classes: that of the run, `run_look`; `faint`, `dashed`."""
     marked: bool = False
     """Whether each point has a dot, with its values shown under the pointer."""
 
@@ -60,6 +60,11 @@ def chart(
             ]
     head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")
+
+
+def run_look(number: int) -> str:
+    """The CSS classes of a run's lines, from 0: six colours with dashes, then the same in thick lines."""
+    return f"s{number % 6}{' thick' if number // 6 % 2 else ''}"
 
 
 def steps(edges: Sequence[float], counts: Sequence[float]) -> Points:

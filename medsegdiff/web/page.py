@@ -64,6 +64,11 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed or 0))
             total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
             taken: Counter[int] = Counter()
+            if not worker.warm:
+                yield (
+                    view.given(slices, int(number)),
+                    "The first picture may take minutes: the network's kernels are compiled.",
+                )
             async for event in worker.steps(job):
                 if isinstance(event, Step):
                     at = event.number

@@ -18,7 +18,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.evaluation.metrics import METRICS
 from medsegdiff.web.cases import choose, show
-from medsegdiff.web.charts import Line, chart, running_mean, steps
+from medsegdiff.web.charts import Line, chart, run_look, running_mean, steps
 from medsegdiff.web.runs import Run, read_runs
 
 PAGE = "report.html"
@@ -58,6 +58,7 @@ def render(runs: list[Run]) -> str:
     chosen = choose(ranked_by.scores) if ranked_by else []
     usual, rare = _options(runs)
     return page.get_template("report.html.j2").render(
+        run_look=run_look,
         runs=runs,
         version=__version__,
         headlines=[_headline(run) for run in runs],
@@ -94,8 +95,8 @@ def _curves(runs: list[Run]) -> list[tuple[str, str, Markup]]:
     found = []
     loss = [run.curves.get("loss", []) for run in runs]
     if any(loss):
-        lines = [Line(points, f"s{i % 6} faint") for i, points in enumerate(loss)]
-        lines += [Line(running_mean(points), f"s{i % 6}") for i, points in enumerate(loss)]
+        lines = [Line(points, f"{run_look(i)} faint") for i, points in enumerate(loss)]
+        lines += [Line(running_mean(points), run_look(i)) for i, points in enumerate(loss)]
         said = _each(runs, [f"{p[0][1]:.3g} to {p[-1][1]:.3g} at step {p[-1][0]:g}" if p else "" for p in loss])
         title = "Training loss"
         text = "Faint: rows of log.csv. Strong: mean of the last ten."
@@ -104,7 +105,7 @@ def _curves(runs: list[Run]) -> list[tuple[str, str, Markup]]:
     if any(dice):
         best = [max(points, key=lambda point: point[1], default=None) for points in dice]
         said = _each(runs, [f"best {point[1]:.3f} at step {point[0]:g}" if point else "" for point in best])
-        lines = [Line(points, f"s{i % 6}", marked=True) for i, points in enumerate(dice)]
+        lines = [Line(points, run_look(i), marked=True) for i, points in enumerate(dice)]
         values = [y for points in dice for _, y in points]
         ends = max(0, min(values) - 0.05), min(1, max(values) + 0.05)
         drawn = chart(lines, f"Validation Dice: {said}", "step", "Dice", y_range=ends)
@@ -134,7 +135,7 @@ def _trust(runs: list[Run]) -> list[tuple[str, str, Markup]]:
     if any(dice):
         edges = np.linspace(0, 1, _BINS + 1).tolist()
         lines = [
-            Line(steps(edges, (np.histogram(values, edges)[0] / len(values)).tolist()), f"s{i % 6}")
+            Line(steps(edges, (np.histogram(values, edges)[0] / len(values)).tolist()), run_look(i))
             for i, values in enumerate(dice)
             if values
         ]
@@ -147,7 +148,7 @@ def _trust(runs: list[Run]) -> list[tuple[str, str, Markup]]:
         for i, known in enumerate(calibration):
             pairs = zip(known.get("probability", ()), known.get("observed", ()))
             points = [(p, y) for p, y in pairs if p is not None and y is not None]
-            lines.append(Line(points, f"s{i % 6}", marked=True))
+            lines.append(Line(points, run_look(i), marked=True))
         said = _each(runs, [f"expected calibration error {known['ece']:.4f}" if known else "" for known in calibration])
         text = f"On the dashed line a probability means what it says; below it, too much is called foreground. {said}"
         drawn = chart(lines, f"Calibration: {said}", "probability", "share that is foreground", (0, 1), (0, 1))
@@ -157,7 +158,7 @@ def _trust(runs: list[Run]) -> list[tuple[str, str, Markup]]:
         lines = []
         for i, known in enumerate(retention):
             for key, look in (("curve", ""), ("oracle", " dashed")):
-                lines.append(Line(list(zip(known.get("fraction", ()), known.get(key, ()))), f"s{i % 6}{look}"))
+                lines.append(Line(list(zip(known.get("fraction", ()), known.get(key, ()))), f"{run_look(i)}{look}"))
         said = _each(runs, [f"area {k['area']:.3f}, by chance {k['random area']:.3f}" if k else "" for k in retention])
         text = (
             "Mean error of the images kept, those whose members agree most first; dashed: the least possible. "

@@ -82,6 +82,8 @@ class Worker:
 
     def __init__(self, segmenter: Segmenter, limits: Optional[Limits] = None) -> None:
         self.segmenter, self.limits = segmenter, limits or Limits()
+        self.warm = False
+        """Whether the network has computed here."""
         self._jobs: queue.Queue[Any] = queue.Queue()
         self._closed = False
 
@@ -100,6 +102,7 @@ class Worker:
         """What was found, or the exception that there is in its place."""
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
+            self.warm = True
             if job.cancelled.is_set():
                 raise Cancelled
             if members[0] == 0:

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from medsegdiff.web.charts import Line, chart, running_mean, steps
+from medsegdiff.web.charts import Line, chart, run_look, running_mean, steps
 
 
 def drawn(*lines, **options):
@@ -56,3 +56,7 @@ def test_a_histogram_goes_up_and_back_to_zero():
 
 def test_the_mean_is_over_what_was_before():
     assert running_mean([(0, 2), (1, 4), (2, 9)], window=2) == [(0, 2), (1, 3), (2, 6.5)]
+
+
+def test_a_dozen_runs_can_be_told_apart():
+    assert len({run_look(number) for number in range(12)}) == 12

@@ -73,6 +73,12 @@ def test_the_states_come_first_and_the_mask_last(worker, job):
     np.testing.assert_array_equal(heard[-1].members, alone.members)
 
 
+def test_it_knows_whether_the_network_has_computed(worker, job):
+    assert not worker.warm
+    events(worker, job("x"))
+    assert worker.warm
+
+
 def test_two_at_once_get_their_own(worker, job):
     first, second = events(worker, job("a"), job("b", 0))
     assert (first[-1].id, second[-1].id) == ("a", "b")
