@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from medsegdiff.app.options import Parser, add_weights
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import private_folder
 from medsegdiff.base.screen import note, tell
 from medsegdiff.checkpoints.shipped import DEFAULT
 from medsegdiff.config.choices import Precision
@@ -52,11 +52,11 @@ def run(options: Any) -> int:
     # It asks no other machine; gradio would ask a proxy for the page itself, to see whether it is there.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
-    with tempfile.TemporaryDirectory(prefix="medsegdiff-") as folder:
+    with private_folder("medsegdiff-serve-") as folder:
         # Read when gradio is imported.
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+        os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
         os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="100")  # what it remembers of requests
-        serve(options, (user, password) if options.auth else None, Path(folder))
+        serve(options, (user, password) if options.auth else None, folder)
     return 0
 
 

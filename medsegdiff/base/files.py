@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,18 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def private_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that is gone in the end, and with it those of this `prefix` whose processes were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(InputError, OSError):  # somebody's at work, another user's, or just gone
+            if not path.is_symlink() and system.is_ours(path) and (path / ".lock").is_file():
+                with exclusive(path):
+                    shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=prefix) as name, exclusive(Path(name)):
+        yield Path(name)
 
 
 def fsync(path: Path) -> None:

@@ -94,6 +94,10 @@ if sys.platform == "win32":
     def _account_home() -> str:
         return os.environ["USERPROFILE"]
 
+    def is_ours(path: Path) -> bool:
+        """Whether `path` belongs to this user: there, temporary folders are each user's own."""
+        return True
+
 else:
     import fcntl
 
@@ -105,6 +109,10 @@ else:
         import pwd
 
         return pwd.getpwuid(os.getuid()).pw_dir
+
+    def is_ours(path: Path) -> bool:
+        """Whether `path`, itself if it is a link, belongs to this user."""
+        return path.lstat().st_uid == os.getuid()
 
 
 def account_home() -> str:

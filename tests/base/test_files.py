@@ -4,6 +4,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,33 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "a").touch()
     with pytest.raises(OSError, match="no"):
         files.fsync(tmp_path / "a")
+
+
+_HOLDING = """
+import sys, time
+from medsegdiff.base.files import private_folder
+with private_folder(sys.argv[1]) as folder:
+    (folder / "upload.png").touch()
+    print(folder, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_is_in_use_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # so that it is asked for again
+    (tmp_path / "mine-notes").mkdir()
+    (tmp_path / "mine-link").symlink_to(tmp_path / "mine-notes")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _HOLDING, "mine-"], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    killed, alive = (Path(process.stdout.readline().strip()) for process in processes)
+    processes[0].kill()
+    processes[0].wait()
+    assert (killed / "upload.png").exists()
+    with files.private_folder("mine-") as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([alive, folder, tmp_path / "mine-link", tmp_path / "mine-notes"])
+        assert (alive / "upload.png").exists()
+    assert not folder.exists()
+    processes[1].kill()
+    processes[1].wait()
