@@ -20,7 +20,7 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m "not extended" \
 		$(if $(COVERAGE),--cov=medsegdiff --cov-report=term:skip-covered)
 
-# What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, notebooks, packages, and
+# What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, packages, and
 # the kernels of GPUs by emulation.
 extended: $(VENV)/.installed-extended
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m extended

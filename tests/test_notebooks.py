@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.extended
-
 FOLDER = Path(__file__).parents[1] / "docs/notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
@@ -29,7 +27,7 @@ def test_it_runs(path, monkeypatch, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, 4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in shown if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in shown)
