@@ -13,17 +13,18 @@ demo: $(VENV)/.installed
 	$(BIN)/medsegdiff demo --out-dir demo
 
 # Most tests are small: two at a time with a thread each are done sooner than one with all threads. Those of the kernels
-# ask for all threads themselves.
+# ask for all threads themselves. WORKERS=3 fills the cores while one waits for another's compilers; each may take 5 GB.
 # COVERAGE=1 also says which lines ran, those in processes of their own aside.
-BY_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+ABREAST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m "not extended" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ABREAST) -m "not extended" \
 		$(if $(COVERAGE),--cov=medsegdiff --cov-report=term:skip-covered)
 
 # What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, packages, and
 # the kernels of GPUs by emulation.
 extended: $(VENV)/.installed-extended
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BY_TWO) -m extended
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ABREAST) -m extended
 
 # As on other processors: an old one (kernels compiled for vectors of 256 bits, oneDNN with AVX2), and one with AVX-512 and
 # bf16, but no AMX. ALL=1: all kernels and a training on the old one too, and further instruction sets.
