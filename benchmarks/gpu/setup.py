@@ -36,7 +36,7 @@ def setup(job: Job) -> Rows:
 
 
 def install(wheels: Path, site: Path) -> Row:
-    """Install the wheels into folders of their own, without a network: NumPy into `site/numpy`, the others into `site`.
+    """Install the wheels without a network: NumPy into a folder `numpy`, the others into `site` beside it.
 
     They stand before the machine's packages, NumPy only where Jittor computes: it is older than what SciPy wants there.
     """
@@ -44,7 +44,7 @@ def install(wheels: Path, site: Path) -> Row:
     if files and not site.exists():
         offline = ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check"]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", *offline]
-        for folder, own in ((site, False), (site / "numpy", True)):
+        for folder, own in ((site, False), (site.with_name("numpy"), True)):
             chosen = [str(file) for file in files if file.name.startswith("numpy-") is own]
             if chosen:
                 subprocess.run([*pip, "--target", str(folder), *chosen], check=True)

@@ -48,8 +48,8 @@ class Visit(NamedTuple):
 
     def environment(self, jittor: bool = True) -> Mapping[str, str]:
         """That of every stage, or of a command that needs no Jittor."""
-        site = self.work / "site"
-        path = [*([str(site / "numpy")] if jittor else []), str(site), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        packages = [str(self.work / name) for name in (("numpy", "site") if jittor else ("site",))]
+        path = [*packages, str(ROOT), os.environ.get("PYTHONPATH", "")]
         ours = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "MEDSEGDIFF_CACHE": str(self.home / "images")}
         if not self.rehearsal:
             # Float32 means float32 on both sides; oneDNN, which is for CPUs, did not travel.

@@ -115,12 +115,12 @@ class Bar:
             return
         if self._progress is None:
             self._progress = _bar()
-            self._progress.add_task(self.what, counted="", words="")
+            self._progress.add_task(self.what, state="", words="")
             self._progress.start()
-        time_ = f", {_clock(self._left)} left" if self._left else f" in {_clock(self._taken)}"
-        counted = f"{self.n:.0f}/{self.total:.0f} {self.unit}{time_}"
+        clock = f", {_clock(self._left)} left" if self._left else f" in {_clock(self._taken)}"
+        state = f"{self.n:.0f}/{self.total:.0f} {self.unit}{clock}"
         task = self._progress.task_ids[0]
-        self._progress.update(task, completed=self.n, total=self.total, counted=counted, words=words, refresh=True)
+        self._progress.update(task, completed=self.n, total=self.total, state=state, words=words, refresh=True)
 
     @property
     def _taken(self) -> float:
@@ -160,7 +160,7 @@ def _bar() -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
 
     bar = BarColumn(None, complete_style="cyan", finished_style="green")  # rich's own is red
-    columns = TextColumn("{task.description}"), bar, TextColumn("{task.fields[counted]}")
+    columns = TextColumn("{task.description}"), bar, TextColumn("{task.fields[state]}")
     console = Console(stderr=True, highlight=False)
     more = TextColumn("{task.fields[words]}")
     return Progress(*columns, more, console=console, auto_refresh=False, expand=True)

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from medsegdiff.base import screen, stopping
 from medsegdiff.runtime import compilation, compilers, requirements, toolchain
+from medsegdiff.runtime.cuda import copies
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 _GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
@@ -94,7 +95,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
         jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
         # cuDNN's heuristics choose each convolution's algorithm, as PyTorch lets them. Jittor as it comes would not
         # remember what they say, but only what is the fastest in a trial of all.
-        jittor.compile_extern.cudnn.set_algorithm_cache_size(0 if toolchain.find_copy() else 1 << 20)
+        jittor.compile_extern.cudnn.set_algorithm_cache_size(0 if copies.is_copy(jittor) else 1 << 20)
     jittor.flags.use_cuda = int(bool(jittor.has_cuda))
     return jittor
 

@@ -65,10 +65,8 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
             taken: Counter[int] = Counter()
             if not worker.warm:
-                yield (
-                    view.given(slices, int(number)),
-                    "The first picture may take minutes: the network's kernels are compiled.",
-                )
+                said = "The first picture takes minutes where the network's kernels are not compiled yet."
+                yield view.given(slices, int(number)), said
             async for event in worker.steps(job):
                 if isinstance(event, Step):
                     at = event.number
