@@ -203,7 +203,7 @@ def test_a_stop_request_to_mpirun_saves_and_the_run_goes_on_with_any_number_of_p
     out, cache = tmp_path / "stopped", {"MEDSEGDIFF_CACHE": str(tmp_path / "cache")}
     words = [sys.executable, "-m", "medsegdiff", "train", "--data-dir", isic, "--out-dir", out, *NETWORK]
     words += ["--batch-size", "2", "--log-interval", "1", "--steps"]
-    patient = ["--mca", "odls_base_sigkill_timeout", "5"]  # seconds until mpirun, asked to end, kills
+    patient = ["--mca", "odls_base_sigkill_timeout", "20"]  # seconds until mpirun, asked to end, kills
     step = 0
     for number, options, code in ((signal.SIGUSR1, [], 138), (signal.SIGTERM, patient, 1)):
         process = subprocess.Popen(
