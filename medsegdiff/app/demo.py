@@ -19,6 +19,7 @@ from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 from medsegdiff.kernels.precision import check
+from medsegdiff.runtime import requirements
 
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
@@ -61,7 +62,8 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     What is done already stays: an interrupted demo is continued, and a complete one only scored and drawn again.
 
     Raises:
-        InputError: `out` cannot be written, or holds what is not this demo's, or the machine lacks the precision.
+        InputError: `out` cannot be written, or holds what is not this demo's, or the machine lacks the precision or
+            what Jittor needs.
     """
     from medsegdiff.app.train import train
     from medsegdiff.checkpoints.folder import list_checkpoints
@@ -71,6 +73,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     from medsegdiff.web.report import PAGE, WRITER, write_report
 
     config = _configuration(out, plan, seed, precision)
+    requirements.check()  # before images are drawn and segmented, which does without Jittor
     check(precision)
     _check_run(Path(config.training.out_dir), config)
     ledger = Ledger(out, "demo")
