@@ -33,11 +33,11 @@ class Adapted(NamedTuple):
     """What was adapted."""
 
 
-def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> Adapted:
+def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema", usual: Mapping[str, Any] = {}) -> Adapted:
     """The weights in a `.pt` or `.pkl` file.
 
     The weights tell most of the network's options. The others come from `options`, or from a model card beside the
-    file.
+    file, and what neither has from `usual`. `options` and the card say what must be, `usual` gives way to the weights.
 
     Raises:
         InputError: the file cannot be read or is refused, options are missing, or the weights do not fit.
@@ -45,10 +45,11 @@ def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema") -> 
     arrays = {name: array for name, array in read_weights(path, which).items() if not name.endswith(_COUNTER)}
     given = {**_from_card(path), **options}
     try:
-        found = recognise({name: array.shape for name, array in arrays.items()}, given.get("image_size"))
+        shapes_found = {name: array.shape for name, array in arrays.items()}
+        found = recognise(shapes_found, given.get("image_size"), usual.get("image_size"))
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{path}: holds no weights of a MedSegDiff network: it has no {error.args[0]}") from None
-    given = {**found, **given}
+    given = {**usual, **found, **given}
     heads: tuple[str, ...] = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
     if found.get("ssformer", "none") != "none":
         heads += ("ssformer_heads",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -30,7 +31,7 @@ def load_any(
         path: where they are, or the name of a network that comes with the package
         which: "ema" or "model"
         trained_as: file of options (YAML), or the name of one that comes with the package, that a file of others was
-            trained with
+            trained with; what it leaves out is as the weights show, or else as it is by default
         options: single ones of them; they override the file's
 
     Raises:
@@ -42,8 +43,19 @@ def load_any(
             given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])
             raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
         return Adapted(load_weights(path, which), [])
-    told = RunConfig.from_flat(read_config(trained_as)).flat() if trained_as else {}
-    loaded = load_foreign(path, {**told, **options}, which)
+    told, usual = _trained_as(trained_as) if trained_as else ({}, {})
+    loaded = load_foreign(path, {**told, **options}, which, usual)
     for line in loaded.notes:
         note(path, line)
     return loaded
+
+
+def _trained_as(name: Union[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that a file gives, and all options of a training by it: the others are as they are by default."""
+    given = {str(option).replace("-", "_"): value for option, value in read_config(name).items()}
+    every = RunConfig.from_flat(given).flat()
+    for option in given.keys() - every.keys() - {"dry_run"}:  # which `train --print-config` writes, too
+        near = difflib.get_close_matches(option, every, 1)
+        remedy = f"did you mean {near[0]}?" if near else "remove it"
+        raise InputError(f"{name}: {option}: no such option of a training; {remedy}")
+    return {option: every[option] for option in given if option in every}, every

@@ -8,8 +8,10 @@ from typing import Any, Optional
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def recognise(shapes: Shapes, image_size: Optional[int] = None) -> dict[str, Any]:
+def recognise(shapes: Shapes, image_size: Optional[int] = None, usual_size: Optional[int] = None) -> dict[str, Any]:
     """Options of `NetworkConfig` by name; `image_size` is among them for version "v1" only, unless it is given.
+
+    `usual_size` is the image size of all networks whose weights do not tell it.
 
     Raises:
         KeyError: these are not the weights of a network of ours; the name that it lacks.
@@ -36,6 +38,7 @@ def recognise(shapes: Shapes, image_size: Optional[int] = None) -> dict[str, Any
         image_size = image_size or 2 * shapes["hwm.ffparser.0.complex_weight"][1]
     if "anchors.0.mean" in shapes:
         found.update(version="v2", image_input=inputs > masks, **_spectrum(shapes))
+    image_size = image_size or usual_size
     if image_size is not None:
         found["image_size"] = image_size
         stages = [1 + level * (blocks + 1) for level in range(len(levels))]

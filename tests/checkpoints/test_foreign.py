@@ -70,6 +70,22 @@ def test_options_come_from_a_file_or_from_the_card_too(write, tmp_path):
             load_any(path)
 
 
+def test_what_a_file_of_options_leaves_out_is_as_the_weights_show(write, tmp_path):
+    options = tmp_path / "options.yaml"
+    options.write_text("num-channels: 32\ndry_run: false\n")  # as of version new, 256 x 256, with two blocks a level
+    network = load_any(write(arrays_of(V1)), trained_as=options).weights.config.network
+    assert (network.version, network.image_size, network.num_res_blocks) == ("v1", 64, 1)
+    assert load_any(write(arrays_of(NEW)), trained_as=options).weights.config.network.image_size == 256
+    options.write_text("version: new\n")
+    with pytest.raises(InputError, match="does not fit the network of its options"):
+        load_any(write(arrays_of(V1)), trained_as=options)
+    for line, remedy in (("diffusion_step: 100", "did you mean diffusion_steps?"), ("7: 1", "remove it")):
+        options.write_text(line)
+        with pytest.raises(InputError) as caught:
+            load_any(write(arrays_of(NEW)), trained_as=options)
+        assert str(caught.value).endswith(f"{line.split(':')[0]}: no such option of a training; {remedy}")
+
+
 def test_what_does_not_fit_is_listed(write):
     arrays = arrays_of(NEW)
     del arrays["out.0.bias"], arrays["out.0.weight"], arrays["time_embed.0.bias"]
