@@ -11,9 +11,8 @@ from medsegdiff.app import cuda
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import note, tell
-from medsegdiff.config.files import read_config
 from medsegdiff.config.network import NetworkConfig
-from medsegdiff.config.run import RunConfig
+from medsegdiff.config.run import RunConfig, read_run
 
 SUMMARY = "check this machine and say how to fix what is missing; compile ahead"
 
@@ -73,7 +72,7 @@ def _purposes(named: Optional[Sequence[str]]) -> Sequence[str]:
 
 def _network(name: str) -> RunConfig:
     try:
-        return RunConfig.from_flat(read_config(name))
+        return read_run(name).config
     except InputError as error:
         raise InputError(f"--networks {name}: {str(error).removeprefix(f'{name}: ')}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -13,8 +12,7 @@ from medsegdiff.checkpoints.foreign import Adapted, load_foreign
 from medsegdiff.checkpoints.shipped import find_model
 from medsegdiff.checkpoints.torch_file import SUFFIXES
 from medsegdiff.checkpoints.weights import load_weights
-from medsegdiff.config.files import read_config
-from medsegdiff.config.run import RunConfig
+from medsegdiff.config.run import read_run
 
 
 def is_foreign(path: Union[str, Path]) -> bool:
@@ -43,19 +41,11 @@ def load_any(
             given = ", ".join(f"`{name}`" for name in [*(["trained_as"] if trained_as else []), *options])
             raise InputError(f"{given}: for .pt and .pkl files of others; {path} has its own options")
         return Adapted(load_weights(path, which), [])
-    told, usual = _trained_as(trained_as) if trained_as else ({}, {})
+    told, usual = {}, {}
+    if trained_as:
+        written = read_run(trained_as)
+        told, usual = written.given, written.config.flat()
     loaded = load_foreign(path, {**told, **options}, which, usual)
     for line in loaded.notes:
         note(path, line)
     return loaded
-
-
-def _trained_as(name: Union[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that a file gives, and all options of a training by it: the others are as they are by default."""
-    given = {str(option).replace("-", "_"): value for option, value in read_config(name).items()}
-    every = RunConfig.from_flat(given).flat()
-    for option in given.keys() - every.keys() - {"dry_run"}:  # which `train --print-config` writes, too
-        near = difflib.get_close_matches(option, every, 1)
-        remedy = f"did you mean {near[0]}?" if near else "remove it"
-        raise InputError(f"{name}: {option}: no such option of a training; {remedy}")
-    return {option: every[option] for option in given if option in every}, every

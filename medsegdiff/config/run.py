@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
+from medsegdiff.config.files import read_config
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.training import TrainingConfig, ValidationConfig
 from medsegdiff.data.scaling import EIGHT_BITS
@@ -91,6 +94,32 @@ class RunConfig:
             training=pick(TrainingConfig, options),
             validation=pick(ValidationConfig, options),
         )
+
+
+class Written(NamedTuple):
+    """What a file of options says of a training."""
+
+    config: RunConfig
+    """All options: those that the file leaves out are as they are by default."""
+    given: dict[str, Any]
+    """Those that it gives."""
+
+
+def read_run(name: Union[str, Path]) -> Written:
+    """The options in the file that `name` means, see `find_config`, as `train --config` reads them.
+
+    Raises:
+        InputError: there is none, it cannot be read, or an option in it is unknown or makes no sense.
+    """
+    given = {str(option).replace("-", "_"): value for option, value in read_config(name).items()}
+    given.pop("dry_run", None)  # which `train --print-config` writes, too
+    config = RunConfig.from_flat(given)
+    known = config.flat()
+    for option in given.keys() - known.keys():
+        near = difflib.get_close_matches(option, known, 1)
+        remedy = f"did you mean {near[0]}?" if near else "remove it"
+        raise InputError(f"{name}: {option}: no such option of a training; {remedy}")
+    return Written(config, {option: known[option] for option in given})
 
 
 def pick(section: type, options: Mapping[str, Any]) -> Any:

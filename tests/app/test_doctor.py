@@ -269,6 +269,7 @@ def test_a_machine_that_lacks_something_is_not_warmed(warmed, monkeypatch, tmp_p
         (["--warm", "--networks", "{}/size.yaml"], "size.yaml: image_size 33: must be divisible by 32"),
         (["--warm", "--networks", "{}/broken.yaml"], "broken.yaml: is no file of options"),
         (["--warm", "--networks", "{}/text.yaml"], "text.yaml: image_size large: must be a whole number"),
+        (["--warm", "--networks", "{}/typo.yaml"], "typo.yaml: image_siz: no such option of a training; did you mean"),
     ],
 )
 def test_bad_input_is_one_line(words, said, warmed, tmp_path, capsys):
@@ -277,6 +278,7 @@ def test_bad_input_is_one_line(words, said, warmed, tmp_path, capsys):
         "size": "image_size: 33",
         "broken": "image_size: [",
         "text": "image_size: large",
+        "typo": "image_siz: 64",
     }
     for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
