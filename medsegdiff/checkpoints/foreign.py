@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import digest
 from medsegdiff.base.randomness import generator
 from medsegdiff.base.reading import read_json
 from medsegdiff.checkpoints.card import card_of
@@ -22,7 +23,7 @@ from medsegdiff.config.run import RunConfig
 
 _COUNTER = "num_batches_tracked"  # of PyTorch's batch norms, which use it for nothing
 _PROJECTION = "hwm.bottleneck_proj"
-_LISTED = 4  # names, of each fault
+_LISTED, _LONGEST = 4, 100  # names of each fault, and characters of each
 
 
 class Adapted(NamedTuple):
@@ -43,12 +44,9 @@ def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema", usu
         InputError: the file cannot be read or is refused, options are missing, or the weights do not fit.
     """
     arrays = {name: array for name, array in read_weights(path, which).items() if not name.endswith(_COUNTER)}
-    given = {**_from_card(path), **options}
-    try:
-        shapes_found = {name: array.shape for name, array in arrays.items()}
-        found = recognise(shapes_found, given.get("image_size"), usual.get("image_size"))
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: holds no weights of a MedSegDiff network: it has no {error.args[0]}") from None
+    carded, notes = _from_card(path)
+    given = {**carded, **options}
+    found = _recognised(path, arrays, given.get("image_size"), usual.get("image_size"))
     given = {**usual, **found, **given}
     heads: tuple[str, ...] = () if given.get("num_head_channels", -1) > 0 else ("num_heads",)
     if found.get("ssformer", "none") != "none":
@@ -58,18 +56,34 @@ def load_foreign(path: Path, options: Mapping[str, Any], which: str = "ema", usu
         names = ", ".join(f"`{name}`" for name in missing)
         raise InputError(f"{path}: weights do not tell {names}; give them, or the file of options of the training")
     config = RunConfig.from_flat(given)
-    fitting, notes = fit(arrays, config.network, str(path))
-    return Adapted(Weights(config, fitting, str(path)), notes)
+    fitting, adapted = fit(arrays, config.network, str(path))
+    return Adapted(Weights(config, fitting, str(path)), [*notes, *adapted])
 
 
-def _from_card(path: Path) -> dict[str, Any]:
+def _from_card(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The options in the model card beside a file, and that it may be another's."""
     card = card_of(path)
     if not card.is_file():
-        return {}
+        return {}, []
     try:
-        return dict(read_json(card)["config"])
-    except (InputError, ValueError, KeyError, TypeError):
+        told = read_json(card)
+        every = RunConfig.from_flat(told["config"]).flat()
+        options, files = {name: every[name] for name in told["config"] if name in every}, dict(told.get("files", {}))
+    except (InputError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{card}: damaged, or no model card; remove it, or copy it anew") from None
+    if not files or digest(path) in files.values():
+        return options, []
+    return options, [f"has changed since {card.name} was written, whose options are taken: see that they are still so"]
+
+
+def _recognised(path: Path, arrays: Mapping[str, np.ndarray], *sizes: Optional[int]) -> dict[str, Any]:
+    try:
+        return recognise({name: array.shape for name, array in arrays.items()}, *sizes)
+    except KeyError as error:
+        reason = f"it has no {error.args[0]}"
+    except (IndexError, ValueError, ZeroDivisionError):  # too few axes, or sizes that make no sense
+        reason = "its shapes are another's"
+    raise InputError(f"{path}: holds no weights of a MedSegDiff network: {reason}")
 
 
 def fit(
@@ -120,4 +134,4 @@ def fit(
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(name[:_LONGEST] for name in names[:_LISTED]) + more

@@ -3,6 +3,9 @@
 A pickle is a program for a stack machine, and may call any function by its name. This machine knows those instructions
 and the names of those few classes that files of weights need, makes descriptions of its own for them, and refuses all
 others by name. It calls nothing that a file names.
+
+A value may hold another twice, which holds a third twice, and so on: in a few hundred bytes more than can be compared,
+hashed or written down. So nothing of the kind is done to a value before it is known to be text or a number (`only`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ _MADE: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_KEYS = (str, int, bytes)  # to hash a nested tuple may take for ever
+_KEYS = (str, int, bytes)
+_MOST_STEPS = 1 << 22  # 4 million, seconds; weights and an optimiser of ten thousand tensors take a third
+_MOST_AXES, _MOST_LENGTH = 32, 1 << 48
 
 
 class Refused(Exception):
@@ -78,39 +83,46 @@ class _Name:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    return Tensor(_is(storage, Storage), _is(offset, int), _integers(size), _integers(stride))
+    return Tensor(only(storage, Storage), only(offset, int), _integers(size), _integers(stride))
 
 
 def _text_as_bytes(text: Any, encoding: Any) -> bytes:
-    if encoding != "latin1":  # the one by which protocol 2 writes bytes
-        raise Refused(f"the encoding {str(encoding)[:20]}")
-    return _is(text, str).encode("latin1")
+    if only(encoding, str) != "latin1":  # the one by which protocol 2 writes bytes
+        raise Refused(f"the encoding {encoding}")
+    return only(text, str).encode("latin1")
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda *pairs: {_is(key, str): value for key, value in (pairs[0] if pairs else ())},
+    "collections.OrderedDict": lambda *pairs: {only(key, str): value for key, value in (pairs[0] if pairs else ())},
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: _is(data, Tensor),
+    "torch._utils._rebuild_parameter": lambda data, *_: only(data, Tensor),
     "torch.Size": lambda size: _integers(size),
-    "numpy.dtype": lambda name, *_: Kind(_is(name, str)),
+    "numpy.dtype": lambda name, *_: Kind(only(name, str)),
     "_codecs.encode": _text_as_bytes,
-    "jittor.jittor_core.Var": lambda array: _is(array, Array),
+    "jittor.jittor_core.Var": lambda array: only(array, Array),
 }
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # of NumPy 1 and 2
     _CALLS[f"{_module}._reconstruct"] = lambda *_: Array()
-    _CALLS[f"{_module}.scalar"] = lambda kind, content: Array((), _is(kind, Kind), False, _is(content, bytes))
+    _CALLS[f"{_module}.scalar"] = lambda kind, content: Array((), only(kind, Kind), False, only(content, bytes))
 _MARKS = {"numpy.ndarray"}  # named, never called
 
 
-def _is(value: Any, kind: type) -> Any:
+def only(value: Any, kind: type) -> Any:
+    """`value`, if it is of this very type.
+
+    Raises:
+        Refused: it is not.
+    """
     if type(value) is not kind:
         raise Refused(f"a {type(value).__name__} where a {kind.__name__} belongs")
     return value
 
 
 def _integers(values: Any) -> tuple[int, ...]:
-    return tuple(_is(value, int) for value in values)
+    if len(values) > _MOST_AXES or any(abs(only(value, int)) > _MOST_LENGTH for value in values):
+        raise Refused("a tensor of more axes or longer ones than there are")  # their product may take for ever
+    return tuple(values)
 
 
 def _known(name: str) -> bool:
@@ -137,7 +149,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(_MOST_STEPS):
             opcode = pickletools.code2op[self.file.read(1).decode("latin-1")]
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -154,6 +166,7 @@ class _Machine:
                 self.stack.append(tuple(reversed([self.stack.pop() for _ in range(_TUPLES[opcode.name])])))
             elif step is not None:
                 step(argument)
+        raise Refused(f"a pickle of more than {_MOST_STEPS} instructions")
 
     def _proto(self, _: int) -> None:
         """Says which instructions may come."""
@@ -175,11 +188,11 @@ class _Machine:
 
     def _append(self, _: None) -> None:
         value = self.stack.pop()
-        _is(self.stack[-1], list).append(value)
+        only(self.stack[-1], list).append(value)
 
     def _appends(self, _: None) -> None:
         above = self._to_mark()
-        _is(self.stack[-1], list).extend(above)
+        only(self.stack[-1], list).extend(above)
 
     def _setitem(self, _: None) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -189,7 +202,7 @@ class _Machine:
         self._set(self._to_mark())
 
     def _set(self, pairs: list[Any]) -> None:
-        target = _is(self.stack[-1], dict)
+        target = only(self.stack[-1], dict)
         for key, value in zip(pairs[::2], pairs[1::2]):
             if not isinstance(key, _KEYS):
                 raise Refused(f"a {type(key).__name__} for a key")
@@ -213,7 +226,7 @@ class _Machine:
 
     def _stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self._name(f"{_is(module, str)}.{_is(name, str)}")
+        self._name(f"{only(module, str)}.{only(name, str)}")
 
     def _name(self, name: str) -> None:
         if not _known(name):
@@ -222,19 +235,19 @@ class _Machine:
 
     def _reduce(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        name = _is(called, _Name).name
+        name = only(called, _Name).name
         if name not in _CALLS:
             raise Refused(f"a call of {name}")
-        self.stack.append(_CALLS[name](*_is(arguments, tuple)))
+        self.stack.append(_CALLS[name](*only(arguments, tuple)))
 
     def _build(self, _: None) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Array):
             _, size, target.kind, fortran, content = state
-            target.size, target.fortran, target.content = _integers(size), bool(fortran), _is(content, bytes)
+            target.size, target.fortran, target.content = _integers(size), bool(fortran), only(content, bytes)
         elif isinstance(target, Kind):
-            target.order = _is(state[1], str)
+            target.order = only(state[1], str)
         elif type(target) is not dict:  # whose attributes, of an OrderedDict, are not needed
             raise Refused(f"attributes of a {type(target).__name__}")
 
@@ -242,6 +255,7 @@ class _Machine:
         word, kind, key, _, count, *view = self.stack.pop()
         if word != "storage" or view not in ([], [None]):
             raise Refused("a reference to something else than a tensor's numbers")
-        storage = Storage(_is(kind, _Name).name.rpartition(".")[2], str(key)[:100], _is(count, int))
+        key = str(*_integers([key])) if type(key) is int else only(key, str)  # Jittor counts
+        storage = Storage(only(kind, _Name).name.rpartition(".")[2], key, only(count, int))
         self.storages[storage.key] = storage
         self.stack.append(storage)

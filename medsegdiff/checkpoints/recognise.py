@@ -15,6 +15,7 @@ def recognise(shapes: Shapes, image_size: Optional[int] = None, usual_size: Opti
 
     Raises:
         KeyError: these are not the weights of a network of ours; the name that it lacks.
+        IndexError, ValueError, ZeroDivisionError: they are not, as their shapes tell.
     """
     width, inputs = shapes["input_blocks.0.0.weight"][:2]
     masks = shapes["hwm.seg_outputs.0.weight"][0]

@@ -1,6 +1,6 @@
 """Weights from PyTorch's `.pt` files (zip and legacy) and Jittor's `.pkl`, without PyTorch.
 
-Nothing in the file is executed (`pickled`) and nothing is unpacked onto the disk; the weights take at most four times
+Nothing in the file is executed (`pickled`) and nothing is unpacked onto the disk; the weights take at most eight times
 the file's bytes. Formats: torch/serialization.py of PyTorch, `safepickle` and save_pytorch.py of Jittor.
 """
 
@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
-from medsegdiff.checkpoints.pickled import Array, Refused, Storage, Tensor, read
+from medsegdiff.checkpoints.pickled import Array, Refused, Storage, Tensor, only, read
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 _LEGACY = 0x1950A86A20F9469CFC6C
@@ -114,7 +114,7 @@ def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
     storages: dict[str, Storage] = {}
     tree, places = read(file, storages), {}
     for key in read(file):
-        length = int.from_bytes(file.read(8), byte_order) * np.dtype(_KINDS[storages[key].kind]).itemsize
+        length = int.from_bytes(file.read(8), byte_order) * np.dtype(_KINDS[storages[only(key, str)].kind]).itemsize
         places[key] = file.tell(), length
         file.seek(length, os.SEEK_CUR)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import digest
 from medsegdiff.checkpoints.card import card_of
 from medsegdiff.checkpoints.foreign import fit
 from medsegdiff.checkpoints.graph.networks import shapes
@@ -64,10 +65,19 @@ def test_options_come_from_a_file_or_from_the_card_too(write, tmp_path):
     assert load_any(path, trained_as=options, options=UNSEEN).weights.config.diffusion.diffusion_steps == 100
     card_of(path).write_text(json.dumps({"config": UNSEEN}))
     assert load_any(path).weights.config.diffusion.diffusion_steps == 100
-    for damaged in ("{", "[]", '{"config": 3}'):
+    for damaged in ("{", "[]", '{"config": 3}', '{"config": {"image_size": "64"}}', '{"config": {}, "files": 3}'):
         card_of(path).write_text(damaged)
         with pytest.raises(InputError, match=r"a\.pkl\.card\.json: damaged"):
             load_any(path)
+
+
+def test_weights_that_have_changed_since_their_card_was_written_are_noted(write):
+    path = write(arrays_of(NEW))
+    card_of(path).write_text(json.dumps({"config": UNSEEN, "files": {"a.pt": digest(path)}}))
+    assert load_any(path).notes == []
+    path = write({**arrays_of(NEW), "out.0.bias": np.ones(32, np.float32)})
+    (note,) = load_any(path).notes
+    assert note.startswith("has changed since a.pkl.card.json was written, whose options are taken")
 
 
 def test_what_a_file_of_options_leaves_out_is_as_the_weights_show(write, tmp_path):
@@ -134,6 +144,16 @@ def test_what_is_not_finite_or_something_else_is_refused(write):
         load_any(write({**arrays_of(NEW), "out.0.bias": np.full(32, np.nan, np.float32)}), options=UNSEEN)
     with pytest.raises(InputError, match=r"holds no weights of a MedSegDiff network: it has no input_blocks"):
         load_any(write({"layer.weight": np.zeros(3, np.float32)}))
+    for name, shape in {
+        "input_blocks.0.0.weight": (3,),
+        "out.2.weight": (),
+        "output_blocks.1.1.conv.weight": (1,),
+    }.items():
+        changed = {**arrays_of(NEW), name: np.zeros(shape, np.float32)}
+        with pytest.raises(InputError, match="network"):
+            load_any(write(changed), options=UNSEEN)
+    with pytest.raises(InputError, match=r"does not fit .* x{100}$"):
+        load_any(write({**arrays_of(NEW), "x" * 1000: np.zeros(3, np.float32)}), options=UNSEEN)
 
 
 def test_options_are_for_files_of_others(tmp_path):

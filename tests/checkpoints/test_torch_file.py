@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.checkpoints import pickled
 from medsegdiff.checkpoints.torch_file import read_weights
 
 FILES = Path(__file__).parent / "files"
@@ -155,6 +156,15 @@ def tensor(size, stride, offset=0, count=4, key="0", kind="FloatStorage"):
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + shape + b"\x89}tR"
 
 
+def doubled(kind, depth=24):
+    """Leaves in the memo's place 24 a value that holds another twice, which holds a third twice, and so on."""
+    first, pair = (b"]q\x00", b"](h%ch%ceq%c") if kind == "list" else (b")q\x00", b"h%ch%c\x86q%c")
+    return b"](" + first + b"".join(pair % (level, level, level + 1) for level in range(depth)) + b"e"
+
+
+DEEPEST = b"h\x18"
+
+
 def weights(*tensors):
     return dumped(b"}", *(text(f"w{index}") + value + b"s" for index, value in enumerate(tensors)))
 
@@ -188,12 +198,35 @@ def test_the_instructions_above_make_a_tensor(tmp_path):
         (dumped(b"\x82\x01"), "instruction EXT1"),
         (dumped(b"I1" + b"0" * 100000 + b"\n"), "instruction INT"),
         (dumped(b"}", text("a"), number(1), b"s"), "no weights by name"),
+        (dumped(doubled("list"), b"c_codecs\nencode\n(", text("a"), DEEPEST, b"tR"), "a list where a str belongs"),
+        (
+            dumped(
+                *(doubled("list"), b"(", text("storage"), b"ctorch\nFloatStorage\n", DEEPEST, text("cpu")),
+                *(number(4), b"tQ"),
+            ),
+            "a list where a str belongs",
+        ),
+        (weights(tensor([2] * 33, [0] * 33)), "a tensor of more axes or longer ones than there are"),
+        (weights(tensor((2**62, 0), (0, 0))), "a tensor of more axes or longer ones than there are"),
     ],
 )
 def test_odd_instructions_are_refused_in_one_line_at_no_cost(tmp_path, content, said):
     path = tmp_path / "a.pt"
     path.write_bytes(packed(content, **{"a/data/0": bytes(16)}))
     assert said in refusal(path)
+
+
+def test_in_a_legacy_file_nothing_but_text_names_numbers(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(in_legacy(dumped(b"}")) + dumped(doubled("tuple"), b"]", DEEPEST, b"a"))
+    assert "a tuple where a str belongs" in refusal(path)
+
+
+def test_a_pickle_of_endless_instructions_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickled, "_MOST_STEPS", 1000)
+    path = tmp_path / "a.pt"
+    path.write_bytes(packed(dumped(b"}" * 1000)))
+    assert "a pickle of more than 1000 instructions" in refusal(path)
 
 
 def test_a_zip_bomb_stays_folded(tmp_path):
