@@ -10,14 +10,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, deserialize, safe_open
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.folder import Checkpoint, configuration, finite, list_checkpoints, load
 from medsegdiff.checkpoints.state import STATE, read_state
 from medsegdiff.config.run import RunConfig
+
+_KINDS = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}  # the last is the upper half of a float32
 
 
 class Weights(NamedTuple):
@@ -83,10 +84,21 @@ def _load_file(path: Path) -> Weights:
     try:
         with reading(path), safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        arrays = {name: np.asarray(array, np.float32) for name, array in load_file(path).items()}  # stored as fp16, too
+        arrays = {name: _float32(part, name, path) for name, part in deserialize(path.read_bytes())}
         options = json.loads(metadata["config"])
     except KeyError:
         raise InputError(f"{path}: no configuration in it; give the checkpoint folder it came from") from None
     except (SafetensorError, ValueError, OSError, RecursionError):
         raise InputError(f"{path}: damaged or not a .safetensors file") from None
     return Weights(configuration(options, path), finite(arrays, path), str(path))
+
+
+def _float32(part: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
+    kind = part["dtype"]
+    if kind not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise InputError(f"{path}: {name[:100]} holds numbers of the kind {kind}; save it as one of {known}")
+    numbers = np.frombuffer(part["data"], _KINDS[kind]).reshape(part["shape"])
+    if kind == "BF16":
+        return (numbers.astype("u4") << 16).view(np.float32)
+    return numbers.astype(np.float32)

@@ -83,6 +83,23 @@ def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path, spaces):
         load_weights(path)
 
 
+def test_files_of_pytorch_may_hold_shorter_or_longer_numbers(tmp_path):
+    values, path = np.float32([1.5, -2, 0.1]), tmp_path / "weights.safetensors"
+    halves = (values.view("u4") >> 16).astype("u2")
+    stored = {"F64": values.astype("f8"), "F32": values, "F16": values.astype("f2"), "BF16": halves}
+    for kind, numbers in {**stored, "I64": values.astype("i8")}.items():
+        part = {"dtype": kind, "shape": [3], "data_offsets": [0, numbers.nbytes]}
+        header = json.dumps({"__metadata__": {"config": json.dumps(CONFIG.flat())}, "a": part}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + numbers.tobytes())
+        if kind in stored:
+            found = load_weights(path).arrays["a"]
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, values, rtol={"BF16": 2**-7, "F16": 2**-10}.get(kind, 0))
+        else:
+            with pytest.raises(InputError, match=r"weights\.safetensors: a holds numbers of the kind I64; save it as"):
+                load_weights(path)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
