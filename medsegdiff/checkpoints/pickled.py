@@ -82,7 +82,9 @@ class _Name:
     name: str
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor:
+    if any(part is not None for part in more[2:]):  # after whether it has a gradient, and hooks
+        raise Refused("a tensor whose signs are still to be changed")
     return Tensor(only(storage, Storage), only(offset, int), _integers(size), _integers(stride))
 
 

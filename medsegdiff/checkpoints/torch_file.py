@@ -114,7 +114,7 @@ def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
     storages: dict[str, Storage] = {}
     tree, places = read(file, storages), {}
     for key in read(file):
-        length = int.from_bytes(file.read(8), byte_order) * np.dtype(_KINDS[storages[only(key, str)].kind]).itemsize
+        length = int.from_bytes(file.read(8), byte_order) * np.dtype(_kind(storages[only(key, str)])).itemsize
         places[key] = file.tell(), length
         file.seek(length, os.SEEK_CUR)
 
@@ -175,11 +175,14 @@ def _arrays(values: Mapping[str, Value], content: Content, order: str, limit: in
     return found
 
 
+def _kind(storage: Storage) -> str:
+    if storage.kind not in _KINDS:
+        raise Refused(f"numbers of the kind {storage.kind}")
+    return _KINDS[storage.kind]
+
+
 def _from_tensor(tensor: Tensor, content: bytes, order: str) -> np.ndarray:
-    kind = _KINDS.get(tensor.storage.kind)
-    if kind is None:
-        raise Refused(f"numbers of the kind {tensor.storage.kind}")
-    numbers = np.frombuffer(content, f"{order}{kind}")
+    numbers = np.frombuffer(content, f"{order}{_kind(tensor.storage)}")
     if math.prod(tensor.size) == 0:
         numbers = np.empty(tensor.size, numbers.dtype)
     else:

@@ -68,6 +68,26 @@ def test_what_the_installed_pytorch_writes_now(tmp_path, legacy, kind):
         assert found[name].tobytes() == value.numpy().tobytes(), name
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda torch: torch.ones(2, dtype=torch.complex64), "numbers of the kind ComplexFloatStorage"),
+        (
+            lambda torch: torch.ones(2, dtype=torch.complex64).conj().imag,
+            "a tensor whose signs are still to be changed",
+        ),
+        (lambda torch: torch.ones(2, dtype=torch.float8_e4m3fn), "torch._utils._rebuild_tensor_v3"),
+        (lambda torch: torch.eye(2).to_sparse(), "torch._utils._rebuild_sparse_tensor"),
+        (lambda torch: torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_other_tensors_that_pytorch_writes_are_named(tmp_path, legacy, make, said):
+    torch = pytest.importorskip("torch", reason="PyTorch, which writes the files, is not installed")
+    torch.save({"a": make(torch)}, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    assert f"refused, it holds {said}" in refusal(tmp_path / "a.pt")
+
+
 def refusal(path):
     with pytest.raises(InputError) as caught:
         read_weights(path)
