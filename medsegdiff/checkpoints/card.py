@@ -67,7 +67,8 @@ def markdown(card: Mapping[str, Any], json_name: str) -> str:
     """The card for people."""
     facts = {text: card["config"][name] for name, text in _TOLD.items() if card["config"].get(name) not in ("", None)}
     facts = {**facts, "Parameters": f"{card['parameters']:,}", "Made from": card["source"]["file"]}
-    rows = "\n".join(f"| {text} | {value} |" for text, value in facts.items())
+    cells = {text: str(value).replace("|", "\\|") for text, value in facts.items()}  # as in a file's name
+    rows = "\n".join(f"| {text} | {value} |" for text, value in cells.items())
     notes = "".join(f"\n* {note[0].upper()}{note[1:]}." for note in card["notes"])
     return _TEXT.format(
         name=card["name"], version=__version__, rows=rows, json=json_name, notes=notes + "\n" if notes else ""

@@ -20,7 +20,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.pickled import Array, Refused, Storage, Tensor, only, read
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar")  # the last of .pth.tar
 _LEGACY = 0x1950A86A20F9469CFC6C
 _MOST_PICKLE = 1 << 26  # bytes of a zip file's list of tensors; that of ten thousand takes two million
 _KINDS = {

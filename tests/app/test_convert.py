@@ -74,6 +74,12 @@ def test_a_file_of_others_becomes_ours_with_its_card(pickled, tmp_path, capsys):
     assert out.stat().st_mode & 0o444 == 0o444 & ~_umask()
 
 
+def test_names_of_files_do_not_break_the_card_and_tar_is_a_name_of_pytorch_s(tmp_path):
+    (tmp_path / "a|b.pth.tar").write_bytes(pickle.dumps(ARRAYS, 4))
+    assert convert(tmp_path / "a|b.pth.tar", tmp_path / "c.safetensors", *OPTIONS) == 0
+    assert "| Made from | a\\|b.pth.tar |" in (tmp_path / "c.safetensors.card.md").read_text()
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

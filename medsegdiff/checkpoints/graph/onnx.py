@@ -12,11 +12,13 @@ from typing import Any, Union
 import numpy as np
 
 from medsegdiff import __version__
+from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.graph.builder import Value
 from medsegdiff.checkpoints.graph.networks import walk_through
 from medsegdiff.config.network import NetworkConfig
 
 OPSET, _IR_VERSION = 18, 8
+_MOST_BYTES = (1 << 31) - (1 << 24)  # of weights: protobuf, in which graphs are written, ends at 2 GB
 BATCH = "N"
 Shapes = Mapping[str, Sequence[Union[str, int]]]
 
@@ -86,7 +88,11 @@ class Graph:
 
         renamed = [helper.make_node("Identity", [value], [given]) for given, value in outputs.items()]
         used = {value for node in [*self.nodes, *renamed] for value in node.input}
-        constants = [numpy_helper.from_array(array, value) for value, array in self.constants.items() if value in used]
+        held = {value: array for value, array in self.constants.items() if value in used}
+        size = sum(array.nbytes for array in held.values())
+        if size > _MOST_BYTES:
+            raise InputError(f"the weights take {size / 1e9:.1f} GB, and an ONNX graph at most 2; use Jittor")
+        constants = [numpy_helper.from_array(array, value) for value, array in held.items()]
         graph = helper.make_graph(
             [*self.nodes, *renamed], name, list(map(info, inputs)), list(map(info, outputs)), constants
         )
@@ -111,6 +117,9 @@ def graphs(config: NetworkConfig, arrays: Mapping[str, np.ndarray], half: bool =
         config: the network's options
         arrays: its weights by name, of the shapes of `networks.shapes`
         half: compute convolutions, linear layers and attention in float16
+
+    Raises:
+        InputError: the weights are more than such a graph can hold.
     """
     size, width = config.image_size, config.num_channels
     mask, image = (BATCH, config.mask_channels, size, size), (BATCH, config.image_channels, size, size)

@@ -7,6 +7,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx, an extra, is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime, an extra, is not installed")
 
+from medsegdiff.base.errors import InputError  # noqa: E402
 from medsegdiff.checkpoints.graph.networks import shapes  # noqa: E402
 from medsegdiff.checkpoints.graph.onnx import graphs  # noqa: E402
 from medsegdiff.config.network import NetworkConfig  # noqa: E402
@@ -137,3 +138,10 @@ def test_half_the_precision_takes_half_the_space():
     exact = compute(graphs(config, arrays_of(config)), image, mask, [1])["target"]
     narrow = compute(graphs(config, arrays_of(config), True), image, mask, [1])["target"]
     assert 0 < np.abs(narrow - exact).max() < 0.02
+
+
+def test_a_network_larger_than_a_graph_can_be_is_refused():
+    config = NetworkConfig(image_size=64, num_channels=384)
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes(config).items()}
+    with pytest.raises(InputError, match=r"the weights take 3\.\d GB, and an ONNX graph at most 2; use Jittor"):
+        graphs(config, arrays)
