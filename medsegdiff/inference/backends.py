@@ -34,7 +34,7 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     if backend in RUNTIMES:
         lacks = _lacks(backend, precision)
         if lacks:
-            raise InputError(f"`backend` {backend}: {lacks}; use that of Jittor, or install what is missing")
+            raise InputError(f"`backend` {backend}: {lacks}; or use that of Jittor")
         return backend
     if backend == "auto" and not _lacks("onnx", precision) and ranks.count() == 1:
         reason = unready()
@@ -49,7 +49,7 @@ def _lacks(backend: str, precision: Precision) -> str:
     """What `backend`, which is not Jittor, lacks to compute in `precision`; empty if nothing."""
     name, package = RUNTIMES[backend]
     if precision == _LACKS[backend]:
-        return f"{name} lacks {precision}"
+        return f"{name} lacks {precision}; choose another `precision`"
     reason = formats.missing_on_cpu(precision, machine.cpu()) if precision == "bf16" else ""
     missing = [name for name in ("onnx", package) if find_spec(name) is None]
     return reason or (f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}" if missing else "")
