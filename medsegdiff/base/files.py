@@ -28,6 +28,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EINVAL: "its file system takes no such name; choose another",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
+    errno.ENOENT: "it, or the folder that it is in, was removed meanwhile; choose another folder",
 }
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
@@ -43,10 +44,18 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if error.errno not in REMEDIES or (error.errno == errno.ENOENT and _has_a_folder(path)):
             raise
         reason, _, usual = REMEDIES[error.errno].partition("; ")
         raise InputError(f"{path}: cannot be written: {reason}; {remedy or usual}") from error
+
+
+def _has_a_folder(path: Path) -> bool:
+    """Whether a name is missing for another reason than that the folder of `path` is not there any more."""
+    try:
+        return path.absolute().parent.is_dir()
+    except FileNotFoundError:  # the working directory
+        return False
 
 
 def make_folder(path: Path, remedy: str = "") -> Path:

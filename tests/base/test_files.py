@@ -320,3 +320,24 @@ def test_what_a_killed_process_left_is_cleared_and_what_is_in_use_is_not(tmp_pat
     assert not folder.exists()
     processes[1].kill()
     processes[1].wait()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named_itself(tmp_path, monkeypatch):
+    """Not a temporary file in it, of which nobody knows."""
+    (tmp_path / "out").mkdir()
+    with (
+        pytest.raises(InputError, match=r"out/mask\.png: cannot be written: it, or the folder"),
+        replacing(tmp_path / "out" / "mask.png") as beside,
+    ):
+        shutil.rmtree(tmp_path / "out")
+        beside.write_text("x")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match=r"^\.: cannot be written: it, or the folder"):
+        make_folder(Path())
+
+
+def test_what_is_missing_elsewhere_is_not_blamed_on_what_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="input"), writing(tmp_path / "mask.png"):
+        (tmp_path / "input").read_bytes()
