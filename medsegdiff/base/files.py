@@ -30,6 +30,7 @@ REMEDIES = {
     errno.EEXIST: "a file of this name is in the way; choose another folder",
     errno.ENOENT: "it, or the folder that it is in, was removed meanwhile; choose another folder",
 }
+_LOCK_MARK = b"medsegdiff\n"
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
@@ -75,24 +76,39 @@ def make_folder(path: Path, remedy: str = "") -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone, by a lock on `.lock` in it that the system frees when the process ends.
+    """Hold `folder` for this process alone, by a lock on `.lock` in it, which is gone in the end.
+
+    The system frees it when the process ends, however it ends; the file that a killed one left goes with the next. A
+    file of this name that is not ours is locked, too, and stays as it is.
 
     Raises:
         InputError: another process holds it, or it cannot be written to.
     """
-    path = Path(folder) / ".lock"
-    with writing(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    path, ours = Path(folder) / ".lock", False
+    while True:
+        new = not os.path.lexists(path)
+        with writing(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | system.NO_LINK | system.NO_WAITING, 0o644)
         try:
-            system.lock(handle, wait=False, of_process=True)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
-        except OSError:  # a network file system without locks: nothing can be checked
-            pass
-        yield
-    finally:
-        os.close(handle)
+            try:
+                system.lock(handle, wait=False, of_process=True)
+            except BlockingIOError:
+                raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+            except OSError:  # a network file system without locks: nothing can be checked
+                pass
+            if os.fstat(handle).st_nlink == 0:  # its holder removed it after it was opened here
+                continue
+            with contextlib.suppress(OSError):  # a full disk, or a lock that is no file
+                ours = new or os.read(handle, len(_LOCK_MARK) + 1) == _LOCK_MARK
+                if new:
+                    os.write(handle, _LOCK_MARK)
+            yield
+            return
+        finally:
+            if ours:
+                with contextlib.suppress(OSError):  # Windows keeps what is open
+                    path.unlink()
+            os.close(handle)
 
 
 @contextlib.contextmanager

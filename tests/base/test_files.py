@@ -264,8 +264,45 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
             pass
         holder.kill()
         holder.wait()
+    assert names(tmp_path) == [".lock"]
+    with exclusive(tmp_path):
+        assert names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"theirs", b"medsegdiff\nno"])
+def test_a_lock_file_of_others_stays_as_it_is(tmp_path, content):
+    (tmp_path / ".lock").write_bytes(content)
     with exclusive(tmp_path):
         pass
+    assert (tmp_path / ".lock").read_bytes() == content
+
+
+def test_a_lock_neither_follows_a_link_nor_waits_for_a_pipe(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="a link is in the way"), exclusive(tmp_path):
+        pass
+    assert names(tmp_path) == [".lock"]
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")
+    with exclusive(tmp_path):
+        pass
+    assert names(tmp_path) == [".lock"]
+
+
+def test_a_lock_whose_holder_is_just_leaving_is_taken_anew(tmp_path, monkeypatch):
+    lock, calls = files.system.lock, []
+
+    def leaves(handle, **options):  # between opening its file and locking it
+        if not calls:
+            (tmp_path / ".lock").unlink()
+        calls.append(handle)
+        lock(handle, **options)
+
+    monkeypatch.setattr(files.system, "lock", leaves)
+    with exclusive(tmp_path):
+        assert names(tmp_path) == [".lock"]
+    assert len(calls) == 2
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
