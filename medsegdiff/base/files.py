@@ -30,7 +30,8 @@ REMEDIES = {
     errno.EEXIST: "a file of this name is in the way; choose another folder",
     errno.ENOENT: "it, or the folder that it is in, was removed meanwhile; choose another folder",
 }
-_LOCK_MARK = b"medsegdiff\n"
+LOCK = ".medsegdiff.lock"
+"""There while a process works in a folder."""
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
@@ -76,17 +77,15 @@ def make_folder(path: Path, remedy: str = "") -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone, by a lock on `.lock` in it, which is gone in the end.
+    """Hold `folder` for this process alone, by a lock on the file `LOCK` in it, which is gone in the end.
 
-    The system frees it when the process ends, however it ends; the file that a killed one left goes with the next. A
-    file of this name that is not ours is locked, too, and stays as it is.
+    The system frees it when the process ends, however it ends; the file that a killed one left goes with the next.
 
     Raises:
         InputError: another process holds it, or it cannot be written to.
     """
-    path, ours = Path(folder) / ".lock", False
+    path, held = Path(folder) / LOCK, False
     while True:
-        new = not os.path.lexists(path)
         with writing(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | system.NO_LINK | system.NO_WAITING, 0o644)
         try:
@@ -98,14 +97,11 @@ def exclusive(folder: Path) -> Iterator[None]:
                 pass
             if os.fstat(handle).st_nlink == 0:  # its holder removed it after it was opened here
                 continue
-            with contextlib.suppress(OSError):  # a full disk, or a lock that is no file
-                ours = new or os.read(handle, len(_LOCK_MARK) + 1) == _LOCK_MARK
-                if new:
-                    os.write(handle, _LOCK_MARK)
+            held = True
             yield
             return
         finally:
-            if ours:
+            if held:
                 with contextlib.suppress(OSError):  # Windows keeps what is open
                     path.unlink()
             os.close(handle)
@@ -116,7 +112,7 @@ def private_folder(prefix: str) -> Iterator[Path]:
     """A temporary folder that is gone in the end, and with it those of this `prefix` whose processes were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with contextlib.suppress(InputError, OSError):  # somebody's at work, another user's, or just gone
-            if not path.is_symlink() and system.is_ours(path) and (path / ".lock").is_file():
+            if not path.is_symlink() and system.is_ours(path) and (path / LOCK).is_file():
                 with exclusive(path):
                     shutil.rmtree(path)
     with tempfile.TemporaryDirectory(prefix=prefix) as name, exclusive(Path(name)):
