@@ -30,7 +30,7 @@ extended: $(VENV)/.installed-extended
 # bf16, but no AMX. ALL=1: all kernels and a training on the old one too, and further instruction sets.
 PROVEN := $(addprefix tests/kernels/cpu/test_,convolution.py linear.py)
 OLD := $(if $(ALL),tests/training/test_processors.py tests/kernels --ignore=tests/kernels/test_precision.py \
-	--ignore=tests/kernels/cuda,$(PROVEN) $(addprefix tests/kernels/cpu/test_,normalisation.py update.py))
+	--ignore=tests/kernels/cuda,$(PROVEN) $(addprefix tests/kernels/cpu/test_,normalisation.py update.py product.py))
 ISAS := AVX512_CORE_BF16 $(if $(ALL),AVX512_CORE AVX2)
 .PHONY: haswell $(ISAS)
 processors:

@@ -146,8 +146,8 @@ class FFParser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, size, size), same shape out."""
-        spectrum = torch.fft.rfft2(x, norm="ortho") * torch.view_as_complex(self.complex_weight)
-        return torch.fft.irfft2(spectrum, s=x.shape[2:], norm="ortho")
+        weight = torch.view_as_complex(self.complex_weight.contiguous())  # in channels last it is not
+        return torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho") * weight, s=x.shape[2:], norm="ortho")
 
 
 def conv_units(*widths: int, dropout: float = 0.0) -> nn.Sequential:

@@ -15,4 +15,6 @@ case $1 in
     fi
     ;;
 esac
+# The script imports Jittor's helpers, which would note a JITTOR_HOME in the user's home for ever.
+export HOME="${JITTOR_HOME:-$HOME}"
 exec "$python" "$@"

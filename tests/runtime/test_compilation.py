@@ -150,6 +150,14 @@ def test_what_needs_jittors_script_gets_it(call, script, source):
     assert called == ["python", *words]
 
 
+def test_jittors_script_notes_nothing_in_the_users_home(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "jittor"))
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$HOME" > "{tmp_path}/log"\n')
+    assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == [str(tmp_path / "jittor")]
+    monkeypatch.delenv("JITTOR_HOME")
+    assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == [os.environ["HOME"]]
+
+
 @pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])
 def test_what_cannot_be_loaded_is_told(error):
     expected = pytest.raises(InputError, match=rf"cannot be loaded \({type(error).__name__}.*conda install")

@@ -17,6 +17,7 @@ const long NUMBERS = TILE * DEEP;  // in a tile of bfloat16
 const size_t LINE = 64;            // bytes of a line of the cache, and of a tile's row
 const long AHEAD = 4;              // tiles of weights that are asked for early
 const long RUN = 8;                // groups of pixel tiles that a thread computes in turn
+const long NEAR = 1 << 20;         // bytes of maps that stay in a core's own cache while weights pass
 
 // While there is one, this thread may use tiles: eight of 16 rows of 64 bytes.
 struct Session {
@@ -131,20 +132,24 @@ inline void leave(
 }
 
 // The convolution: `maps` of `enter`, `weights` of `pack`; `bias` has no rows, one, or one for each sample. Four tiles of
-// pixels at a time share weights, or five: fewer would be left over of 8 x 8 pixels.
+// pixels at a time share weights, or five: fewer would be left over of 8 x 8 pixels. All weights pass over as many runs of
+// pixels as stay near before the next ones come.
 template <bool FIVE>
 void multiply(
     const Layout& l, const uint16_t* maps, const uint16_t* weights, const float* bias, long rows, const float* residual,
     float* y) {
     const long count = l.starts.size(), map = l.outputs * l.height * l.width, group = FIVE ? 5 : 4, run = RUN * group;
+    const long of_sample = (count + run - 1) / run, runs = l.samples * of_sample;
+    const long part = std::min(runs, std::max(1L, NEAR / (run * TILE * l.blocks * (long)LINE)));
     #pragma omp parallel
     {
         Session session;
         #pragma omp for collapse(3)
-        for (long o = 0; o < l.outputs; o += TILE)
-            for (long n = 0; n < l.samples; n++)
-                for (long begin = 0; begin < count; begin += run)
-                    for (long s = begin; s < std::min(begin + run, count); s += group) {
+        for (long first = 0; first < runs; first += part)
+            for (long o = 0; o < l.outputs; o += TILE)
+                for (long i = 0; i < part; i++) {
+                    const long n = (first + i) / of_sample, begin = (first + i) % of_sample * run;
+                    for (long s = begin; first + i < runs && s < std::min(begin + run, count); s += group) {
                         long at[5];
                         for (long k = 0; k < 5; k++) at[k] = l.starts[std::min(s + k, count - 1)];
                         const uint16_t* w = weights + o / TILE * l.weights();
@@ -183,6 +188,7 @@ void multiply(
                         for (long k = 0; k < group && s + k < count; k++)
                             leave(l, sums[k], at[k], o, shift, residual ? residual + n * map : nullptr, y + n * map);
                     }
+                }
     }
 }
 

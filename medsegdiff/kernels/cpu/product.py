@@ -1,7 +1,8 @@
-"""Products of many small matrices through oneDNN, each the same whatever else is computed."""
+"""Products of small matrices, each the same whatever else is computed."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
@@ -9,7 +10,8 @@ from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADER = f"#include <cmath>\n#include <omp.h>\n{MATRIX_PRODUCT}"
+_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}"
+_MIXING = Path(__file__).with_name("mixing.h").read_text(encoding="utf-8")
 
 # in0 and in1 are the matrices, either transposed ('T') or not ('N'); out0 their products. One thread makes one of them.
 _SOURCE = """
@@ -19,23 +21,8 @@ for (long b = 0; b < B; b++)
     dnnl_sgemm('{first}', '{second}', R, O, K, 1, in0_p + b * R * K, in0_shape2, in1_p + b * K * O, in1_shape2, 0,
                out0_p + b * R * O, O);
 """
-# in0 is one matrix (R, K) for all of in1 (B, K, O): all threads make one product after another, and what follows it.
-_SHARED = """
-const long B = in1_shape0, R = in0_shape0, K = in0_shape1, O = in1_shape2;
-const float *bias = {bias}, *residual = {residual};
-for (long b = 0; b < B; b++) {{
-    float* y = out0_p + b * R * O;
-    dnnl_sgemm('N', 'N', R, O, K, 1, in0_p, K, in1_p + b * K * O, O, 0, y, O);
-    if (bias || residual || {gelu})
-        #pragma omp parallel for
-        for (long r = 0; r < R; r++) {{
-            const float shift = bias ? bias[r] : 0;
-            for (long j = r * O; j < (r + 1) * O; j++) y[j] += shift;
-            if ({gelu})
-                for (long j = r * O; j < (r + 1) * O; j++) y[j] *= 0.5f * (1 + std::erf(y[j] * (float)M_SQRT1_2));
-            if (residual) for (long j = r * O; j < (r + 1) * O; j++) y[j] += residual[b * R * O + j];
-        }}
-}}
+_MIX = """
+mixing::mix(in0_p, in1_p, {bias}, {residual}, {gelu}, in1_shape0, in0_shape0, in0_shape1, in1_shape2, out0_p);
 """
 _OTHER = {"N": "T", "T": "N"}
 
@@ -74,5 +61,5 @@ def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Va
     for value in (bias, residual):
         names.append("nullptr" if value is None else f"in{len(given)}_p")
         given += [] if value is None else [value]
-    source = _SHARED.format(bias=names[0], residual=names[1], gelu=str(gelu).lower())
-    return jt.code(shape, x.dtype, given, cpu_header=_HEADER, cpu_src=source)
+    source = _MIX.format(bias=names[0], residual=names[1], gelu=str(gelu).lower())
+    return jt.code(shape, x.dtype, given, cpu_header=_MIXING, cpu_src=source)
