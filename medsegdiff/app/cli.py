@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Callable, Optional
 
 from medsegdiff import __version__
@@ -49,6 +50,7 @@ def report(command: Callable[[], int], debug: bool = False, quiet: bool = False,
 
     def run() -> int:
         with screen.speaking(quiet, as_json):
+            _check_working_directory()
             return command()
 
     streams.secure()
@@ -58,6 +60,14 @@ def report(command: Callable[[], int], debug: bool = False, quiet: bool = False,
         if complaint is None and refused:
             code, complaint = _unwritable(refused, "standard output")
         return code if complaint is None else ranks.fail(code, complaint)
+
+
+def _check_working_directory() -> None:
+    """Refuse one that was removed: what the user names would be nowhere, and only half of the work would notice."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the working directory was removed; change to another, and repeat the command") from None
 
 
 def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple[int, Optional[str]]:

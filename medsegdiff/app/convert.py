@@ -65,6 +65,8 @@ def run(options: Any) -> int:
     from medsegdiff.checkpoints.export import export
     from medsegdiff.checkpoints.load import load_any
 
+    if not options.input:
+        raise InputError('IN "": is empty; give a file or a folder, or . for the working directory')
     out = Path(options.output)
     kind = options.to or _KINDS.get(out.suffix, "")
     if not options.output or not kind:

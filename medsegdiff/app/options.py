@@ -234,4 +234,4 @@ def add_section(parser: Parser, section: type, title: str = "", skip: Sequence[s
         if f.name not in skip:
             default = defaults.get(f.name, f.default)
             metavar = {"metavar": f.metadata["metavar"]} if "metavar" in f.metadata else {}
-            parser.option(flag(f.name), default, texts[f.name], types[f.name], group, **metavar)
+            parser.option(flag(f.name), default, texts.get(f.name, ""), types[f.name], group, **metavar)

@@ -28,7 +28,10 @@ REMEDIES = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EINVAL: "its file system takes no such name; choose another",
     errno.EEXIST: "a file of this name is in the way; choose another folder",
+    errno.ENOENT: "it, or the folder that it is in, was removed meanwhile; choose another folder",
 }
+LOCK = ".medsegdiff.lock"
+"""There while a process works in a folder."""
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
@@ -43,10 +46,18 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if error.errno not in REMEDIES or (error.errno == errno.ENOENT and _has_a_folder(path)):
             raise
         reason, _, usual = REMEDIES[error.errno].partition("; ")
         raise InputError(f"{path}: cannot be written: {reason}; {remedy or usual}") from error
+
+
+def _has_a_folder(path: Path) -> bool:
+    """Whether a name is missing for another reason than that the folder of `path` is not there any more."""
+    try:
+        return path.absolute().parent.is_dir()
+    except FileNotFoundError:  # the working directory
+        return False
 
 
 def make_folder(path: Path, remedy: str = "") -> Path:
@@ -66,24 +77,34 @@ def make_folder(path: Path, remedy: str = "") -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone, by a lock on `.lock` in it that the system frees when the process ends.
+    """Hold `folder` for this process alone, by a lock on the file `LOCK` in it, which is gone in the end.
+
+    The system frees it when the process ends, however it ends; the file that a killed one left goes with the next.
 
     Raises:
         InputError: another process holds it, or it cannot be written to.
     """
-    path = Path(folder) / ".lock"
-    with writing(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    path, held = Path(folder) / LOCK, False
+    while True:
+        with writing(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | system.NO_LINK | system.NO_WAITING, 0o644)
         try:
-            system.lock(handle, wait=False, of_process=True)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
-        except OSError:  # a network file system without locks: nothing can be checked
-            pass
-        yield
-    finally:
-        os.close(handle)
+            try:
+                system.lock(handle, wait=False, of_process=True)
+            except BlockingIOError:
+                raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+            except OSError:  # a network file system without locks: nothing can be checked
+                pass
+            if os.fstat(handle).st_nlink == 0:  # its holder removed it after it was opened here
+                continue
+            held = True
+            yield
+            return
+        finally:
+            if held:
+                with contextlib.suppress(OSError):  # Windows keeps what is open
+                    path.unlink()
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -91,7 +112,7 @@ def private_folder(prefix: str) -> Iterator[Path]:
     """A temporary folder that is gone in the end, and with it those of this `prefix` whose processes were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with contextlib.suppress(InputError, OSError):  # somebody's at work, another user's, or just gone
-            if not path.is_symlink() and system.is_ours(path) and (path / ".lock").is_file():
+            if not path.is_symlink() and system.is_ours(path) and (path / LOCK).is_file():
                 with exclusive(path):
                     shutil.rmtree(path)
     with tempfile.TemporaryDirectory(prefix=prefix) as name, exclusive(Path(name)):

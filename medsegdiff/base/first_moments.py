@@ -1,5 +1,6 @@
 """What Ctrl-C does while the command is still being imported. This module itself imports nothing that takes time."""
 
+import _imp
 import _signal  # type: ignore[import-not-found]  # `signal` imports `enum`: milliseconds in which Ctrl-C is a traceback
 import os
 
@@ -8,11 +9,14 @@ def end_at_once() -> None:
     """End the process at SIGINT from now on, in one line: there is nothing yet that could be lost.
 
     Also where the shell ignores it, as of what a script runs in the background: who sends it there means it. One that
-    came before, and was held back by `env --block-signal=INT`, comes now.
+    came before, and was held back by `env --block-signal=INT`, comes now. So does one that Python's own start lost, as
+    far as can be told: it left the lock of imports taken, and the first import of another thread would wait for ever.
     """
     _signal.signal(_signal.SIGINT, _end)
     if hasattr(_signal, "pthread_sigmask"):  # Windows has none
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGINT})
+    if _imp.lock_held():
+        _end(_signal.SIGINT, None)
 
 
 def _end(number: int, _frame: object) -> None:

@@ -25,15 +25,16 @@ def started_together() -> bool:
 
 def count() -> int:
     """How many processes work together."""
-    return _number("OMPI_COMM_WORLD_SIZE", 1)
+    return number("OMPI_COMM_WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return _number("OMPI_COMM_WORLD_RANK", 0)
+    return number("OMPI_COMM_WORLD_RANK", 0)
 
 
-def _number(name: str, alone: int) -> int:
+def number(name: str, alone: int) -> int:
+    """What the environment variable `name` says, or `alone` where it is not set to a number."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else alone
 
@@ -57,7 +58,7 @@ def fair_threads() -> int:
 
     Unless `mpirun` bound it to fewer cores, it has those of its parent, `mpirun` itself, in common with its siblings.
     """
-    siblings = _number("OMPI_COMM_WORLD_LOCAL_SIZE", 1) or 1
+    siblings = number("OMPI_COMM_WORLD_LOCAL_SIZE", 1) or 1
     ours, all_cores = (len(os.sched_getaffinity(process)) for process in (0, os.getppid()))
     return max(1, min(ours, int(min(all_cores, machine.quota()) // siblings)))
 

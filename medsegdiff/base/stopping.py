@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any, Optional
 from medsegdiff.base import system
 
 _SIGNALS = system.STOPPING
+_IMPORTING = "<frozen importlib._bootstrap>"
+"""The code into which nothing may be raised: it would keep the lock of imports, and other threads would hang."""
+_SOON = 1e-3  # seconds
 
 _ours: dict[int, Any] = {}
 """The handlers of `asked`, while they are installed."""
@@ -81,21 +85,36 @@ def asked() -> Iterator[list[int]]:
     """Raise `Stopped` within the block when a signal asks for it, and note its number in the list.
 
     Not every library lets an exception through that comes while it is imported; the list tells what became of it.
-    Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main one nothing is changed.
+    Where Python itself would not let it through, it is raised a moment later. Signals that are ignored, as `nohup`
+    wants it, stay so. In another thread than the main one nothing is changed.
     """
     heard: list[int] = []
 
-    def stop(number: int, _frame: Optional[FrameType]) -> None:
+    def stop(number: int, frame: Optional[FrameType]) -> None:
         if _waiting is not None:
             _waiting.append(number)
-            return
-        heard.append(number)
-        raise Stopped(number)
+        elif frame is not None and frame.f_code.co_filename == _IMPORTING and hasattr(signal, "setitimer"):
+            soon(number)
+        else:
+            heard.append(number)
+            raise Stopped(number)
+
+    def soon(number: int) -> None:
+        signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame) if _ours else None)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+    def swallowed(what: Any) -> None:
+        """What a destructor or a weak reference's callback raised; from these nothing gets out."""
+        if isinstance(what.exc_value, Stopped) and hasattr(signal, "setitimer"):
+            soon(what.exc_value.exit_code - 128)
+        else:
+            hook(what)
 
     if threading.current_thread() is not threading.main_thread():
         yield heard
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    hook, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
@@ -104,6 +123,7 @@ def asked() -> Iterator[list[int]]:
         yield heard
     finally:
         _ours.clear()
+        sys.unraisablehook = hook
         for number, handler in before.items():
             if handler is not None:  # None: installed by other C code
                 signal.signal(number, handler)

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import writing
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints.card import card_of, describe, markdown
 from medsegdiff.checkpoints.finite import broken
@@ -46,7 +47,7 @@ def export(weights: Weights, out: Path, kind: str, precision: str = "fp32", note
     ledger = Ledger(folder, _WRITER)
     card = folder / "card.json" if kind == "onnx" else card_of(out)
     text = card.with_suffix(".md")
-    with ledger.together(card.name) as stage:
+    with ledger.together(card.name) as stage, writing(out):
         if kind == "onnx":
             files = _write_onnx(weights, stage, precision)
         else:

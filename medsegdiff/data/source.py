@@ -7,11 +7,10 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.scaling import EIGHT_BITS, scale
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import to_classes, whole_numbers, without_label
+from medsegdiff.io.labels import labelled, whole_numbers
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume, to_slices
@@ -73,10 +72,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
         check_pair(case, source.values[0], values)
         values = values[None]
     if spec.labels:
-        unknown = without_label(values, spec.labels)
-        if unknown:
-            note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are no labels: background")
-        return to_classes(values, spec.labels)
+        return labelled(values, spec.labels, path)
     highest = int(values.max())
     if highest >= num_classes:
         raise InputError(

@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.labels import to_classes, whole_numbers
+from medsegdiff.io.labels import labelled, whole_numbers
 from medsegdiff.io.masks import find_masks, read_labels, read_mask
 from medsegdiff.io.pictures import is_picture, list_folder
 from medsegdiff.io.volumes import Geometry, is_volume, read_volume
@@ -75,7 +75,7 @@ def read_truth(
         read = (found == 1).astype(np.float32) if num_classes == 2 else found
         return Truth(path, num_classes, read, geometry.spacing, geometry, labels)
     if labels:
-        found = to_classes(read_labels(path), labels)
+        found = labelled(read_labels(path), labels, path)
         return Truth(path, num_classes, (found == 1).astype(np.float32) if num_classes == 2 else found)
     read = read_mask(path) if num_classes == 2 else read_classes(path, num_classes)
     return Truth(path, num_classes, read)
@@ -105,7 +105,7 @@ def read_classes(path: Path, num_classes: int) -> np.ndarray:
 
 def _classes(values: np.ndarray, path: Path, num_classes: int, labels: Mapping[int, int]) -> np.ndarray:
     if labels:
-        return to_classes(values, labels)
+        return labelled(values, labels, path)
     highest = int(values.max())
     if highest >= num_classes or values.min() < 0:
         raise InputError(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
 
 _MOST_CLASSES = 256
 _HIGHEST = (1 << 31) - 1  # of a mask's values
-_PAIR = re.compile(r"(-?\d+)(?::(\d+))?")
+_PAIR = re.compile(r"(-?[0-9]+)(?::([0-9]+))?")
 
 
 def parse_labels(text: str) -> dict[int, int]:
@@ -73,6 +75,14 @@ def background_of(labels: Mapping[int, int]) -> int:
 def without_label(values: np.ndarray, labels: Mapping[int, int]) -> list[int]:
     """The values of a mask, that of the background apart, which the labels lack."""
     return sorted({int(value) for value in np.unique(values)} - {background_of(labels), *labels})
+
+
+def labelled(values: np.ndarray, labels: Mapping[int, int], path: Path) -> np.ndarray:
+    """The values of the mask `path` as class indices, uint8 of the same shape; of those without a label a note."""
+    unknown = without_label(values, labels)
+    if unknown:
+        note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are no labels: background")
+    return to_classes(values, labels)
 
 
 def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder, note, reading
+from medsegdiff.io import png
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
@@ -72,6 +73,8 @@ def decode(path: Path) -> Picture:
                 stored = _stored(image)
                 pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # its others are previews
                 image.load()
+                if image.format == "PNG":
+                    png.check_pixels(file)
                 lossy = image.format in _LOSSY
                 ImageOps.exif_transpose(image, in_place=True)  # a second one would take 400 MB of the largest
                 picture = Picture(image, stored, lossy)

@@ -17,6 +17,7 @@ from medsegdiff.base.files import make_folder, writing
 
 ELSEWHERE = "set JITTOR_HOME to another folder of yours"
 _LEAST_FREE = 16 << 20  # bytes, below which compilers fail
+_CORE_AND_KERNELS = 1 << 28  # bytes that a first start compiles
 # Of 64 bits: magic number, where the table of sections begins, the size and number of its entries.
 _ELF_HEADER = struct.Struct("<4s36xQ10xHH2x")
 
@@ -42,12 +43,18 @@ def check_home(folder: Path) -> None:
 def check(cache: Path) -> None:
     """Make the cache's folder fit for Jittor's import, or say why it is not.
 
-    Compiled files that are cut short, of which the system would end the process, are removed: they are made anew.
+    Compiled files that are cut short, of which the system would end the process, are removed: they are made anew. Where
+    the folder for temporary files is nearly full, compilers have theirs in the cache.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or lacks the room for a first start.
     """
     make_folder(cache, ELSEWHERE)
+    if shutil.disk_usage(cache).free < _CORE_AND_KERNELS and not any(cache.glob("jittor_core*.so")):
+        raise InputError(_full(cache, ELSEWHERE))
+    if shutil.disk_usage(tempfile.gettempdir()).free < _CORE_AND_KERNELS:
+        (cache / "tmp").mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(cache / "tmp")
     with (cache.parent / "jittor.lock").open("a") as lock:
         try:
             system.lock(lock.fileno(), wait=False, of_process=True)  # as kernels are compiled under
@@ -69,8 +76,12 @@ def compiler_failure(error: Exception) -> str:
     elsewhere = {sys.modules["jittor_utils"].cache_path: ELSEWHERE, temporary: "set TMPDIR to another folder"}
     for folder, remedy in elsewhere.items():
         if shutil.disk_usage(folder).free < _LEAST_FREE:
-            return f"{folder}: cannot be written: no space left on the disk; free some, or {remedy}"
+            return _full(folder, remedy)
     return "a compiler failed, see its words above; if it was killed, memory was short: free some, and repeat this"
+
+
+def _full(folder: str | Path, remedy: str) -> str:
+    return f"{folder}: cannot be written: no space left on the disk; free some, or {remedy}"
 
 
 def remove_broken(cache: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
     os.close(fill)
     what = "Jittor's core" if "jittor_core" in msg else "Jittor's operators"
     workers: list[int] = []
+    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        # Jittor's ends the process where one of its children is killed, or stopped by Ctrl-Z.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with stopping.heeded(), os.fdopen(done, encoding="utf-8", errors="replace") as lines:
         try:
             workers += [_start_worker(tasks, todo, tell) for _ in range(min(count(), len(tasks)))]

@@ -63,6 +63,8 @@ def utilities(nvcc: Optional[str] = None) -> Any:
     if "jittor_utils" in sys.modules:
         return sys.modules["jittor_utils"]
     refuse_spaces()
+    if not os.environ.get("JITTOR_HOME"):
+        os.environ.pop("JITTOR_HOME", None)  # Jittor takes an empty one for a folder
     os.environ.setdefault("log_silent", "1")
     os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
     os.environ.setdefault("cache_name", compilation.cache_name())
@@ -189,7 +191,7 @@ def _prepare_mpi() -> None:
     """Let Jittor use MPI only where several processes were started: else it would compile and load it for nothing."""
     os.environ["use_mpi"] = str(int(ranks.started_together()))
     if not ranks.started_together():
-        if int(os.environ.get("PMI_SIZE") or 1) > 1:
+        if ranks.number("PMI_SIZE", 1) > 1:
             raise InputError(
                 "several processes were started by another MPI than Open MPI, but Jittor supports only Open MPI; "
                 "start them with Open MPI's mpirun (Debian: apt install openmpi-bin libopenmpi-dev)"

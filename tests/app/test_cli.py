@@ -274,6 +274,20 @@ def test_a_full_disk_is_told_as_such(capsys, error, said):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["convert", "a.pt", "x.safetensors"], ["sample", "--images", "a.png"], ["demo"], ["report", "."]],
+)
+def test_a_working_directory_that_was_removed_is_told_before_any_work(tmp_path, monkeypatch, capsys, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert fails_in_one_line(capsys, *words) == (
+        "error: the working directory was removed; change to another, and repeat the command\n"
+    )
+
+
 @pytest.mark.parametrize("error", [ImportError("no"), SystemExit(1), InputError("half a file")])
 def test_what_a_library_makes_of_ctrl_c_is_ctrl_c(capsys, error):
     def command():

@@ -138,6 +138,11 @@ def test_onnx_files_stand_alone(run, tmp_path, precision):
     ("words", "said"),
     [
         (["{run}", "{out}"], "out: must end in .safetensors or .pt; for a folder of ONNX files give --to onnx"),
+        (
+            ["{run}", f"{{out}}{'n' * 250}.safetensors"],
+            f"out{'n' * 250}.safetensors: cannot be written: the name is too",
+        ),
+        (["", "{out}.pt"], 'IN "": is empty'),
         (["{run}", ""], "must end in .safetensors or .pt"),
         (["{run}", "{out}.bin", "--to", "pt"], "out.bin: a file of --to pt must end in .pt"),
         (["{run}", "{out}.pt", "--precision", "fp16"], "--precision fp16: is for .safetensors and ONNX"),

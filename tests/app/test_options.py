@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Literal, Optional, get_args, get_origin, get_type_hints
 
@@ -347,3 +349,10 @@ def test_a_tilde_is_the_home_folder_in_files_and_after_an_equals_sign(tmp_path, 
 def test_a_list_that_is_given_twice_is_refused():
     with pytest.raises(InputError, match="images: given several times; give all after one: images A B"):
         parsed(app_sample.configure, "--images", "a", "--images=b")
+
+
+def test_without_docstrings_the_options_are_there():
+    """As under `python -OO`, which leaves them out."""
+    command = [sys.executable, "-OO", "-m", "medsegdiff", "sample", "--images", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: none: no such file or folder")

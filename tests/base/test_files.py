@@ -11,7 +11,7 @@ import pytest
 
 from medsegdiff.base import files
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, replacing, writing
+from medsegdiff.base.files import LOCK, clear_leftovers, exclusive, make_folder, replacing, writing
 
 
 def write_folder(folder, **texts):
@@ -264,8 +264,32 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
             pass
         holder.kill()
         holder.wait()
+    assert names(tmp_path) == [LOCK]
     with exclusive(tmp_path):
+        assert names(tmp_path) == [LOCK]
+    assert names(tmp_path) == []
+
+
+def test_a_lock_follows_no_link(tmp_path):
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="a link is in the way"), exclusive(tmp_path):
         pass
+    assert names(tmp_path) == [LOCK]
+
+
+def test_a_lock_whose_holder_is_just_leaving_is_taken_anew(tmp_path, monkeypatch):
+    lock, calls = files.system.lock, []
+
+    def leaves(handle, **options):  # between opening its file and locking it
+        if not calls:
+            (tmp_path / LOCK).unlink()
+        calls.append(handle)
+        lock(handle, **options)
+
+    monkeypatch.setattr(files.system, "lock", leaves)
+    with exclusive(tmp_path):
+        assert names(tmp_path) == [LOCK]
+    assert len(calls) == 2
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
@@ -320,3 +344,24 @@ def test_what_a_killed_process_left_is_cleared_and_what_is_in_use_is_not(tmp_pat
     assert not folder.exists()
     processes[1].kill()
     processes[1].wait()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named_itself(tmp_path, monkeypatch):
+    """Not a temporary file in it, of which nobody knows."""
+    (tmp_path / "out").mkdir()
+    with (
+        pytest.raises(InputError, match=r"out/mask\.png: cannot be written: it, or the folder"),
+        replacing(tmp_path / "out" / "mask.png") as beside,
+    ):
+        shutil.rmtree(tmp_path / "out")
+        beside.write_text("x")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match=r"^\.: cannot be written: it, or the folder"):
+        make_folder(Path())
+
+
+def test_what_is_missing_elsewhere_is_not_blamed_on_what_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="input"), writing(tmp_path / "mask.png"):
+        (tmp_path / "input").read_bytes()

@@ -90,6 +90,58 @@ def test_ctrl_c_while_something_is_imported_is_one_line(tmp_path, module, raised
     assert list(tmp_path.iterdir()) == []
 
 
+AMID_IMPORTS = """
+import ctypes, sys, threading, time
+from medsegdiff.base import stopping
+
+press = ctypes.PyDLL(None).PyErr_SetInterrupt  # Ctrl-C, as if it came where the traced code is
+press.argtypes, press.restype = [ctypes.py_object] * 3, None
+
+def at(frame, event, _):
+    inside = frame.f_code.co_filename == "<frozen importlib._bootstrap>" and frame.f_code.co_name == {function!r}
+    return press if inside and not heard else None
+
+try:
+    with stopping.asked() as heard:
+        sys.settrace(at)
+        import html.entities
+        time.sleep(5)
+        print("never")
+except stopping.Stopped:
+    sys.settrace(None)
+    other = threading.Thread(target=lambda: [__import__(name) for name in ("html.entities", "wave")], daemon=True)
+    other.start()
+    other.join(5)
+    print(heard[0], "hangs" if other.is_alive() else "goes on")
+"""
+
+
+@pytest.mark.parametrize("function", ["_get_module_lock", "cb"])
+def test_ctrl_c_within_python_s_own_import_is_heeded_and_leaves_nothing_locked(function):
+    code = AMID_IMPORTS.format(function=function)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("2 goes on\n", "")
+
+
+def test_ctrl_c_within_a_destructor_is_not_lost():
+    class Late:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(stopping.Stopped), stopping.asked():
+        Late()
+        time.sleep(5)
+        pytest.fail("went on")
+
+
+def test_ctrl_c_that_python_s_start_lost_comes_at_our_first_moment():
+    code = "import _imp, sys; sys.argv = ['medsegdiff', '--version']; from medsegdiff.__main__ import main; "
+    code += "_imp.acquire_lock(); main()"  # as a callback of its imports leaves it
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
 def test_held_back_signals_come_when_the_block_is_done():
     done = []
     with stopping.asked() as heard, pytest.raises(KeyboardInterrupt):

@@ -112,7 +112,8 @@ print(sorted(str(path) for path in folder.rglob("*")))
 print(folder.joinpath(".medsegdiff.jsonl").read_bytes().count(b"\\r"))
 """
     listed = ["whole", "whole/part"]
-    listed = sorted([".lock", ".medsegdiff.jsonl", "a", "b", "c", "in", "in/b", *listed])
+    lock = [".medsegdiff.lock"] * bool(first)  # Windows keeps what is open
+    listed = sorted([*lock, ".medsegdiff.jsonl", "a", "b", "c", "in", "in/b", *listed])
     assert said(tmp_path, first + code) == f"{listed}\n0\n"
 
 

@@ -107,7 +107,7 @@ def single(server, monkeypatch):
 
 
 def visible(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name not in (".lock", ".medsegdiff.jsonl"))
+    return sorted(path.name for path in folder.iterdir() if path.name != ".medsegdiff.jsonl")
 
 
 def test_what_is_fetched_is_read_as_a_dataset(isic, tmp_path, capsys):

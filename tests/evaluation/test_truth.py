@@ -78,3 +78,10 @@ def test_a_dicom_segmentation_is_read_on_its_predictions_grid(make_series, tmp_p
     assert found.unit == "mm"
     assert found.metrics["hd95"] == pytest.approx(2.5, abs=1e-4)  # one slice
     assert found.metrics["dice"] == pytest.approx(0.8)
+
+
+def test_values_that_are_no_labels_are_said(tmp_path, capsys):
+    """As training says it: else a mask of 0 and 255, scored by labels 3, has no foreground without a word."""
+    Image.fromarray(np.uint8([[0, 255, 3]])).save(tmp_path / "x.png")
+    assert read_truth(tmp_path / "x.png", 2, {3: 1}).mask(1).tolist() == [[False, False, True]]
+    assert capsys.readouterr().err.endswith("x.png: holds the values 255, which are no labels: background\n")

@@ -53,7 +53,9 @@ def test_of_labels_with_0_another_value_is_the_background():
     assert without_label(np.array([0, 9, 255]), parse_labels("0:1,9:0")) == [255]
 
 
-@pytest.mark.parametrize("text", ["1;2", "a", "1,2:1", "1,1", "1:2", "1:1,2:3", "1:0", "1:1,2:1,", "1:300", "9" * 12])
+@pytest.mark.parametrize(
+    "text", ["1;2", "a", "1,2:1", "1,1", "1:2", "1:1,2:3", "1:0", "1:1,2:1,", "1:300", "9" * 12, "\u0663"]
+)
 def test_what_is_no_labels_is_refused(text):
     with pytest.raises(InputError, match="labels"):
         parse_labels(text)

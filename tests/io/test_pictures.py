@@ -102,6 +102,17 @@ def test_damaged_png(tmp_path, rgb):
     assert "damaged" in refusal(read_image, path)
 
 
+def test_damage_that_pillow_shows_is_found_by_the_checksums_of_a_png(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.pad(np.full((20, 10), 255, np.uint8), 10)).save(path)
+    content = path.read_bytes()
+    assert read_image(path).max() == 255
+    first = content.index(b"IDAT") + 4
+    for place in range(first, first + int.from_bytes(content[first - 8 : first - 4], "big") + 4):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        assert "damaged" in refusal(read_image, path)
+
+
 READERS = [read_image, read_mask, read_labels, read_probability]
 
 

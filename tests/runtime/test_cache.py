@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +53,32 @@ def test_what_another_process_is_compiling_is_left_alone(compiled, capsys):
         other.communicate(b"\n")
     assert "kernel.so" in names(compiled)
     assert capsys.readouterr().err == f"another process compiles into {compiled}; this one waits for it where it must\n"
+
+
+@pytest.fixture
+def disks(monkeypatch):
+    """Free bytes by folder; of others plenty."""
+    free = {}
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(str(path), 1 << 40)))
+    return free
+
+
+def test_compilers_do_without_a_full_folder_for_temporary_files(compiled, monkeypatch, disks):
+    monkeypatch.setenv("TMPDIR", "as it is")
+    cache.check(compiled)
+    assert os.environ["TMPDIR"] == "as it is"
+    disks[tempfile.gettempdir()] = 1 << 20
+    cache.check(compiled)
+    assert os.environ["TMPDIR"] == str(compiled / "tmp")
+    assert (compiled / "tmp").is_dir()
+
+
+def test_a_first_start_on_a_full_disk_is_refused_before_compilers_complain(compiled, disks):
+    disks[str(compiled)] = 1 << 20
+    cache.check(compiled)  # there is nothing to compile any more
+    (compiled / "jittor_core.x.so").unlink()
+    with pytest.raises(InputError, match="cache: cannot be written: no space left on the disk; free some, or set JITT"):
+        cache.check(compiled)
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_the_remedy(tmp_path):

@@ -58,6 +58,30 @@ def test_a_compiling_process_that_is_killed_ends_it_with_a_line(utils, tmp_path,
         compilers.run_commands(['"g++" "a.cc" -c'] * 3, str(tmp_path), "")
 
 
+def slowly(task):
+    time.sleep(0.2)
+    record(task)
+
+
+def test_a_handler_that_jittor_left_does_not_end_it_when_a_compiler_stops_and_goes_on(utils, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "do_compile", slowly)
+    start, before = compilers._start_worker, signal.signal(signal.SIGCHLD, lambda *_: pytest.fail("ended"))
+
+    def started(*given):
+        worker = start(*given)
+        os.kill(worker, signal.SIGSTOP)  # as Ctrl-Z does to all
+        os.kill(worker, signal.SIGCONT)
+        return worker
+
+    monkeypatch.setattr(compilers, "_start_worker", started)
+    (tmp_path / "a.cc").touch()
+    try:
+        compilers.run_commands([f'"g++" "{tmp_path / "a.cc"}" -c'], str(tmp_path), "")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert (tmp_path / "order").read_text() == "a.cc\n"
+
+
 def test_processes_that_ignore_signals_are_not_waited_for(utils, tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "do_compile", record)
     monkeypatch.setattr(utils, "pool_initializer", lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))

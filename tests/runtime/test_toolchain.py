@@ -265,8 +265,9 @@ def test_processes_of_another_mpi_are_refused(machine):
     machine.setenv("PMI_SIZE", "4")
     with pytest.raises(InputError, match=r"another MPI than Open MPI.*openmpi-bin"):
         toolchain.prepare()
-    machine.setenv("PMI_SIZE", "1")
-    toolchain.prepare()
+    for alone in ("1", "", "some"):
+        machine.setenv("PMI_SIZE", alone)
+        toolchain.prepare()
 
 
 def test_pytorch_is_not_imported_where_there_is_one(tmp_path):
@@ -276,3 +277,10 @@ def test_pytorch_is_not_imported_where_there_is_one(tmp_path):
     environment.pop("FIX_TORCH_ERROR", None)
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "2.0\n"), done.stderr
+
+
+def test_an_empty_home_of_jittor_is_as_none(tmp_path):
+    code = "from medsegdiff.runtime.toolchain import utilities; print(utilities().cache_path)"
+    environment = {**os.environ, "HOME": str(tmp_path), "JITTOR_HOME": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr

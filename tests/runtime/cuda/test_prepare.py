@@ -56,7 +56,7 @@ def test_a_copy_is_made_and_found(machine, tmp_path):
     }
     assert said[2:4] == record["compiled"]
     assert "the installed one stays as it is" in said[0]
-    assert {path.name for path in copy.parent.iterdir()} == {copy.name, ".lock"}
+    assert {path.name for path in copy.parent.iterdir()} == {copy.name}
 
 
 def test_it_is_made_anew_on_demand(machine, tmp_path):
