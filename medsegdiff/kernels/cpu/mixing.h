@@ -1,5 +1,5 @@
 // One matrix (O, C) times each of many (N, C, P), and what follows: a few rows times a tile of columns at a time, in
-// registers, so that the matrix, which is the larger part of all, is read once.
+// registers, so that the matrix, which is the larger part of all, is seldom read.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -14,6 +14,7 @@ const long LANES = 16, VECTORS = 4;
 const long LANES = 8, VECTORS = 2;
 #endif
 const long ROWS = 6, COLUMNS = LANES * VECTORS;
+const long NEAR = 1 << 19;  // bytes of the many that stay in a core's own cache while the matrix passes
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
 
 struct Tile {
@@ -42,6 +43,7 @@ inline void mix(
     const float* weight, const float* x, const float* bias, const float* residual, bool gelu, long N, long O, long C,
     long P, float* y) {
     const long tiles = (P + COLUMNS - 1) / COLUMNS, size = C * COLUMNS;
+    const long part = std::max(1L, NEAR / (size * (long)sizeof(float)));
     std::unique_ptr<float, decltype(&std::free)> buffer(
         (float*)aligned_alloc(64, N * tiles * size * sizeof(float)), &std::free);
     float* packed = buffer.get();  // (N, tiles, C, COLUMNS), with zeros where there are no columns
@@ -55,22 +57,23 @@ inline void mix(
             std::fill(row + there, row + COLUMNS, 0.f);
         }
         Tile tile;
-#pragma omp for
-        for (long o = 0; o < O; o += ROWS) {
-            const float* rows[ROWS];
-            for (long r = 0; r < ROWS; r++) rows[r] = weight + std::min(o + r, O - 1) * C;
-            for (long i = 0; i < N * tiles; i++) {
-                multiply(rows, packed + i * size, C, tile);
-                const long first = i % tiles * COLUMNS, there = std::min(COLUMNS, P - first);
-                for (long r = 0; r < std::min(ROWS, O - o); r++) {
-                    const long at = (i / tiles * O + o + r) * P + first;
-                    float* z = tile.at[r];
-                    for (long j = 0; bias && j < there; j++) z[j] += bias[o + r];
-                    for (long j = 0; gelu && j < there; j++) z[j] *= 0.5f * (1 + std::erf(z[j] * (float)M_SQRT1_2));
-                    for (long j = 0; j < there; j++) y[at + j] = residual ? z[j] + residual[at + j] : z[j];
+#pragma omp for collapse(2)
+        for (long begin = 0; begin < N * tiles; begin += part)
+            for (long o = 0; o < O; o += ROWS) {
+                const float* rows[ROWS];
+                for (long r = 0; r < ROWS; r++) rows[r] = weight + std::min(o + r, O - 1) * C;
+                for (long i = begin; i < std::min(begin + part, N * tiles); i++) {
+                    multiply(rows, packed + i * size, C, tile);
+                    const long first = i % tiles * COLUMNS, there = std::min(COLUMNS, P - first);
+                    for (long r = 0; r < std::min(ROWS, O - o); r++) {
+                        const long at = (i / tiles * O + o + r) * P + first;
+                        float* z = tile.at[r];
+                        for (long j = 0; bias && j < there; j++) z[j] += bias[o + r];
+                        for (long j = 0; gelu && j < there; j++) z[j] *= 0.5f * (1 + std::erf(z[j] * (float)M_SQRT1_2));
+                        for (long j = 0; j < there; j++) y[at + j] = residual ? z[j] + residual[at + j] : z[j];
+                    }
                 }
             }
-        }
     }
 }
 
