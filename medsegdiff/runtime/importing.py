@@ -14,6 +14,8 @@ from pathlib import Path
 
 from medsegdiff.base.errors import InputError
 
+_NUMBERS = ("log_silent", "log_v", "conv_opt")
+
 
 def refuse_spaces() -> None:
     """Refuse a Jittor whose kernels could not be compiled where it lies.
@@ -31,6 +33,20 @@ def place_with_space() -> str:
     found = importlib.util.find_spec("jittor")
     folder = str(Path(found.origin).parent) if found and found.origin else ""
     return folder if re.search(r"\s", folder) else ""
+
+
+def check_variables() -> None:
+    """Refuse variables of the environment that Jittor's import would fail at; of an empty one it is as if unset.
+
+    Raises:
+        InputError: one is no number.
+    """
+    for name in ("JITTOR_HOME", *_NUMBERS):
+        value = os.environ.get(name)
+        if value == "":
+            del os.environ[name]
+        elif value and name in _NUMBERS and not re.fullmatch("-?[0-9]+", value):
+            raise InputError(f"{name}={value} in the environment: must be a number, for Jittor; unset it")
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from medsegdiff.base.files import replacing, writing
 from medsegdiff.base.reading import read_json
 from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
-from medsegdiff.runtime.importing import as_before, refuse_spaces
+from medsegdiff.runtime.importing import as_before, check_variables, refuse_spaces
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -58,13 +58,13 @@ def utilities(nvcc: Optional[str] = None) -> Any:
         nvcc: the CUDA compiler that Jittor is to use, empty for none; by default the one that is found
 
     Raises:
-        InputError: that folder cannot be written, code in it cannot be run, or Jittor lies below a folder with a space.
+        InputError: that folder cannot be written, code in it cannot be run, Jittor lies below a folder with a space, or
+            a variable of its own makes no sense.
     """
     if "jittor_utils" in sys.modules:
         return sys.modules["jittor_utils"]
     refuse_spaces()
-    if not os.environ.get("JITTOR_HOME"):
-        os.environ.pop("JITTOR_HOME", None)  # Jittor takes an empty one for a folder
+    check_variables()
     os.environ.setdefault("log_silent", "1")
     os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
     os.environ.setdefault("cache_name", compilation.cache_name())

@@ -28,6 +28,13 @@ def test_jittor_below_a_folder_with_a_space_is_refused_at_once(machine):
         toolchain.prepare()
 
 
+def test_a_variable_of_jittors_that_is_no_number_is_refused(machine):
+    machine.delitem(sys.modules, "jittor_utils")
+    machine.setenv("log_v", "much")
+    with pytest.raises(InputError, match="log_v=much in the environment: must be a number"):
+        toolchain.prepare()
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_compiling_is_announced_where_nothing_is_compiled_yet(machine, tmp_path, capsys, compiled):
     machine.setattr(toolchain, "utilities", lambda: types.SimpleNamespace(cache_path=str(tmp_path)))
