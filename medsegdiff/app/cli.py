@@ -14,9 +14,9 @@ from typing import Callable, Optional
 
 from medsegdiff import __version__
 from medsegdiff.app.completion import complete
-from medsegdiff.app.options import Parser, did_you_mean
+from medsegdiff.app.options import Parser
 from medsegdiff.base import ranks, screen, stopping, streams, system
-from medsegdiff.base.errors import InputError, flag, spelled
+from medsegdiff.base.errors import InputError, did_you_mean, flag, spelled
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import os
 import re
@@ -17,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from medsegdiff.app.help_text import HelpFormatter
 from medsegdiff.app.option_files import ConfigFile, files_first
 from medsegdiff.base import machine
-from medsegdiff.base.errors import InputError, flag
+from medsegdiff.base.errors import InputError, did_you_mean, flag
 from medsegdiff.base.reading import is_folder
 
 
@@ -177,12 +176,6 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
 def _listed(choices: str) -> str:
     """Quoted words with commas between, without quotes and without the empty one."""
     return ", ".join(filter(None, choices.replace("'", "").split(", ")))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What follows the error about an unknown `word`; empty where no known one is near."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def output_folder(name: str) -> Path:

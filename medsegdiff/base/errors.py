@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Callable
 
 
@@ -34,3 +35,12 @@ def spelled(text: str, spell: Callable[[str], str]) -> str:
 def flag(field: str) -> str:
     """The option of a command for a field."""
     return f"--{field.replace('_', '-')}"
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """What follows the error about an unknown `word`: the nearest known one, or another remedy if there is one."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 1)
+    remedy = f"did you mean {near[0]}?" if near else otherwise
+    return remedy and f"; {remedy}"

@@ -101,4 +101,4 @@ def _float32(part: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
     numbers = np.frombuffer(part["data"], _KINDS[kind]).reshape(part["shape"])
     if kind == "BF16":
         return (numbers.astype("u4") << 16).view(np.float32)
-    return numbers.astype(np.float32)
+    return numbers.astype(np.float32, copy=False)

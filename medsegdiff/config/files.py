@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, did_you_mean
 from medsegdiff.base.reading import read_yaml
 
 _FOLDER = Path(__file__).parents[1] / "configs"
@@ -35,9 +34,8 @@ def find_config(name: str | Path) -> Path:
         return _FOLDER / f"{path.stem}.yaml"
     if there:
         return path  # a folder: reading it complains
-    near = difflib.get_close_matches(path.stem, names(), 1)
-    remedy = f"did you mean {near[0]}?" if near else f"give a YAML file, or one of {', '.join(names())}"
-    raise InputError(f"{name}: no such file of options; {remedy}")
+    otherwise = f"give a YAML file, or one of {', '.join(names())}"
+    raise InputError(f"{name}: no such file of options{did_you_mean(path.stem, names(), otherwise)}")
 
 
 def read_config(name: str | Path) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, did_you_mean
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.files import read_config
 from medsegdiff.config.network import NetworkConfig
@@ -116,9 +115,8 @@ def read_run(name: Union[str, Path]) -> Written:
     config = RunConfig.from_flat(given)
     known = config.flat()
     for option in given.keys() - known.keys():
-        near = difflib.get_close_matches(option, known, 1)
-        remedy = f"did you mean {near[0]}?" if near else "remove it"
-        raise InputError(f"{name}: {option}: no such option of a training; {remedy}")
+        remedy = did_you_mean(option, known, "remove it")
+        raise InputError(f"{name}: {option}: no such option of a training{remedy}")
     return Written(config, {option: known[option] for option in given})
 
 

@@ -16,5 +16,7 @@ case $1 in
     ;;
 esac
 # The script imports Jittor's helpers, which would note a JITTOR_HOME in the user's home for ever.
-export HOME="${JITTOR_HOME:-$HOME}"
+if [ -n "$JITTOR_HOME" ]; then
+    export HOME="$JITTOR_HOME"
+fi
 exec "$python" "$@"

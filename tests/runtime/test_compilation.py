@@ -152,10 +152,12 @@ def test_what_needs_jittors_script_gets_it(call, script, source):
 
 def test_jittors_script_notes_nothing_in_the_users_home(call, tmp_path, monkeypatch):
     monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "jittor"))
-    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$HOME" > "{tmp_path}/log"\n')
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "${{HOME-none}}" > "{tmp_path}/log"\n')
     assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == [str(tmp_path / "jittor")]
     monkeypatch.delenv("JITTOR_HOME")
     assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == [os.environ["HOME"]]
+    monkeypatch.delenv("HOME")  # an empty one would be the working directory
+    assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == ["none"]
 
 
 @pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])
