@@ -19,7 +19,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
@@ -28,6 +30,9 @@ from medsegdiff.runtime import compilers
 
 CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
+
+UNDISTURBED = "MEDSEGDIFF_UNDISTURBED"
+"""Environment variable: not empty where a Ctrl-C is not for the compilers of kernels."""
 
 _LAUNCHER = "compile_kernel.sh"
 EXACT = "-fno-reciprocal-math -mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
@@ -87,6 +92,9 @@ def arranged() -> Iterator[None]:
     import jittor_utils
 
     jittor_utils.run_cmds = compilers.run_commands
+    # Ctrl-C in a terminal goes to all processes of it, and where one of its commands is killed Jittor ends the process.
+    apart = partial(subprocess.run, start_new_session=True)
+    jittor_utils.sp = SimpleNamespace(**{**vars(subprocess), "run": apart})
     settings = _settings()
     os.environ.update(settings)
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from medsegdiff.runtime.compilation import UNDISTURBED
 
 # What mpirun passes on and Slurm can send, and what a terminal sends that is closed.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -20,23 +23,26 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored."""
+    """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored.
+
+    The compilers that a step starts are told to ignore a Ctrl-C that goes to the whole group: that they inherit what
+    is held back is not enough, shells forget it.
+    """
     requests: list[int] = []
+    os.environ[UNDISTURBED] = "1"
     heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}
     try:
         yield requests
     finally:
+        del os.environ[UNDISTURBED]
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold stop requests back until the block is done, unless another thread of the process takes them.
-
-    The compilers that a step starts inherit this, and so survive a Ctrl-C that goes to the whole group.
-    """
+    """Hold stop requests back until the block is done, unless another thread of the process takes them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

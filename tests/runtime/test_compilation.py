@@ -160,6 +160,16 @@ def test_jittors_script_notes_nothing_in_the_users_home(call, tmp_path, monkeypa
     assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == ["none"]
 
 
+def test_commands_of_jittor_are_out_of_reach_of_ctrl_c(utils, monkeypatch):
+    """Which a terminal sends to its session; Jittor ends the process where a command of its import is killed."""
+    session = f"{sys.executable} -c 'import os; print(os.getsid(0))'"
+    monkeypatch.setattr(utils, "sp", subprocess)
+    monkeypatch.setattr(utils, "run_cmds", utils.run_cmds)
+    assert utils.run_cmd(session) == str(os.getsid(0))
+    with compilation.arranged():
+        assert utils.run_cmd(session) != str(os.getsid(0))
+
+
 @pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])
 def test_what_cannot_be_loaded_is_told(error):
     expected = pytest.raises(InputError, match=rf"cannot be loaded \({type(error).__name__}.*conda install")
