@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Optional
 
 from medsegdiff.base import system
@@ -87,8 +87,9 @@ def asked(heard: list[int]) -> Iterator[None]:
 
     Not every library lets an exception through: C code may clear one that came in a function that it called, as
     NumPy's does while it is imported, and destructors and callbacks of weak references let none out. So it is raised
-    again until the block has ended. Where Python itself would not bear it, it is raised a moment later. Signals that
-    are ignored, as `nohup` wants it, stay so. In another thread than the main one nothing is changed.
+    again until the block has ended, and what they print of it is not shown. Where Python itself would not bear it, it
+    is raised a moment later. Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main
+    one nothing is changed.
 
     Args:
         heard: gets the number of each signal that was raised
@@ -119,17 +120,21 @@ def asked(heard: list[int]) -> Iterator[None]:
 
     def swallowed(what: Any) -> None:
         if not isinstance(what.exc_value, Stopped):
-            hook(what)
+            unraisable(what)
+
+    def printed(kind: type[BaseException], value: BaseException, trace: Optional[TracebackType]) -> None:
+        if not isinstance(value, Stopped):
+            uncaught(kind, value, trace)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (*_SIGNALS, *([signal.SIGALRM] if timed else ()))}
-    hook = sys.unraisablehook
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
     with warnings.catch_warnings():
         try:
             try:
-                sys.unraisablehook = swallowed
+                sys.unraisablehook, sys.excepthook = swallowed, printed
                 for number in _SIGNALS:
                     if before[number] != signal.SIG_IGN:
                         _ours[number] = stop
@@ -140,7 +145,7 @@ def asked(heard: list[int]) -> Iterator[None]:
         finally:
             if timed:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            sys.unraisablehook = hook
+            sys.unraisablehook, sys.excepthook = unraisable, uncaught
             for number, handler in before.items():
                 if handler is not None:  # None: installed by other C code
                     signal.signal(number, handler)
