@@ -31,9 +31,6 @@ from medsegdiff.runtime import compilers
 CACHE_KEY = "MEDSEGDIFF_CACHE_KEY"
 """Environment variable: what stands in the cache's path for the host's name and kernel, so that like machines share."""
 
-UNDISTURBED = "MEDSEGDIFF_UNDISTURBED"
-"""Environment variable: not empty where a Ctrl-C is not for the compilers of kernels."""
-
 _LAUNCHER = "compile_kernel.sh"
 EXACT = "-fno-reciprocal-math -mno-recip" if platform.machine() in ("x86_64", "AMD64") else ""
 """For every kernel: division and square root as the processor has them.

@@ -4,11 +4,6 @@
 # Jittor calls PYTHON ASM_TUNER ..., which compiles with debugging information to assembly, edits that between
 # "@begin" and "@end" comments of the source, and compiles the assembly. Few kernels have such comments; for the
 # others, this calls the compiler at once.
-#
-# In a training Ctrl-C is for the time between two steps.
-if [ -n "$MEDSEGDIFF_UNDISTURBED" ]; then
-    trap '' INT HUP
-fi
 python=${1#--python=}
 shift
 case $1 in

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medsegdiff.runtime.compilation import UNDISTURBED
+from medsegdiff.runtime.cache import compiler_failure
 
 # What mpirun passes on and Slurm can send, and what a terminal sends that is closed.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -25,17 +24,19 @@ class Interrupted(Exception):
 def stop_requests() -> Iterator[list[int]]:
     """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored.
 
-    The compilers that a step starts are told to ignore a Ctrl-C that goes to the whole group: that they inherit what
-    is held back is not enough, shells forget it.
+    Raises:
+        Interrupted: a compiler failed after one had come: Ctrl-C in a terminal goes to the compilers, too.
     """
     requests: list[int] = []
-    os.environ[UNDISTURBED] = "1"
     heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}
     try:
         yield requests
+    except Exception as error:
+        if requests and compiler_failure(error):
+            raise Interrupted(requests[0]) from error
+        raise
     finally:
-        del os.environ[UNDISTURBED]
         for number, handler in before.items():
             signal.signal(number, handler)
 
