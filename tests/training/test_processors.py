@@ -1,4 +1,4 @@
-"""Short trainings of both versions, at a size where every kernel is threaded and vectorised."""
+"""Short trainings of every version, at a size where every kernel is threaded and vectorised."""
 
 import dataclasses
 
