@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=0, help="train so many instead")
     parser.add_argument("--width", type=int, default=32, help="channels of the first level")
     parser.add_argument("--lr", type=float, default=1e-3, help="of AdamW, falling linearly to 0")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by torch.autocast")
     options = parser.parse_args(argv)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     given = yaml.safe_load(find_config(options.config).read_text(encoding="utf-8"))
@@ -135,7 +136,7 @@ def train(network: UNet, batches: Batches, options: argparse.Namespace) -> None:
         with Bar(steps, "training", "step") as bar:
             for step in range(steps):
                 optimiser.param_groups[0]["lr"] = options.lr * (1 - step / steps)
-                losses.append(_step(network, optimiser, batches, step))
+                losses.append(_step(network, optimiser, batches, step, options.precision))
                 if (step + 1) % _LOGGED == 0:
                     log.writerow([step + 1, f"{np.mean(losses):.5f}", f"{time.process_time() - begun:.1f}"])
                     file.flush()
@@ -144,9 +145,11 @@ def train(network: UNet, batches: Batches, options: argparse.Namespace) -> None:
     print(f"{steps} steps in {(time.process_time() - begun) / 60:.2f} minutes of processor time")
 
 
-def _step(network: UNet, optimiser: torch.optim.Optimizer, batches: Batches, step: int) -> float:
+def _step(network: UNet, optimiser: torch.optim.Optimizer, batches: Batches, step: int, precision: str) -> float:
     batch = batches[step]
-    loss = loss_of(network(torch.from_numpy(batch.images)), torch.from_numpy(batch.masks))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = network(torch.from_numpy(batch.images))
+    loss = loss_of(logits.float(), torch.from_numpy(batch.masks))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 12)
@@ -162,7 +165,7 @@ def _affordable(network: UNet, batches: Batches, options: argparse.Namespace) ->
     for step in range(_MEASURED):
         if step == _MEASURED // 4:
             begun_warm = time.process_time()
-        _step(network, optimiser, batches, step)
+        _step(network, optimiser, batches, step, options.precision)
     each = (time.process_time() - begun_warm) / (_MEASURED - _MEASURED // 4)
     network.load_state_dict(kept)
     return max(1, int((60 * options.minutes - (time.process_time() - begun)) / each))

@@ -245,10 +245,8 @@ def _our_side() -> Side:
         config = NetworkConfig(image_size=work.size, num_channels=work.width, version=variant.version)
         images, masks, noise, t = work.arrays()
         if work.task == "forward":
-            network = build_network(config).initialise()
+            network = build_network(config).initialise().only_segment()
             network.eval()
-            if variant.precision == "bf16":
-                network.narrow()  # as for sampling
 
             def forward() -> None:
                 with precision.using(variant.precision), jt.no_grad():

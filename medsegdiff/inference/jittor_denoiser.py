@@ -70,6 +70,4 @@ def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
     load(network, arrays, weights.source)
     for note in notes:
         print(f"note: {weights.source}: {note}")
-    if inside == "bf16":
-        network.narrow()
-    return JittorDenoiser(network, inside)
+    return JittorDenoiser(network.only_segment(), inside)

@@ -60,8 +60,8 @@ class Convolution(Affine):
         self.bias = jt.zeros(shape[:1]) if bias else None
         self.packed = Packed()
 
-    def narrow(self) -> None:
-        """Give up the weights for what will be packed of them."""
+    def give_up_weight(self) -> None:
+        """Keep only what will be packed of it."""
         if self.weight is not None:
             self.packed.take(self.weight)
             self.weight = None

@@ -125,11 +125,11 @@ class MedSegDiff(nn.Module):
                 module.reset(generator(seed, "init", name))
         return self
 
-    def narrow(self) -> MedSegDiff:
-        """From now on only segment in bf16: on a CPU, convolutions give up the float32 weights that they pack."""
+    def only_segment(self) -> MedSegDiff:
+        """From now on, and in one precision: on a CPU, convolutions give up the weights that they pack."""
         for module in self.modules() if device().PACKS else []:
             if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
-                module.narrow()
+                module.give_up_weight()
         return self
 
     def encode(self, image: Var, label: Optional[Var] = None) -> Condition:

@@ -10,7 +10,7 @@ from medsegdiff.nn import weights
 from medsegdiff.nn.versions import build_network
 from medsegdiff.runtime.backend import jt
 from tests.nn.filled import arrays_of, fill
-from tests.processor import needs_bf16
+from tests.processor import BF16
 
 CASES = Path(__file__).parents[1] / "parity" / "cases"
 EVERYTHING = {
@@ -214,24 +214,24 @@ def test_names_and_shapes_are_the_published_ones(case, options):
         assert sum(np.prod(value.shape) for value in weights.parameters(network).values()) == 98_686_210
 
 
-@needs_bf16
+@pytest.mark.parametrize("inside", ["fp32", BF16])
 @pytest.mark.parametrize("kind", ["new", "v1-32", "everything"])
-def test_a_narrowed_network_says_the_same_in_bfloat16(networks, kind):
+def test_a_network_that_gave_up_weights_says_the_same(networks, kind, inside):
     network = networks(kind)
     network.eval()
     image, mask, t, label = inputs(network)
-    narrowed = build_network(network.config)
-    weights.load(narrowed, arrays_of(network))
-    narrowed.narrow().eval()
-    held = {name for name in weights.state(narrowed) if name.endswith("weight")}
+    light = build_network(network.config)
+    weights.load(light, arrays_of(network))
+    light.only_segment().eval()
+    held = {name for name in weights.state(light) if name.endswith("weight")}
     assert held < {name for name in weights.state(network) if name.endswith("weight")}
-    with jt.no_grad(), precision.using("bf16"):
+    with jt.no_grad(), precision.using(inside):
         wanted = network(image, mask, t, label)
         for _ in range(2):
-            assert_same(narrowed(image, mask, t, label), wanted, atol=0)
-    narrowed.train()
+            assert_same(light(image, mask, t, label), wanted, atol=0)
+    light.train()
     with pytest.raises(RuntimeError, match="cannot be trained"):
-        narrowed(image, mask, t, label)
+        light(image, mask, t, label)
 
 
 @pytest.mark.parametrize("inside", ["fp32", "bf16"])

@@ -97,37 +97,35 @@ inline void pack(const Layout& l, bool turned, const float* weight, uint16_t* to
             uint16_t* target = to + o / TILE * l.weights() + block * l.taps * NUMBERS;
             for (long tap = 0; tap < l.taps; tap++)
                 for (long i = block * DEEP; i < block * DEEP + DEEP; i += 2, target += DEEP) {
-                    alignas(64) float pair[2][TILE];
+                    __m512 pair[2];
                     for (long k = 0; k < 2; k++) {
                         const float* from = weight + o * by_output + (i + k) * by_input + (turned ? l.taps - 1 - tap : tap);
                         const __mmask16 there = i + k < l.inputs ? mask : 0;
-                        _mm512_store_ps(
-                            pair[k], _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, of_outputs, from, sizeof(float)));
+                        pair[k] = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, of_outputs, from, sizeof(float));
                     }
-                    join(pair[0], pair[1], target);
+                    _mm512_storeu_ps(target, joined(pair[0], pair[1]));
                 }
         }
 }
 
 // What 16 pixels from `start` are of 16 outputs from `o` goes home, with bias and residual.
 inline void leave(
-    const Layout& l, Tile& tile, long start, long o, const float* bias, const float* residual, float* y) {
-    tile.transpose();
-    const long rows = std::min(TILE, l.outputs - o);
-    for (long q = 0; q < TILE;) {
-        const long line = (start + q) / l.pitch, column = (start + q) % l.pitch;
-        if (line >= l.height) return;
-        const long wide = std::min(TILE - q, (column < l.width ? l.width : l.pitch) - column);
-        if (column < l.width)
-            for (long k = 0; k < rows; k++) {
-                const __mmask16 mask = (1u << wide) - 1;
-                const long at = ((o + k) * l.height + line) * l.width + column;
-                __m512 added = _mm512_set1_ps(bias ? bias[o + k] : 0);
-                if (residual) added = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + at), added);
-                const __m512 sum = _mm512_maskz_loadu_ps(mask, tile.at[k] + q);
-                _mm512_mask_storeu_ps(y + at, mask, _mm512_add_ps(sum, added));
-            }
-        q += wide;
+    const Layout& l, const Tile& tile, long start, long o, const float* bias, const float* residual, float* y) {
+    __m512 sums[TILE];
+    for (long q = 0; q < TILE; q++) sums[q] = _mm512_load_ps(tile.at[q]);
+    transpose(sums);
+    const long rows = std::min(TILE, l.outputs - o), area = l.height * l.width;
+    long line = start / l.pitch, column = start % l.pitch;
+    for (long q = 0; q < TILE && line < l.height; line++, q += l.pitch - column, column = 0) {
+        if (column >= l.width) continue;
+        // These are neighbours in memory too: sum q belongs to pixel `at`.
+        const __mmask16 mask = (1u << std::min(TILE - q, l.width - column)) - 1 << q;
+        const long at = o * area + line * l.width + column - q;
+        for (long k = 0; k < rows; k++) {
+            __m512 added = _mm512_set1_ps(bias ? bias[o + k] : 0);
+            if (residual) added = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + at + k * area), added);
+            _mm512_mask_storeu_ps(y + at + k * area, mask, _mm512_add_ps(sums[k], added));
+        }
     }
 }
 

@@ -28,10 +28,13 @@ inline void lay(
     const Layout& l, const float* map, const norm::Affine& affine, bool silu, long first, long length, uint16_t* to) {
     std::memset(to, 0, sizeof(uint16_t) * length);
     for (long y = 0; y < l.height; y++) {
-        const float* __restrict__ from = map + y * l.width;
-        uint16_t* __restrict__ target = to + first + y * l.pitch;
-        if (silu) for (long p = 0; p < l.width; p++) target[p] = narrowed(affine.of<true>(from[p]));
-        else for (long p = 0; p < l.width; p++) target[p] = narrowed(affine.of<false>(from[p]));
+        const float* from = map + y * l.width;
+        uint16_t* target = to + first + y * l.pitch;
+        for (long p = 0; p < l.width; p += TILE) {
+            const __mmask16 mask = (1u << std::min(TILE, l.width - p)) - 1;
+            const __m512i bits = rounded(affine.of(_mm512_maskz_loadu_ps(mask, from + p), silu));
+            _mm512_mask_cvtepi32_storeu_epi16(target + p, mask, _mm512_srli_epi32(bits, 16));
+        }
     }
 }
 

@@ -54,6 +54,22 @@ inline uint16_t narrowed(float value) {
     return rounded(bits) >> 16;
 }
 
+#if defined(__AVX512F__)
+inline __m512i rounded(__m512 values) {
+    const __m512i bits = _mm512_castps_si512(values), size = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i found = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 none = _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000));
+    return _mm512_mask_mov_epi32(found, none, _mm512_set1_epi32(0x7fc00000));
+}
+
+// Two numbers in bfloat16 side by side in 32 bits.
+inline __m512 joined(__m512 low, __m512 high) {
+    const __m512i upper = _mm512_and_si512(rounded(high), _mm512_set1_epi32(0xffff0000));
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(rounded(low), 16), upper));
+}
+#endif
+
 inline void to_bfloat16(const float* from, void* to, long count) {
     uint16_t* target = static_cast<uint16_t*>(to);
     #pragma omp parallel for

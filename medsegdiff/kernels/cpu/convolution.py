@@ -53,9 +53,10 @@ def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, flo
 
 
 class Packed:
-    """A layer's weights in bfloat16 as the last inference took them, in oneDNN's order; kept until they change.
+    """A layer's weights as the last inference took them, in bfloat16 and in oneDNN's order; kept until they change.
 
-    Once it has taken the weights, it is all that is left of them.
+    Once it has taken the weights, it is all that is left of them. Then they are packed in float32 too, but not for
+    Winograd's transform, which makes four times as much of them.
     """
 
     def __init__(self) -> None:
@@ -72,22 +73,28 @@ class Packed:
         self._value: Optional[Var] = None
 
     def take(self, weight: Var) -> None:
-        """Be the only one who holds these weights: in float32 until they are packed, then in bfloat16."""
+        """Be the only one who holds these weights: as they are until they are packed."""
         self.shape, self._taken = tuple(weight.shape), weight
 
+    def packs(self, geometry: dict[str, float]) -> bool:
+        """Whether a convolution gets packed weights."""
+        return bool(geometry["low"] or (self.shape is not None and not geometry["winograd"]))
+
     def get(self, weight: Optional[Var], geometry: dict[str, float]) -> Var:
-        """`weight`, None for those taken, as a convolution wants it: packed for bfloat16, else as it is."""
-        if not geometry["low"]:
+        """`weight`, None for those taken, as a convolution wants it: packed, or as it is."""
+        if not self.packs(geometry):
             return self._given(weight)
         # A weight that was assigned or updated has another id.
         key = (None if weight is None else weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
-            room = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2 // 2 + _LINE
+            numbers = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2
+            room = (numbers // 2 if geometry["low"] else numbers) + _LINE
             self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
                 # Now, before activations come: else both forms of all weights would be there at once, and the memory
-                # of one would be kept for others of its size.
-                self._value.sync()
+                # of one would be kept for others of its size. Nothing else now: Jittor fuses what it computes together,
+                # and the first masks would be rounded otherwise than the next.
+                self._value.sync(False, False)
                 self._taken = None
                 give_back_memory()
         return self._value
@@ -149,10 +156,9 @@ class _Convolution(Function):
         )
         factors = weight if self.packed is None else self.packed.get(weight, geometry)
         inference = self.packed is not None
+        packed = inference and self.packed.packs(geometry)
         shapes = [[n, outputs, *size], *([[n, self.norm["groups"], 3]] if self.norm else [])]
-        y, *statistics = self._run(
-            shapes, [x, factors, *others], source, each=inference, packed=inference and geometry["low"]
-        )
+        y, *statistics = self._run(shapes, [x, factors, *others], source, each=inference, packed=packed)
         given = dict(zip(self.parts, others))
         self.bias_of_each = "bias" in given and len(given["bias"].shape) == 2
         self.save(x, weight, *(given[name] for name in _NORM_PARTS if self.norm), *statistics)

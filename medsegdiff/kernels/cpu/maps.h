@@ -2,9 +2,6 @@
 // normalises on the way in, and adds bias and residual on the way out.
 #include <stdexcept>
 #include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 
 namespace convolution {
 
@@ -24,34 +21,41 @@ struct Norm {
 const long TILE = 16;    // numbers of 32 bits that are turned at a time, either way
 const long STRIP = 32;  // pixels that a thread goes through at a time; then those beside them, as memory is read ahead
 
+#if defined(__AVX512F__)
+inline void transpose(__m512 (&a)[TILE]) {
+    __m512 b[TILE];
+    for (int i = 0; i < TILE; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < TILE; i += 4)
+        for (int j = 0; j < 2; j++) {
+            const __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    for (int j = 0; j < 4; j++) {  // now each quarter of a register is done, and quarters change places
+        const __m512 even = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88), odd = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd);
+        const __m512 even_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
+        const __m512 odd_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
+        a[j] = _mm512_shuffle_f32x4(even, even_2, 0x88);
+        a[4 + j] = _mm512_shuffle_f32x4(odd, odd_2, 0x88);
+        a[8 + j] = _mm512_shuffle_f32x4(even, even_2, 0xdd);
+        a[12 + j] = _mm512_shuffle_f32x4(odd, odd_2, 0xdd);
+    }
+}
+#endif
+
 // A tile: 16 x 16 numbers of 32 bits.
 struct Tile {
     alignas(64) float at[TILE][TILE];
 
     void transpose() {
 #if defined(__AVX512F__)
-        __m512 a[TILE], b[TILE];
+        __m512 a[TILE];
         for (int i = 0; i < TILE; i++) a[i] = _mm512_load_ps(at[i]);
-        for (int i = 0; i < TILE; i += 2) {
-            b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
-            b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
-        }
-        for (int i = 0; i < TILE; i += 4)
-            for (int j = 0; j < 2; j++) {
-                const __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
-                a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-                a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-            }
-        for (int j = 0; j < 4; j++) {  // now each quarter of a register is done, and quarters change places
-            const __m512 even = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x88);
-            const __m512 odd = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xdd);
-            const __m512 even_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x88);
-            const __m512 odd_2 = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xdd);
-            _mm512_store_ps(at[j], _mm512_shuffle_f32x4(even, even_2, 0x88));
-            _mm512_store_ps(at[4 + j], _mm512_shuffle_f32x4(odd, odd_2, 0x88));
-            _mm512_store_ps(at[8 + j], _mm512_shuffle_f32x4(even, even_2, 0xdd));
-            _mm512_store_ps(at[12 + j], _mm512_shuffle_f32x4(odd, odd_2, 0xdd));
-        }
+        convolution::transpose(a);
+        for (int i = 0; i < TILE; i++) _mm512_store_ps(at[i], a[i]);
 #else
         float* a = at[0];  // four perfect shuffles, which compilers make vectors of
         alignas(64) float b[TILE * TILE];
@@ -92,18 +96,29 @@ inline std::vector<norm::Affine> affines(const Norm& norm, long samples, long ch
 template <class T>
 void take(
     const float* x, const norm::Affine* affine, bool silu, long channels, long area, long wide, Tile& tile) {
+#if defined(__AVX512F__)
+    const auto value = [=](long k) {
+        if (k >= channels) return _mm512_setzero_ps();
+        _mm_prefetch((const char*)(x + k * area + TILE), _MM_HINT_T0);  // so many maps at a time no cache reads ahead
+        return affine[k].of(_mm512_maskz_loadu_ps((1u << wide) - 1, x + k * area), silu);
+    };
+    __m512 a[TILE];
+    for (long k = 0; k < TILE; k++) a[k] = sizeof(T) == 2 ? joined(value(2 * k), value(2 * k + 1)) : value(k);
+    transpose(a);
+    for (long k = 0; k < TILE; k++) _mm512_store_ps(tile.at[k], a[k]);
+#else
     Tile wider;
     for (long k = 0; k < TILE * (long)sizeof(float) / (long)sizeof(T); k++) {
         float* __restrict__ target = sizeof(T) == 2 ? wider.at[k % 2] : tile.at[k];
         const float* __restrict__ from = x + k * area;
         const long count = k < channels ? wide : 0;
         if (count < TILE) std::memset(target, 0, sizeof tile.at[0]);
-        if (count == TILE && silu) for (long q = 0; q < TILE; q++) target[q] = affine[k].of<true>(from[q]);
-        else if (count == TILE) for (long q = 0; q < TILE; q++) target[q] = affine[k].of<false>(from[q]);
-        else for (long q = 0; q < count; q++) target[q] = affine[k].of(from[q], silu);
+        if (silu) for (long q = 0; q < count; q++) target[q] = affine[k].of<true>(from[q]);
+        else for (long q = 0; q < count; q++) target[q] = affine[k].of<false>(from[q]);
         if (sizeof(T) == 2 && k % 2) join(wider.at[0], wider.at[1], tile.at[k / 2]);
     }
     tile.transpose();
+#endif
 }
 
 class Maps {

@@ -83,6 +83,13 @@ struct Affine {
     }
 
     float of(float x, bool silu) const { return silu ? of<true>(x) : of<false>(x); }
+
+#if defined(__AVX512F__)
+    __m512 of(__m512 x, bool silu) const {
+        const __m512 z = _mm512_fmadd_ps(x - _mm512_set1_ps(about), _mm512_set1_ps(scale), _mm512_set1_ps(shift));
+        return silu ? numbers::silu(z) : z;
+    }
+#endif
 };
 
 // The gradients of a unit. `dw` and `db` are those of weight and bias: for each row, or one for all of them (`shared`).

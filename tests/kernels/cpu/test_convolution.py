@@ -196,23 +196,37 @@ def test_packed_weights_follow_the_precision():
             assert_close(conv2d(x, weight, padding=1, packed=packed).numpy(), exact, tolerance)
 
 
-@needs_bf16
-def test_weights_that_were_taken_live_on_packed():
+@pytest.mark.parametrize("inside", ["fp32", BF16])
+def test_weights_that_were_taken_live_on_packed(inside):
     (x, weight, *_), _ = given((2, 32, 9, 9), 48)
     x, weight, whole, alone = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed(), Packed()
     alone.take(jt.array(weight.numpy()))
     with jt.no_grad():
-        with precision.using("bf16"):
+        with precision.using(inside):
             wanted = conv2d(x, weight, padding=1, packed=whole).numpy()
             for _ in range(2):
                 np.testing.assert_array_equal(conv2d(x, None, padding=1, packed=alone).numpy(), wanted)
             assert alone._taken is None
             with pytest.raises(RuntimeError, match="one size of maps"):
                 conv2d(x[:, :, :5], None, padding=1, packed=alone)
-        with pytest.raises(RuntimeError, match="one precision"):
+        with (
+            precision.using("bf16" if inside == "fp32" else "fp32"),
+            pytest.raises(RuntimeError, match="one precision"),
+        ):
             conv2d(x, None, padding=1, packed=alone)
     with pytest.raises(RuntimeError, match="cannot be trained"):
         alone.forget()
+
+
+def test_taken_weights_of_large_maps_stay_as_they_are_in_float32():
+    """Winograd's transform would make four times as much of them."""
+    (x, weight, *_), _ = given((2, 32, 24, 25), 48)
+    x, weight, alone = jt.array(np.float32(x)), jt.array(np.float32(weight)), Packed()
+    alone.take(weight)
+    with jt.no_grad():
+        wanted = conv2d(x, weight, padding=1, packed=Packed()).numpy()
+        np.testing.assert_array_equal(conv2d(x, None, padding=1, packed=alone).numpy(), wanted)
+    assert alone._taken is not None and alone._value is None
 
 
 def normed(function, groups, silu):

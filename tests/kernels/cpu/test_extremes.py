@@ -106,17 +106,29 @@ def test_group_norm(compute, function, silu, size, scale):
     within(grads[0], dx, 1e-4)
 
 
+def before_a_convolution(x, weight, bias, groups, silu):
+    """The norm as a convolution that changes nothing takes maps in."""
+    channels = x.shape[1]
+    same = jt.array(np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1))
+    return operations.conv2d(x, same, norm=operations.Norm(weight, bias, groups, silu))
+
+
 # What a norm gives is at most the root of its group's size: only its weight and bias make it large.
 @SUBNORMALS
+@pytest.mark.parametrize("function", [operations.group_norm, before_a_convolution])
 @pytest.mark.parametrize("scale", [50.0, 88.0, 89.0, 104.0, 200.0, 1e4, 1e20, 1e30])
 @pytest.mark.parametrize("size", [5, 64])
-def test_silu_of_large_numbers(compute, scale, size):
+def test_silu_of_large_numbers(compute, function, scale, size):
     rng = np.random.default_rng(3)
-    x, dy = (np.float32(rng.standard_normal((1, 4, size, size))) for _ in range(2))
-    weight, bias = np.float32([[scale, -scale, 1, 0]]), np.float32([[0, 0, -scale, scale]])
-    y, grads = compute(run, lambda *a: operations.group_norm(*a, 2, True), (x, weight, bias), dy)
-    within(y, numeric.group_norm(x, weight, bias, 2, True), 1e-5)
-    dx = numeric.group_norm_gradient(x, weight, bias, 2, True, dy)
+    x, dy = (np.float32(rng.standard_normal((1, 16, size, size))) for _ in range(2))
+    weight, bias = np.float32([[scale, -scale, 1, 0] * 4]), np.float32([[0, 0, -scale, scale] * 4])
+    y, grads = compute(run, lambda *a: function(*a, 8, True), (x, weight, bias), dy)
+    expected = numeric.group_norm(x, weight, bias, 8, True)
+    within(y, expected, 1e-5)
+    z = np.maximum(numeric.group_norm(x, weight, bias, 8, False), -700)
+    slope = np.abs(expected) + 1 / (1 + np.exp(-z))  # at most; z has an error, float32's of `scale`
+    assert (np.abs(y - expected) <= 1e-6 * (np.abs(expected) + (4 + scale) * slope) + 1e-35).all()
+    dx = numeric.group_norm_gradient(x, weight, bias, 8, True, dy)
     within(grads[0], dx, 1e-4)
 
 
