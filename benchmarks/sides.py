@@ -245,7 +245,8 @@ def _our_side() -> Side:
         config = NetworkConfig(image_size=work.size, num_channels=work.width, version=variant.version)
         images, masks, noise, t = work.arrays()
         if work.task == "forward":
-            network = build_network(config).initialise().only_segment()
+            with precision.using(variant.precision):
+                network = build_network(config).initialise().only_segment()
             network.eval()
 
             def forward() -> None:

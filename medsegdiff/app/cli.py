@@ -54,12 +54,11 @@ def report(command: Callable[[], int], debug: bool = False, quiet: bool = False,
             return command()
 
     streams.secure()
-    with stopping.asked() as heard:
-        code, complaint = _outcome(run, heard, debug)
-        refused = streams.refusal(sys.stdout)  # now: at its end the interpreter would complain in many lines
-        if complaint is None and refused:
-            code, complaint = _unwritable(refused, "standard output")
-        return code if complaint is None else ranks.fail(code, complaint)
+    code, complaint = _outcome(run, debug)
+    refused = streams.refusal(sys.stdout)  # now: at its end the interpreter would complain in many lines
+    if complaint is None and refused:
+        code, complaint = _unwritable(refused, "standard output")
+    return code if complaint is None else ranks.fail(code, complaint)
 
 
 def _check_working_directory() -> None:
@@ -70,11 +69,14 @@ def _check_working_directory() -> None:
         raise InputError("the working directory was removed; change to another, and repeat the command") from None
 
 
-def _outcome(command: Callable[[], int], heard: list[int], debug: bool) -> tuple[int, Optional[str]]:
+def _outcome(command: Callable[[], int], debug: bool) -> tuple[int, Optional[str]]:
     """The exit code of `command`, and how it failed if it did."""
+    heard: list[int] = []
     try:
-        with ranks.only_the_leader_speaks():
-            return command(), None
+        with stopping.asked(heard), ranks.only_the_leader_speaks():
+            code = command()
+        if not heard:
+            return code, None
     except SystemExit:  # as after --help
         if not heard:
             streams.refusal(sys.stdout)

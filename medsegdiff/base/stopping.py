@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Optional
 
 from medsegdiff.base import system
@@ -16,7 +17,7 @@ from medsegdiff.base import system
 _SIGNALS = system.STOPPING
 _IMPORTING = "<frozen importlib._bootstrap>"
 """The code into which nothing may be raised: it would keep the lock of imports, and other threads would hang."""
-_SOON = 1e-3  # seconds
+_SOON, _LATER = 1e-3, 0.1  # seconds
 
 _ours: dict[int, Any] = {}
 """The handlers of `asked`, while they are installed."""
@@ -81,49 +82,77 @@ def heeded() -> Iterator[None]:
 
 
 @contextmanager
-def asked() -> Iterator[list[int]]:
+def asked(heard: list[int]) -> Iterator[None]:
     """Raise `Stopped` within the block when a signal asks for it, and note its number in the list.
 
-    Not every library lets an exception through that comes while it is imported; the list tells what became of it.
-    Where Python itself would not let it through, it is raised a moment later. Signals that are ignored, as `nohup`
-    wants it, stay so. In another thread than the main one nothing is changed.
+    Not every library lets an exception through: C code may clear one that came in a function that it called, as
+    NumPy's does while it is imported, and destructors and callbacks of weak references let none out. So it is raised
+    again until the block has ended, and what they print of it is not shown. Where Python itself would not bear it, it
+    is raised a moment later. Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main
+    one nothing is changed.
+
+    Args:
+        heard: gets the number of each signal that was raised
     """
-    heard: list[int] = []
+    timed = hasattr(signal, "setitimer")  # Windows has none
 
     def stop(number: int, frame: Optional[FrameType]) -> None:
         if _waiting is not None:
             _waiting.append(number)
-        elif frame is not None and frame.f_code.co_filename == _IMPORTING and hasattr(signal, "setitimer"):
-            soon(number)
-        else:
+            return
+        importing = frame is not None and frame.f_code.co_filename == _IMPORTING
+        again(number, _SOON if importing else _LATER)
+        if not importing or not timed:
+            warnings.simplefilter("ignore")  # what clears an exception may warn of that
             heard.append(number)
             raise Stopped(number)
 
-    def soon(number: int) -> None:
-        signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame) if _ours else None)
-        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    def again(number: int, seconds: float) -> None:
+        def look(_: int, frame: Optional[FrameType]) -> None:
+            if _ends(sys.exc_info()[1]):
+                again(number, _LATER)
+            else:
+                stop(number, frame)
+
+        if timed and _ours:
+            signal.signal(signal.SIGALRM, look)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def swallowed(what: Any) -> None:
-        """What a destructor or a weak reference's callback raised; from these nothing gets out."""
-        if isinstance(what.exc_value, Stopped) and hasattr(signal, "setitimer"):
-            soon(what.exc_value.exit_code - 128)
-        else:
-            hook(what)
+        if not isinstance(what.exc_value, Stopped):
+            unraisable(what)
+
+    def printed(kind: type[BaseException], value: BaseException, trace: Optional[TracebackType]) -> None:
+        if not isinstance(value, Stopped):
+            uncaught(kind, value, trace)
 
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    hook, sys.unraisablehook = sys.unraisablehook, swallowed
-    try:
-        for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, stop)
-                _ours[number] = stop
-        yield heard
-    finally:
-        _ours.clear()
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            if handler is not None:  # None: installed by other C code
-                signal.signal(number, handler)
+    before = {number: signal.getsignal(number) for number in (*_SIGNALS, *([signal.SIGALRM] if timed else ()))}
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+    with warnings.catch_warnings():
+        try:
+            try:
+                sys.unraisablehook, sys.excepthook = swallowed, printed
+                for number in _SIGNALS:
+                    if before[number] != signal.SIG_IGN:
+                        _ours[number] = stop
+                        signal.signal(number, stop)
+                yield
+            finally:
+                _ours.clear()  # first, in a `finally` of its own: one that comes within the next is not raised again
+        finally:
+            if timed:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook, sys.excepthook = unraisable, uncaught
+            for number, handler in before.items():
+                if handler is not None:  # None: installed by other C code
+                    signal.signal(number, handler)
+
+
+def _ends(error: Optional[BaseException]) -> bool:
+    """Whether what is done now is done because of `Stopped`, as cleaning up is."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None

@@ -113,12 +113,12 @@ class NetworkConfig:
         """Refuse options without effect, and what the spectrum-space transformer cannot be built of."""
         belongs = {name: ("version", "v2") for name in _V2_OPTIONS}
         if self.version == "v2":
-            belongs = {"spectrum": ("ssformer", "spectrum"), "attention_norm": ("ssformer", "spectrum")}
+            belongs = {name: ("ssformer", "spectrum") for name in ("spectrum", "attention_norm")}
+            belongs.update({name: ("ssformer", "spectrum or cross") for name in ("ssformer_blocks", "ssformer_heads")})
         for name, (owner, wanted) in belongs.items():
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default and getattr(self, owner) != wanted:
-                raise InputError(
-                    f"`{name}` {getattr(self, name)}: has an effect with `{owner}` {wanted} only; leave out one of them"
-                )
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value != default and getattr(self, owner) not in wanted.split(" or "):
+                raise InputError(f"`{name}` {value}: has an effect with `{owner}` {wanted} only; leave out one of them")
         if self.anchor_levels > len(self.level_widths):
             raise InputError(f"`anchor_levels` {self.anchor_levels}: `channel_mult` has only {len(self.level_widths)}")
         if self.version != "v2" or self.ssformer == "none":

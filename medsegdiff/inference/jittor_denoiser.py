@@ -70,4 +70,5 @@ def load_denoiser(weights: Weights, inside: str = "fp32") -> JittorDenoiser:
     load(network, arrays, weights.source)
     for note in notes:
         print(f"note: {weights.source}: {note}")
-    return JittorDenoiser(network.only_segment(), inside)
+    with precision.using(inside):
+        return JittorDenoiser(network.only_segment(), inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -60,6 +61,8 @@ class OnnxRuntime:
     """A `Session` of ONNX Runtime; the precision is the graph's own."""
 
     def __init__(self, model: Any, inside: str) -> None:
+        # Where it is imported it would tell its maker of it, and keep a number for this machine in the user's home.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

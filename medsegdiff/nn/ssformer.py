@@ -30,6 +30,11 @@ class Mix(Conv2d):
         super().__init__(inputs, outputs, 1, bias=bias, init=init)
         self.gelu = gelu
 
+    def give_up_weight(self) -> None:
+        """Nothing is packed of it in float32, see above."""
+        if precision.current() != "fp32":
+            super().give_up_weight()
+
     def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W), after GELU where there is one; `residual` is added."""
         if self.is_training() or not device().PACKS or precision.current() != "fp32":

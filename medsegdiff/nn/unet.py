@@ -126,7 +126,7 @@ class MedSegDiff(nn.Module):
         return self
 
     def only_segment(self) -> MedSegDiff:
-        """From now on, and in one precision: on a CPU, convolutions give up the weights that they pack."""
+        """From now on, and in the precision in use: on a CPU, convolutions give up the weights that they pack."""
         for module in self.modules() if device().PACKS else []:
             if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
                 module.give_up_weight()

@@ -16,10 +16,14 @@ import importlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
@@ -87,6 +91,7 @@ def arranged() -> Iterator[None]:
     import jittor_utils
 
     jittor_utils.run_cmds = compilers.run_commands
+    jittor_utils.sp = SimpleNamespace(**{**vars(subprocess), "run": _run_apart})
     settings = _settings()
     os.environ.update(settings)
     try:
@@ -98,6 +103,16 @@ def arranged() -> Iterator[None]:
     finally:  # read by Jittor's import alone, and not meant for child processes, whose cache may be another
         for name in settings:
             del os.environ[name]
+
+
+def _run_apart(*words: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """`subprocess.run` for Jittor's import, out of reach of a terminal's Ctrl-C.
+
+    Jittor ends the process where one of its children is killed, as one still may be in its first moments.
+    """
+    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return subprocess.run(*words, start_new_session=True, **options)
 
 
 def _unloadable(error: Exception) -> str:

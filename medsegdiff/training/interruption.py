@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from medsegdiff.runtime.cache import compiler_failure
+
 # What mpirun passes on and Slurm can send, and what a terminal sends that is closed.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -20,12 +22,20 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored."""
+    """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored.
+
+    Raises:
+        Interrupted: a compiler failed after one had come: Ctrl-C in a terminal goes to the compilers, too.
+    """
     requests: list[int] = []
     heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}
     try:
         yield requests
+    except Exception as error:
+        if requests and compiler_failure(error):
+            raise Interrupted(requests[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -33,10 +43,7 @@ def stop_requests() -> Iterator[list[int]]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold stop requests back until the block is done, unless another thread of the process takes them.
-
-    The compilers that a step starts inherit this, and so survive a Ctrl-C that goes to the whole group.
-    """
+    """Hold stop requests back until the block is done, unless another thread of the process takes them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

@@ -46,7 +46,8 @@ def train(
         InputError: the output folder cannot be used, or holds other files or another configuration's checkpoints; this
             machine lacks the precision; the batch cannot be trained on; the weights are not finite any more; or no
             step, or none of many in a row, had a finite loss and gradient.
-        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGHUP came; a checkpoint was written, if anything was learnt.
+        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGHUP came; a checkpoint was written, if anything was learnt
+            and no compiler was ended by it.
     """
     check_shares(config)
     precision.check(config.training.precision)

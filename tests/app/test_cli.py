@@ -155,6 +155,7 @@ def test_module_and_command_are_one():
         (["convert"], "error: IN, OUT: missing (see"),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
+        (["sample", "--steps", "x"], "error: --steps: must be of type int, not x (see"),
         (["train", "--image-size", "65"], "--image-size 65"),
         (["train", "--config", "none.yaml"], "none.yaml"),
         (["train"], "--data-dir"),

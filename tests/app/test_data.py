@@ -88,9 +88,10 @@ def test_prepare_refuses_masks_of_more_classes_than_it_is_told(images, tmp_path,
     assert "_Segmentation.png: holds class 255, but with --num-classes 3 they are 0 to 2" in said
 
 
-def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys):
-    assert main(["data", "prepare", "--data-dir", str(images), "--image-size", "0"]) == 2
-    assert "--image-size 0: must be at least 32" in capsys.readouterr().err
+@pytest.mark.parametrize(("size", "words"), [("0", "at least 32"), ("1000000000", "at most 2048")])
+def test_prepare_refuses_a_size_that_makes_no_sense(images, capsys, size, words):
+    assert main(["data", "prepare", "--data-dir", str(images), "--image-size", size]) == 2
+    assert f"--image-size {size}: must be {words}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_warm_compiles_for_both_purposes(warmed, capsys):
 
 def test_warm_for_one_purpose_and_the_networks_of_files(warmed, tmp_path):
     for name, size in (("a.yaml", 32), ("b.yaml", 96)):
-        (tmp_path / name).write_text(f"image_size: {size}\nnum_channels: 64\nlr: 1.0e-3\n")
+        (tmp_path / name).write_text(f"image_size: {size}\nnum_channels: 64\nlr: 1e-4\n")  # text to PyYAML
     networks = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
     assert main(["doctor", "--warm", "sample", "--networks", *networks]) == 0
     assert warmed == [("sample", 32, 64), ("sample", 96, 64)]
@@ -269,6 +269,10 @@ def test_a_machine_that_lacks_something_is_not_warmed(warmed, monkeypatch, tmp_p
         (["--warm", "--networks", "{}/size.yaml"], "size.yaml: image_size 33: must be divisible by 32"),
         (["--warm", "--networks", "{}/broken.yaml"], "broken.yaml: is no file of options"),
         (["--warm", "--networks", "{}/text.yaml"], "text.yaml: image_size large: must be a whole number"),
+        (
+            ["--warm", "--networks", "{}/number.yaml"],
+            "number.yaml: attention_resolutions 16: must be text; in YAML put",
+        ),
         (["--warm", "--networks", "{}/typo.yaml"], "typo.yaml: image_siz: no such option of a training; did you mean"),
     ],
 )
@@ -278,6 +282,7 @@ def test_bad_input_is_one_line(words, said, warmed, tmp_path, capsys):
         "size": "image_size: 33",
         "broken": "image_size: [",
         "text": "image_size: large",
+        "number": "attention_resolutions: 16",
         "typo": "image_siz: 64",
     }
     for name, text in files.items():

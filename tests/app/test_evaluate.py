@@ -90,6 +90,7 @@ def test_the_protocol_is_chosen_and_written(folders, tmp_path, options, name, si
     [
         (["--protocol", "theirs"], "--protocol theirs: must be one of ours, original, jittor"),
         (["--protocol-size", "0"], "--protocol-size 0: must be at least 1"),
+        (["--protocol-size", "20000"], "--protocol-size 20000: must be at most 4096"),
         (["--seed", "-1"], "--seed -1: must not be negative"),
     ],
 )

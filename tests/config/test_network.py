@@ -65,6 +65,11 @@ def test_level_widths_can_be_given():
             {"version": "v2", "ssformer": "cross", "spectrum": "sine"},
             "spectrum sine: has an effect with ssformer spectrum only",
         ),
+        (
+            {"version": "v2", "ssformer": "none", "ssformer_blocks": 2},
+            "ssformer_blocks 2: has an effect with ssformer spectrum or cross only; leave out one of them",
+        ),
+        ({"version": "v2", "ssformer": "none", "ssformer_heads": 2}, "ssformer_heads 2: has an effect with ssformer"),
         ({"version": "v2", "ssformer_heads": 3}, "ssformer_heads 3: does not divide the 512 channels"),
         ({"version": "v2", "channel_mult": "1"}, "ssformer spectrum: the deepest map has 4096 pixels"),
         (

@@ -1,5 +1,10 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("onnx", reason="onnx, an extra, is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime, an extra, is not installed")
@@ -49,6 +54,29 @@ def test_masks_are_those_of_jittor(name):
     for id, result in theirs.items():
         np.testing.assert_allclose(ours[id].members, result.members, rtol=0, atol=2e-4)
         np.testing.assert_allclose(ours[id].cal, result.cal, rtol=0, atol=2e-4)
+
+
+def test_onnx_runtime_keeps_nothing_in_the_users_home(tmp_path):
+    """By itself it tells its maker of its use, and numbers the machine for that."""
+    code = "import sys; from medsegdiff.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    words = [
+        "sample",
+        "--images",
+        "a.png",
+        "--out-dir",
+        "out",
+        "--backend",
+        "onnx",
+        "--members",
+        "1",
+        "--cache-dir",
+        "c",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment["HOME"] = str(tmp_path / "home")
+    subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.glob("home/**/*onnx*"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

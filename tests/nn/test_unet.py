@@ -215,14 +215,15 @@ def test_names_and_shapes_are_the_published_ones(case, options):
 
 
 @pytest.mark.parametrize("inside", ["fp32", BF16])
-@pytest.mark.parametrize("kind", ["new", "v1-32", "everything"])
+@pytest.mark.parametrize("kind", ["new", "v1-32", "everything", "v2", "v2-everything"])
 def test_a_network_that_gave_up_weights_says_the_same(networks, kind, inside):
     network = networks(kind)
     network.eval()
     image, mask, t, label = inputs(network)
     light = build_network(network.config)
     weights.load(light, arrays_of(network))
-    light.only_segment().eval()
+    with precision.using(inside):
+        light.only_segment().eval()
     held = {name for name in weights.state(light) if name.endswith("weight")}
     assert held < {name for name in weights.state(network) if name.endswith("weight")}
     with jt.no_grad(), precision.using(inside):

@@ -2,6 +2,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,21 @@ def test_jittors_script_notes_nothing_in_the_users_home(call, tmp_path, monkeypa
     assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == [os.environ["HOME"]]
     monkeypatch.delenv("HOME")  # an empty one would be the working directory
     assert call("/jittor/utils/asm_tuner.py", "//@begin\n")[0] == ["none"]
+
+
+def test_commands_of_jittor_are_out_of_reach_of_ctrl_c(utils, monkeypatch):
+    """Which a terminal sends to its session; Jittor ends the process where a command of its import is killed."""
+    session = f"{sys.executable} -c 'import os; print(os.getsid(0))'"
+    monkeypatch.setattr(utils, "sp", subprocess)
+    monkeypatch.setattr(utils, "run_cmds", utils.run_cmds)
+    assert utils.run_cmd(session) == str(os.getsid(0))
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)  # as Jittor has one that ends the process
+    try:
+        with compilation.arranged():
+            assert utils.run_cmd(session) != str(os.getsid(0))
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), ImportError("libx.so: version `GLIBCXX_3.4.30' not found")])

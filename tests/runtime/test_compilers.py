@@ -114,7 +114,7 @@ def test_a_signal_ends_the_compilers_too(utils, monkeypatch, late):
         time.sleep(1)
         os.kill(parent, signal.SIGTERM)
         os._exit(0)
-    with pytest.raises(KeyboardInterrupt), stopping.asked(), stopping.held_back():
+    with pytest.raises(KeyboardInterrupt), stopping.asked([]), stopping.held_back():
         if late:
             time.sleep(2)
         signal.signal(signal.SIGTERM, lambda *_: None)  # if it were ignored, one that waits would be lost
