@@ -36,7 +36,7 @@ STEPS, DEATH = 20, 7
 def rich(out):
     """A run with everything at work that processes must do alike."""
     return RunConfig(
-        network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1", num_res_blocks=1, dropout=0.1),
+        network=NetworkConfig(image_size=32, num_channels=32, channel_mult="1,1", num_res_blocks=1, dropout=0.1),
         diffusion=DiffusionConfig(diffusion_steps=4, noise_schedule="cosine"),  # few: the timestep sampler learns soon
         data=DataConfig(augment=True),
         training=TrainingConfig(
@@ -65,7 +65,7 @@ def in_parts(out):
     It learns next to nothing: its gradients are large, and would soon tell of nothing but rounding.
     """
     config = with_training(rich(out), steps=4, batch_size=6, microbatch=4, use_checkpoint=True, lr=1e-7)
-    return with_network(config, version="v1", channel_mult="1,1")
+    return with_network(config, version="v1")
 
 
 class Spoilt(Discs):

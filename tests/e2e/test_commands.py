@@ -17,7 +17,7 @@ from medsegdiff.data.phantom import write_isic
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = (
-    "--image_size 32 --num_channels 32 --channel_mult 1 --num_res_blocks 1 --num_heads 1 --attention_resolutions 16 "
+    "--image_size 32 --num_channels 32 --channel_mult 1,1 --num_res_blocks 1 --num_heads 1 --attention_resolutions 16 "
     "--use_scale_shift_norm False --learn_sigma True --diffusion_steps 30"
 ).split()
 

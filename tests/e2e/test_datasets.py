@@ -16,7 +16,7 @@ from medsegdiff.io.volumes import read_volume
 from tests.dicom_series import SHAPE, maker
 
 DATA = Path(__file__).parents[3] / "shared/data"
-NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1 --num-res-blocks 1 --diffusion-steps 30".split()
+NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1,1 --num-res-blocks 1 --diffusion-steps 30".split()
 TRAINING = "--steps 10 --batch-size 2 --lr 1e-3 --ema-rate 0.9 --predict-xstart --tensorboard False".split()
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,7 @@ from tests.e2e.sharing import DEATH, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "2"]
-NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1 --num-res-blocks 1 --diffusion-steps 30".split()
+NETWORK = "--image-size 32 --num-channels 32 --channel-mult 1,1 --num-res-blocks 1 --diffusion-steps 30".split()
 KINDS = ("rich", "parts", "spoilt")
 
 pytestmark = [
