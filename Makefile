@@ -21,8 +21,8 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ABREAST) -m "not extended" \
 		$(if $(COVERAGE),--cov=medsegdiff --cov-report=term:skip-covered)
 
-# What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, packages, and
-# the kernels of GPUs by emulation.
+# What takes long beside that: pages in Chromium (Debian: chromium, chromium-driver), tutorials, packages, further
+# sizes of networks, and the kernels of GPUs by emulation.
 extended: $(VENV)/.installed-extended
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ABREAST) -m extended
 

@@ -41,13 +41,18 @@ def pytest_configure():
 LONGEST = (
     "parity/test_parity",
     "e2e/test_mpi",
+    "benchmarks/test_torch_network",
     "e2e/test_sigkill",
     "training/test_loop",
-    "checkpoints/graph/test_onnx",
+    "training/test_processors",
     "training/test_trainer",
     "e2e/test_datasets",
+    "benchmarks/test_precision",
+    "benchmarks/test_gradients",
+    "kernels/cpu/test_convolution",
     "e2e/test_commands",
-    "kernels/cpu/test_extremes",
+    "inference/test_segmenter",
+    "fuzz/test_commands",
 )
 
 

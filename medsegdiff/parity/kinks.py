@@ -81,26 +81,34 @@ def search(
     Args:
         network: what is measured
         measure: gradients by parameter, the same whenever it is called
-        errors: of gradients against the stored numbers, by parameter
+        errors: of gradients, which may be those of some parameters only, against the stored numbers, by parameter
         tolerance: what each error may be
     """
+
+    def off(gradients: Gradients, unit: str) -> float:
+        own = {name: gradient for name, gradient in gradients.items() if name.startswith(f"hwm.{unit}.")}
+        return max(error for name, error in errors(own).items() if name in own)
+
     with Sides().watching(network) as sides:
         gradients = measure()
         while len(sides.moved) < MOST:
-            found = errors(gradients)
-            unit = _first_off(found, tolerance, list(sides.near))
+            unit = _first_off(errors(gradients), tolerance, list(sides.near))
             if unit is None:
                 break
-            before, trials = _worst(found, unit), {}
-            kept = list(sides.moved)
-            for kink in sides.near[unit]:
+            before = least = off(gradients, unit)
+            kept = chosen = list(sides.moved)
+            for kink in sorted(sides.near[unit], key=lambda kink: abs(kink.value)):
                 sides.moved = [*kept, kink]
-                trials[kink] = measure()
+                trial = measure()
+                left = off(trial, unit)
+                if left < least:
+                    least, chosen, found = left, sides.moved, trial
+                if left <= tolerance:
+                    break  # nothing is left to explain
             sides.moved = kept
-            best = min(trials, key=lambda kink: _worst(errors(trials[kink]), unit), default=None)
-            if best is None or _worst(errors(trials[best]), unit) > min(before / 2, before):
+            if chosen is kept or least > before / 2:
                 break
-            sides.moved, gradients = [*kept, best], trials[best]
+            sides.moved, gradients = chosen, found
     return gradients, sides.moved
 
 
@@ -108,7 +116,3 @@ def _first_off(errors: Errors, tolerance: float, order: list[str]) -> Optional[s
     """The unit nearest to the output, `order` being that of the forward pass, with a gradient that is off."""
     off = {found.group(1) for name, error in errors.items() if error > tolerance and (found := _UNIT.match(name))}
     return next((unit for unit in reversed(order) if unit in off), None)
-
-
-def _worst(errors: Errors, unit: str) -> float:
-    return max(error for name, error in errors.items() if name.startswith(f"hwm.{unit}."))

@@ -13,7 +13,7 @@ ROUNDING = 1e-4
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("size", [64, *(pytest.param(size, marks=pytest.mark.extended) for size in (128, 256))])
 @pytest.mark.parametrize("version", ["v1", "new", "v2"])
 def test_every_gradient_is_pytorchs_where_the_choices_are_the_same(version, size):
     case = gradients.make_case(version, size, width=64)

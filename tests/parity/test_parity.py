@@ -56,10 +56,11 @@ def test_losses_gradients_and_updates_equal_the_original(file):
 
 
 @pytest.mark.parity
-def test_the_first_ten_steps_on_real_images_equal_the_original():
+@pytest.mark.parametrize("steps", [3, pytest.param(10, marks=pytest.mark.extended)])
+def test_the_first_steps_on_real_images_equal_the_original(steps):
     if not ISIC.is_dir():
         pytest.skip(f"the real images are not here ({ISIC.relative_to(ROOT.parent)})")
-    check(training.curve(cases.load(FOLDER / "curve-isic-64.npz"), ISIC, steps=10).rows)
+    check(training.curve(cases.load(FOLDER / "curve-isic-64.npz"), ISIC, steps).rows)
 
 
 def test_every_stored_case_is_of_a_kind_that_is_replayed():

@@ -78,6 +78,12 @@ class Interrupting:
 
 
 @pytest.fixture
+def config(config):
+    """Of one level: what is asked here is not what the network computes, and its graphs take the time of a step."""
+    return with_network(config, channel_mult="1")
+
+
+@pytest.fixture
 def rich(config):
     """A run in which everything that resuming must restore is at work."""
     config = with_network(config, dropout=0.1)
@@ -93,7 +99,7 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits_and_logs(rich, discs,
     whole = tmp_path / "whole"
     train(at(rich, whole), discs)
     assert steps_of(whole) == [3, 6, 7]
-    for stopped in range(1, 7):
+    for stopped in (1, 2, 3, 5):  # warming up, in the first row, where a row is full, in the next
         broken = tmp_path / f"broken-{stopped}"
         with pytest.raises(Interrupted):
             train(at(rich, broken), Interrupting(discs, 2 * stopped))

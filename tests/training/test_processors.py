@@ -12,7 +12,7 @@ from medsegdiff.training.trainer import Trainer
 from tests.processor import SUBNORMALS, needs_bf16, with_subnormals
 from tests.training.variants import with_training
 
-STEPS, SAVED = 6, 3
+STEPS, SAVED = 4, 2
 
 
 def batch(step):
