@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medsegdiff.masks.regions import one_region_each
 
@@ -41,3 +42,12 @@ def test_of_each_class_one_region_without_holes_remains(given, expected):
     np.testing.assert_array_equal(found, labels(*expected))
     np.testing.assert_array_equal(given, before)
     np.testing.assert_array_equal(one_region_each(found), found)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (1, 9), (12, 14, 16)])
+@pytest.mark.parametrize("share", [0.45, 0.6])
+def test_what_is_filled_is_what_scipy_fills(shape, share):
+    given = (np.random.default_rng(len(shape)).random(shape) < share).astype(np.uint8)
+    regions, _ = ndimage.label(given, np.ones((3,) * given.ndim))
+    largest = regions == 1 + np.bincount(regions.ravel())[1:].argmax()
+    np.testing.assert_array_equal(one_region_each(given), ndimage.binary_fill_holes(largest))
