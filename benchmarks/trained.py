@@ -42,12 +42,13 @@ class Trained:
         cases = [cases[index] for index in chosen]
         self.dataset = prepare(cases, config.network.image_size, mask_resize=config.data.mask_resize)
         self.truths = {case.id: read_mask(case.mask) > 0.5 for case in cases}
-        self._network = load_denoiser(self.weights).network
+        self._denoisers: dict[str, JittorDenoiser] = {}
 
     def segmenter(self, sampling: SamplingConfig) -> BatchSegmenter:
         """The network with a sampler."""
-        denoiser = JittorDenoiser(self._network, sampling.precision)
-        return BatchSegmenter(denoiser, self.weights.config.diffusion, sampling)
+        if sampling.precision not in self._denoisers:  # each has weights of its own
+            self._denoisers[sampling.precision] = load_denoiser(self.weights, sampling.precision)
+        return BatchSegmenter(self._denoisers[sampling.precision], self.weights.config.diffusion, sampling)
 
     def segment(self, sampling: SamplingConfig, ids: Sequence[str]) -> Iterator[ImageResult]:
         """Segment some of the images, with their members; an ensemble that settles early comes early."""

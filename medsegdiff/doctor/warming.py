@@ -18,7 +18,7 @@ from medsegdiff.training.trainer import Trainer
 
 def warm_sampling(config: RunConfig) -> None:
     """Compile what sampling with the network of `config` needs: for single masks, ensembles and several images."""
-    denoiser = JittorDenoiser(build_network(config.network).initialise())
+    denoiser = JittorDenoiser(build_network(config.network).initialise().only_segment())
     shape = (config.network.image_channels, config.network.image_size, config.network.image_size)
     for images, members in ((1, 1), (1, 2), (2, 2)):  # kernels differ where a length is 1
         segmenter = BatchSegmenter(denoiser, config.diffusion, SamplingConfig(members=members, steps=2))

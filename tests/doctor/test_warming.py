@@ -29,7 +29,7 @@ for warm in WARMINGS.values():
 warmed = kernels()
 assert len(warmed - before) > 50, warmed
 
-denoiser = JittorDenoiser(build_network(larger.network).initialise())
+denoiser = JittorDenoiser(build_network(larger.network).initialise().only_segment())
 segmenter = BatchSegmenter(denoiser, larger.diffusion, SamplingConfig(members=3, steps=2, batch_size=4))
 list(segmenter.segment("abc", lambda i: np.zeros((3, 64, 64), np.float32)))
 trainer = Trainer(larger)

@@ -13,8 +13,10 @@ torch = pytest.importorskip("torch", reason="PyTorch, which writes the files, is
 
 from benchmarks.torch_network import TorchMedSegDiff, load_parity_weights  # noqa: E402
 from medsegdiff.app.cli import main  # noqa: E402
+from medsegdiff.checkpoints.foreign import fit  # noqa: E402
 from medsegdiff.checkpoints.weights import load_weights  # noqa: E402
-from medsegdiff.inference.jittor_denoiser import load_denoiser  # noqa: E402
+from medsegdiff.nn.versions import build_network  # noqa: E402
+from medsegdiff.nn.weights import load  # noqa: E402
 from medsegdiff.parity import cases, replay  # noqa: E402
 
 FOLDER = Path(__file__).parent / "cases"
@@ -51,7 +53,9 @@ def test_a_converted_file_computes_what_the_original_does(monkeypatch, tmp_path,
     loaded = load_weights(ours)
     assert loaded.config.network.version == version
     assert loaded.config.network.level_widths == case.network.level_widths
-    monkeypatch.setattr(replay, "build", lambda case: load_denoiser(loaded).network)
+    network = build_network(loaded.config.network)
+    load(network, fit(loaded.arrays, loaded.config.network, loaded.source)[0], loaded.source)
+    monkeypatch.setattr(replay, "build", lambda case: network)
     rows = replay.forward(case)
     print(*rows, sep="\n")
     assert len(rows) == 2 + ("names" in case.arrays)
