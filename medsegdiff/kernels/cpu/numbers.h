@@ -45,7 +45,7 @@ inline float silu(float z) {
 
 #if defined(__AVX512F__)
 // Within a unit in the last place, for what is not positive: 2^n times a polynomial, interpolated at Chebyshev's points,
-// of what is left, |r| < ln(2) / 2; ln(2) in two parts (Cody & Waite 1980). The compiler's own is several times slower.
+// of what is left, |r| < ln(2) / 2; ln(2) in two parts (Cody & Waite 1980).
 inline __m512 exponential(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-104), x);  // this is 0 already; what is not a number stays so
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
