@@ -11,17 +11,23 @@ from typing import Any
 from unittest.mock import patch
 
 from medsegdiff.kernels import operations, reference
-from medsegdiff.kernels.cuda import attention, convolution, normalisation, update
+from medsegdiff.kernels.cuda import attention, convolution, linear, normalisation, update
 from medsegdiff.kernels.cuda import operations as cuda
+from medsegdiff.kernels.cuda.sources import text
 from medsegdiff.runtime.backend import jt
 
 NAMES = [name for name, value in vars(cuda).items() if inspect.isfunction(value)]
-_EMULATOR = Path(__file__).with_name("emulator.h").read_text()
+_EMULATOR, _CUDNN = (Path(__file__).with_name(name).read_text() for name in ("emulator.h", "emulated_cudnn.h"))
 _FEW = ("THREADS = 256", "THREADS = 8")  # a fiber each: as many as on a GPU take long
 
 
+def emulated(header: str) -> str:
+    """The kernels' text `header` for a CPU."""
+    return _EMULATOR + header.replace(text("cudnn"), _CUDNN)
+
+
 def _code(*given: Any, cuda_header: str, cuda_src: str, **options: Any) -> Any:
-    header = _EMULATOR + cuda_header.replace(*_FEW)
+    header = emulated(cuda_header).replace(*_FEW)
     assert header.count(_FEW[1]) == 1
     return jt.code(*given, cpu_header=header, cpu_src=cuda_src, **options)
 
@@ -40,7 +46,7 @@ def on_a_gpu() -> Iterator[None]:
     """Within the block the operations are those of a GPU; matrix products are plain ones, as cuBLAS is not there."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(operations, "device", lambda: cuda))
-        for module in (cuda, attention):
+        for module in (cuda, attention, linear):
             stack.enter_context(patch.object(module, "product", reference.product))
         for module in (attention, convolution, normalisation, update):
             stack.enter_context(patch.object(module, "jt", _Jittor()))
@@ -57,7 +63,7 @@ def on_a_gpu_plainly() -> Iterator[None]:
         average.update(reference.approach(average, value, share)) for average, value in zip(held, given)
     ]
     plain.sum_of_squares = lambda values: jt.concat([reference.sum_of_squares(value) for value in values]).sum()
-    plain.NAME, plain.PACKS, plain.BY_SAMPLE = "cuda", False, False
+    plain.NAME, plain.PACKS, plain.SHARES, plain.BY_SAMPLE = "cuda", False, False, False
     with patch.object(operations, "device", lambda: plain):
         yield
 

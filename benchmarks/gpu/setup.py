@@ -30,7 +30,8 @@ def setup(job: Job) -> Rows:
     yield attempted("packages", partial(install, visit.carried / WHEELS, visit.work / "site"))
     yield attempted("data", partial(_unpack_data, visit.carried / DATA, visit.work / "data"))
     yield attempted("compiled before", partial(_unpack_cache, visit.carried, visit.home))
-    yield attempted("machine", partial(_machine, visit.rehearsal))
+    if not job.known("machine"):
+        yield attempted("machine", partial(_machine, visit.rehearsal))
     if not visit.rehearsal:
         yield attempted("copy of Jittor", partial(_prepare, visit.home))
 

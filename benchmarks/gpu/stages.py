@@ -122,11 +122,12 @@ def _begun(work: Work, precision: Precision) -> Row:
 
 def _profile(job: Job) -> Rows:
     """Launches of a training step, the kernels that take longest, and a step of two images: launches alone, nearly."""
-    if not job.known("step"):
-        yield attempted("step", partial(_profiled, job))
+    for precision in job.visit.plan.precisions:
+        if not job.known(f"step, {precision}"):
+            yield attempted(f"step, {precision}", partial(_profiled, job, precision))
 
 
-def _profiled(job: Job) -> Row:
+def _profiled(job: Job, precision: Precision) -> Row:
     from benchmarks.sides import Variant, make_side
     from medsegdiff.runtime.backend import jt
 
@@ -139,12 +140,13 @@ def _profiled(job: Job) -> Row:
         return time.perf_counter() - begun
 
     def least(work: Work) -> tuple[float, Callable[[], None]]:
-        step = side.build(Variant("ours fp32", "medsegdiff", "fp32"), work)
+        step = side.build(Variant("ours", "medsegdiff", precision), work)
         return min([seconds(step) for _ in range(5)][2:]), step
 
     (two, _), (wall, step) = least(replace(work, batch=2)), least(work)
     with jt.profile_scope() as report:
         seconds(step)
+    side.forget()
     header, *lines = report
     count, total = header.index("Count"), header.index("TotalTime")
     lines.sort(key=lambda line: -float(line[total]))

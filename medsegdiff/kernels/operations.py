@@ -23,6 +23,7 @@ def device() -> Any:
 
     NAME: "cpu" or "cuda"
     PACKS: whether convolutions keep their weights packed
+    SHARES: whether a group norm takes weights (1, C) that all samples share
     BY_SAMPLE: whether inference computes so that a sample's result is the same in every batch
     """
     return cuda if jt.flags.use_cuda else cpu
@@ -72,7 +73,7 @@ def upsample_nearest(x: Var) -> Var:
 def linear(x: Var, weight: Var, bias: Optional[Var] = None) -> Var:
     """`x` (N, ..., K) times the transpose of `weight` (O, K), plus `bias` (O,): (N, ..., O), float32.
 
-    On the CPU in float32 inside too, being small; on a GPU in `precision.current()`.
+    In float32 inside too, being small.
     """
     return device().linear(x, weight, bias)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
-from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, group_norm, linear
+from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, device, group_norm, linear
 from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt, nn
 
@@ -158,6 +158,8 @@ class GroupNorm(nn.Module):
         weight, bias = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         if scale is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
+        elif device().SHARES:
+            return Norm(weight, bias, GROUPS, silu)
         shape = [samples, self.weight.shape[0]]
         return Norm(weight.broadcast(shape), bias.broadcast(shape), GROUPS, silu)
 

@@ -16,7 +16,6 @@ from typing import ClassVar
 
 from medsegdiff.base import screen, stopping
 from medsegdiff.runtime import compilation, compilers, requirements, toolchain
-from medsegdiff.runtime.cuda import copies
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 _GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
@@ -93,9 +92,8 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
     if jittor.has_cuda:
         # What it makes faster, it makes inexact: divisions, square roots, sines of large numbers.
         jittor.flags.nvcc_flags = jittor.flags.nvcc_flags.replace("--use_fast_math", "")
-        # cuDNN's heuristics choose each convolution's algorithm, as PyTorch lets them. Jittor as it comes would not
-        # remember what they say, but only what is the fastest in a trial of all.
-        jittor.compile_extern.cudnn.set_algorithm_cache_size(0 if copies.is_copy(jittor) else 1 << 20)
+        # Else an array that comes from the host stops the GPU: it waits for all that was started before.
+        jittor.flags.use_cuda_host_allocator = 0
     jittor.flags.use_cuda = int(bool(jittor.has_cuda))
     return jittor
 

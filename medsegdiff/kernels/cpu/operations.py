@@ -21,6 +21,7 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 NAME = "cpu"
 PACKS = True
+SHARES = False
 BY_SAMPLE = True
 
 

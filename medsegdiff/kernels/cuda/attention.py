@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from medsegdiff.kernels import precision, reference
+from medsegdiff.kernels import reference
+from medsegdiff.kernels.cuda.linear import product
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
@@ -25,12 +26,6 @@ class _Softmax(Function):
         (p,) = self.saved()
         text = f"{_ROWS} fused::softmax_backward(in0_p, in1_p, out0_p, rows, T);"
         return jt.code(p.shape, p.dtype, [p, grad], cuda_header=_HEADER, cuda_src=text)
-
-
-def product(a: Var, b: Var, kinds: str = "NN") -> Var:
-    """As in `operations`."""
-    multiply = jt.compile_extern.cublas_ops.cublas_batched_matmul
-    return precision.narrowed(lambda a, b: multiply(a, b, *(kind == "T" for kind in kinds)), a, b)
 
 
 def attention(q: Var, k: Var, v: Var) -> Var:

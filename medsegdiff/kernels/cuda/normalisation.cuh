@@ -7,13 +7,13 @@ namespace fused {
 const float EPS = 1e-5f;
 
 struct Units {
-    int N, C, P, groups;
+    int N, C, P, groups, weights;
     __host__ __device__ int count() const { return groups ? N * groups : C; }
     __device__ int rows() const { return groups ? C / groups : N; }
     __device__ int step() const { return groups ? 1 : C; }
     __device__ int first(int unit) const { return groups ? unit * rows() : unit; }
-    // Which weight belongs to a row: (N, C) of them with groups, else (C,).
-    __device__ int weight(int unit, int row) const { return groups ? row : unit; }
+    // Which weight belongs to a row: (N, C) or (1, C) of them with groups, else (C,).
+    __device__ int weight(int unit, int row) const { return groups ? row % weights : unit; }
 };
 
 __device__ inline float silu(float z) { return z / (1 + expf(-z)); }
@@ -55,7 +55,7 @@ __global__ void normalise(const float* x, const float* weight, const float* bias
     }
 }
 
-// The gradients of x, weight and bias, given that of y.
+// The gradients of x, weight and bias, given that of y; with groups those of the weights for each sample, (N, C).
 template <bool SILU>
 __global__ void normalise_back(const float* x, const float* weight, const float* bias, const float* statistics,
                                const float* dy, float* dx, float* dweight, float* dbias, Units units) {
@@ -80,8 +80,8 @@ __global__ void normalise_back(const float* x, const float* weight, const float*
         unit_weight += row_weight;
         unit_bias += row_bias;
         if (units.groups && threadIdx.x == 0) {
-            dweight[at] = row_weight;
-            dbias[at] = row_bias;
+            dweight[row] = row_weight;
+            dbias[row] = row_bias;
         }
     }
     if (!units.groups && threadIdx.x == 0) {
@@ -100,6 +100,19 @@ __global__ void normalise_back(const float* x, const float* weight, const float*
     }
 }
 
+// Sums (C,) over the samples of both arrays (N, C).
+__global__ void over_samples(const float* weights, const float* biases, float* weight, float* bias, int N, int C) {
+    for (int c = blockIdx.x * THREADS + threadIdx.x; c < C; c += gridDim.x * THREADS) {
+        double of_weight = 0, of_bias = 0;
+        for (int n = 0; n < N; n++) {
+            of_weight += weights[n * C + c];
+            of_bias += biases[n * C + c];
+        }
+        weight[c] = of_weight;
+        bias[c] = of_bias;
+    }
+}
+
 inline void norm_forward(const float* x, const float* weight, const float* bias, float* y, float* statistics,
                          Units units, bool with_silu) {
     if (with_silu) LAUNCH(normalise<true>, units.count(), x, weight, bias, y, statistics, units);
@@ -111,6 +124,15 @@ inline void norm_backward(const float* x, const float* weight, const float* bias
     if (with_silu)
         LAUNCH(normalise_back<true>, units.count(), x, weight, bias, statistics, dy, dx, dweight, dbias, units);
     else LAUNCH(normalise_back<false>, units.count(), x, weight, bias, statistics, dy, dx, dweight, dbias, units);
+}
+
+// The same with groups and weights (1, C), which all samples share; `parts` (2, N, C) is filled on the way.
+inline void norm_backward_shared(const float* x, const float* weight, const float* bias, const float* statistics,
+                                 const float* dy, float* dx, float* dweight, float* dbias, float* parts, Units units,
+                                 bool with_silu) {
+    float* biases = parts + (long)units.N * units.C;
+    norm_backward(x, weight, bias, statistics, dy, dx, parts, biases, units, with_silu);
+    LAUNCH(over_samples, blocks_for(units.C), parts, biases, dweight, dbias, units.N, units.C);
 }
 
 }  // namespace fused

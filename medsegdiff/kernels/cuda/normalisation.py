@@ -12,11 +12,13 @@ Var = Any  # jt.Var
 _HEADER = source("normalisation")
 _UNITS = """
 const int N = in0_shape0, C = in0_shape1;
-const fused::Units units{N, C, (int)(in0->num / (N * C)), (int)data["groups"]};
+const fused::Units units{N, C, (int)(in0->num / (N * C)), (int)data["groups"], (int)in1->num};
 const bool silu = data["silu"];
 """
 _FORWARD = f"{_UNITS} fused::norm_forward(in0_p, in1_p, in2_p, out0_p, out1_p, units, silu);"
-_BACKWARD = f"{_UNITS} fused::norm_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out1_p, out2_p, units, silu);"
+_BACK = "in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out1_p, out2_p"
+_BACKWARD = f"{_UNITS} fused::norm_backward({_BACK}, units, silu);"
+_BACKWARD_SHARED = f"{_UNITS} fused::norm_backward_shared({_BACK}, out3_p, units, silu);"
 
 
 class _Norm(Function):
@@ -34,7 +36,12 @@ class _Norm(Function):
 
     def grad(self, grad: Var, _: Any) -> list[Var]:
         saved = self.saved()
-        return self._code([value.shape for value in saved[:3]], [*saved, grad], _BACKWARD)
+        x, weight, bias, _ = saved
+        shapes = [value.shape for value in (x, weight, bias)]
+        if self.groups and weight.shape[0] < x.shape[0]:
+            parts = [2, *x.shape[:2]]
+            return self._code([*shapes, parts], [*saved, grad], _BACKWARD_SHARED)[:3]
+        return self._code(shapes, [*saved, grad], _BACKWARD)
 
     def _code(self, shapes: list[Any], inputs: list[Var], text: str) -> list[Var]:
         return jt.code(
@@ -43,7 +50,7 @@ class _Norm(Function):
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
-    """As in `operations`."""
+    """As in `operations`; `weight` and `bias` may be (1, C), shared by all samples."""
     return _Norm(groups, silu)(x, weight, bias)[0]
 
 

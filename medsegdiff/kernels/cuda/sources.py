@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 SOURCES = ("normalisation", "addition", "softmax", "update")
+CONVOLUTION = ("addition", "shape", "cudnn", "convolution")
+"""For convolutions; "cudnn" wants the header of that."""
 
 
 def source(*names: str) -> str:
     """The kernels of these names, with what all of them need."""
-    folder = Path(__file__).parent
-    files = [folder / "launch.h", *(folder / f"{name}.cuh" for name in names)]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return "\n".join(map(text, ("launch", *names)))
+
+
+def text(name: str) -> str:
+    """One file of them."""
+    return Path(__file__).with_name(f"{name}.cuh").read_text(encoding="utf-8")

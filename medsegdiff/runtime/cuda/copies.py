@@ -31,11 +31,6 @@ def prepared(home: Path, cuda: toolkit.Toolkit, jittor_version: str) -> Optional
     return copy if complete else None
 
 
-def is_copy(jittor: Any) -> bool:
-    """Whether the imported module `jittor` is a copy."""
-    return (Path(jittor.__file__).parents[1] / RECORD).is_file()
-
-
 def nvcc(copy: Path) -> Path:
     """The compiler to name to Jittor."""
     return copy / "cuda" / "bin" / "nvcc"

@@ -32,7 +32,6 @@ _CUDNN_8 = (
     '                libs = ["libcudnn_ops_infer.so", "libcudnn_ops_train.so", '
     '"libcudnn_cnn_infer.so", "libcudnn_cnn_train.so"]\n'
 )
-_CONVOLUTIONS = tuple(f"extern/cuda/cudnn/ops/cudnn_conv{part}_op.cc" for part in ("", "_backward_x", "_backward_w"))
 
 EDITS: tuple[Edit, ...] = (
     Edit(
@@ -126,35 +125,6 @@ EDITS: tuple[Edit, ...] = (
     auto itr = thrust::make_transform_iterator(cond->ptr<Ti>(), NonZeroOp<Ti>());
 """,
         "CUDA 13 removed these iterators of CUB, which Thrust has too.",
-    ),
-    *(
-        Edit(
-            file,
-            "CUDNN_CROSS_CORRELATION, getDataType<Ty>()",
-            "CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT",
-            "bfloat16 tensors can only be convolved with sums in float32, and float16 ones should be.",
-        )
-        for file in _CONVOLUTIONS
-    ),
-    *(
-        Edit(
-            file,
-            "    jk.clear();\n",
-            "    jk.clear();\n    jk << x->dtype() << w->dtype() << y->dtype();\n",
-            "The fastest algorithm is remembered by sizes alone: a convolution of another type would get one that was "
-            "chosen for the first type and may not support its own.",
-        )
-        for file in _CONVOLUTIONS
-    ),
-    *(
-        Edit(
-            file,
-            f"        if (benchmark) {{\n            {kind}_algo_cache[",
-            f"        {{\n            {kind}_algo_cache[",
-            "What cuDNN's heuristics choose is remembered too. Asking costs 1 ms a convolution in float32 and 12 ms in "
-            "bfloat16, at every call; trying all algorithms instead, minutes at the first step.",
-        )
-        for file, kind in zip(_CONVOLUTIONS, ("fwd", "bwdx", "bwdw"))
     ),
     Edit(
         "extern/cuda/inc/helper_cuda.h",

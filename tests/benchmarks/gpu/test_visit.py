@@ -52,7 +52,7 @@ def test_the_rehearsal(tmp_path):
     assert len(rows["parity"]) == 2
     assert any(name.endswith("ours fp32") for name in rows["speed"])
     assert len(rows["precision"]["fp32"]["losses"]) == 5
-    assert rows["profile"]["step"]["launches"] > 100
+    assert rows["profile"]["step, fp32"]["launches"] > 100
     assert rows["isic"]["training"]["steps"] == 4
     assert 0 <= rows["isic"]["scores"]["dice"] <= 1
     assert len(list(out.iterdir())) <= 8

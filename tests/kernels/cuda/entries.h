@@ -4,13 +4,18 @@ using namespace fused;
 extern "C" {
 
 void norm_forward_of(const float* x, const float* w, const float* b, float* y, float* statistics, int N, int C, int P,
-                     int groups, int silu) {
-    norm_forward(x, w, b, y, statistics, Units{N, C, P, groups}, silu);
+                     int groups, int silu, int weights) {
+    norm_forward(x, w, b, y, statistics, Units{N, C, P, groups, weights}, silu);
 }
 
 void norm_backward_of(const float* x, const float* w, const float* b, const float* statistics, const float* dy,
-                      float* dx, float* dw, float* db, int N, int C, int P, int groups, int silu) {
-    norm_backward(x, w, b, statistics, dy, dx, dw, db, Units{N, C, P, groups}, silu);
+                      float* dx, float* dw, float* db, int N, int C, int P, int groups, int silu, int weights) {
+    norm_backward(x, w, b, statistics, dy, dx, dw, db, Units{N, C, P, groups, weights}, silu);
+}
+
+void norm_backward_shared_of(const float* x, const float* w, const float* b, const float* statistics, const float* dy,
+                             float* dx, float* dw, float* db, float* parts, int N, int C, int P, int groups, int silu) {
+    norm_backward_shared(x, w, b, statistics, dy, dx, dw, db, parts, Units{N, C, P, groups, C}, silu);
 }
 
 void bias_forward_of(const float* x, const float* bias, const float* residual, float* y, int rows, int P, int biases) {

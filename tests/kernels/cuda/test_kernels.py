@@ -21,8 +21,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
-    emulator = Path(emulated.__file__).with_name("emulator.h")
-    text = "\n".join([emulator.read_text(), source(*SOURCES), (HERE / "entries.h").read_text()])
+    text = "\n".join([emulated.emulated(source(*SOURCES)), (HERE / "entries.h").read_text()])
     (folder / "kernels.cpp").write_text(text)
     command = ["g++", "-std=c++14", "-O2", "-fPIC", "-shared", "-w", "kernels.cpp", "-o", "kernels.so"]
     subprocess.run(command, cwd=folder, check=True)
@@ -51,13 +50,18 @@ def values(*shape, seed=0):
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
 def test_the_sources_compile_for_a_gpu(tmp_path):
-    head = "#include <iostream>\n#define LOGf std::cerr"
-    text = "\n".join([head, source(*SOURCES), (HERE / "entries.h").read_text()])
+    head = "#include <iostream>\n#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n#define LOGf std::cerr"
+    short = "\n".join(
+        f"template void fused::enter(const float*, {kind}*, int, int, int, bool);\n"
+        f"template void fused::leave(const {kind}*, const float*, const float*, float*, int, int, int, int, bool);"
+        for kind in ("__nv_bfloat16", "__half")
+    )
+    text = "\n".join([head, source(*SOURCES), short, (HERE / "entries.h").read_text()])
     (tmp_path / "kernels.cu").write_text(text)
     command = ["nvcc", "-arch=sm_90", "-std=c++17", "-Xptxas=-v", "-cubin", "kernels.cu", "-o", "kernels.cubin"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Compiling entry function") == 11
+    assert done.stderr.count("Compiling entry function") == 12 + 8
     spills = [line for line in done.stderr.splitlines() if "spill stores" in line]
     assert spills and all(" 0 bytes spill stores" in line for line in spills)
 
@@ -65,14 +69,14 @@ def test_the_sources_compile_for_a_gpu(tmp_path):
 def group_norm(kernels, x, weight, bias, groups, silu):
     n, c, p = x.shape[0], x.shape[1], x[0, 0].size
     y, statistics = empty(*x.shape), empty(n * groups or c, 3)
-    call(kernels.norm_forward_of, x, weight, bias, y, statistics, n, c, p, groups, int(silu))
+    call(kernels.norm_forward_of, x, weight, bias, y, statistics, n, c, p, groups, int(silu), weight.size)
     return y, statistics
 
 
 def group_norm_back(kernels, x, weight, bias, statistics, dy, groups, silu):
     n, c, p = x.shape[0], x.shape[1], x[0, 0].size
     grads = [empty(*value.shape) for value in (x, weight, bias)]
-    call(kernels.norm_backward_of, x, weight, bias, statistics, dy, *grads, n, c, p, groups, int(silu))
+    call(kernels.norm_backward_of, x, weight, bias, statistics, dy, *grads, n, c, p, groups, int(silu), weight.size)
     return grads
 
 
@@ -94,6 +98,21 @@ def test_group_norm(kernels, groups, shape, silu):
             )
             wanted = ((ahead - behind) * dy).sum() / (2 * step)
             assert abs((grad.astype(np.float64) * direction).sum() - wanted) < 2e-5 * np.linalg.norm(grad)
+
+
+@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+def test_weights_that_all_samples_share(kernels, silu):
+    x, weight, bias, dy = values(3, 64, 5, 4), values(1, 64, seed=1), values(1, 64, seed=2), values(3, 64, 5, 4, seed=3)
+    each = [np.repeat(value, 3, axis=0) for value in (weight, bias)]
+    y, statistics = group_norm(kernels, x, weight, bias, 32, silu)
+    np.testing.assert_array_equal(y, group_norm(kernels, x, *each, 32, silu)[0])
+    dx, dweight, dbias, parts = empty(*x.shape), empty(1, 64), empty(1, 64), empty(2, 3, 64)
+    given = (x, weight, bias, statistics, dy, dx, dweight, dbias, parts, 3, 64, 20, 32, int(silu))
+    call(kernels.norm_backward_shared_of, *given)
+    wanted = group_norm_back(kernels, x, *each, statistics, dy, 32, silu)
+    np.testing.assert_array_equal(dx, wanted[0])
+    for found, whole in zip((dweight, dbias), wanted[1:]):
+        np.testing.assert_allclose(found, whole.astype(np.float64).sum(0, keepdims=True), rtol=1e-6)
 
 
 def test_a_large_mean_costs_no_precision(kernels):

@@ -1,6 +1,5 @@
 import os
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -96,10 +95,3 @@ def test_what_the_copy_compiled_is_looked_for_in_its_own_cache(tmp_path, copy, m
     assert own.name.endswith(copy.name)
     utilities.cache_path = str(own)  # once it is in front
     assert copies.cache(copy, utilities) == own
-
-
-def test_a_copy_knows_itself(tmp_path, copy):
-    import jittor
-
-    assert copies.is_copy(types.SimpleNamespace(__file__=str(copy / "jittor" / "__init__.py")))
-    assert not copies.is_copy(jittor)

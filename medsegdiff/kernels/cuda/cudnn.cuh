@@ -1,0 +1,139 @@
+// Convolutions by cuDNN. Its heuristics choose the algorithm once for each shape; that and the memory it wants are kept,
+// as cuDNN takes 1 to 5 ms to say the first and 0.1 for the second.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cudnn.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#include "executor.h"
+#include "mem/allocator.h"
+
+namespace fused {
+
+// Memory that is given back at the end of its scope, to what is started after that.
+struct Scratch {
+    explicit Scratch(size_t size) : size(size) {
+        if (size) at = jittor::exe.temp_allocator->alloc(size, allocation);
+    }
+    Scratch(const Scratch&) = delete;
+    ~Scratch() {
+        if (size) jittor::exe.temp_allocator->free(at, size, allocation);
+    }
+    void* at = nullptr;
+
+ private:
+    size_t size, allocation = 0;
+};
+
+inline void check(cudnnStatus_t status) {
+    if (status != CUDNN_STATUS_SUCCESS) LOGf << "cuDNN:" << cudnnGetErrorString(status);
+}
+
+inline cudnnHandle_t handle() {
+    static cudnnHandle_t held = [] {
+        cudnnHandle_t made;
+        check(cudnnCreate(&made));
+        return made;
+    }();
+    return held;
+}
+
+// An algorithm that wants more than a sixteenth of the GPU's memory for itself is passed over.
+inline size_t most_scratch() {
+    static const size_t most = [] {
+        size_t free = 0, total = 0;
+        return cudaMemGetInfo(&free, &total) == cudaSuccess ? total / 16 : (size_t)1 << 29;
+    }();
+    return most;
+}
+
+// Float32 by float32's units, unless the environment permits TF32.
+inline cudnnMathType_t arithmetic(Kind kind) {
+    const char* permitted = std::getenv("NVIDIA_TF32_OVERRIDE");
+    if (kind != FP32) return CUDNN_TENSOR_OP_MATH;
+    return permitted && !std::strcmp(permitted, "1") ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH;
+}
+
+struct Plan {
+    cudnnTensorDescriptor_t x, y;
+    cudnnFilterDescriptor_t w;
+    cudnnConvolutionDescriptor_t how;
+    int algorithm = -1;
+    size_t scratch = 0;
+
+    Plan(const Shape& shape, Kind kind, bool last, Direction direction) {
+        const auto layout = last ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW;
+        const auto type = kind == FP32 ? CUDNN_DATA_FLOAT : kind == BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
+        check(cudnnCreateTensorDescriptor(&x));
+        check(cudnnCreateTensorDescriptor(&y));
+        check(cudnnCreateFilterDescriptor(&w));
+        check(cudnnCreateConvolutionDescriptor(&how));
+        check(cudnnSetTensor4dDescriptor(x, layout, type, shape.n, shape.c, shape.h, shape.w));
+        check(cudnnSetTensor4dDescriptor(y, layout, type, shape.n, shape.k, shape.rise(), shape.run()));
+        check(cudnnSetFilter4dDescriptor(w, type, layout, shape.k, shape.c, shape.r, shape.s));
+        check(cudnnSetConvolution2dDescriptor(how, shape.padding, shape.padding, shape.stride, shape.stride, 1, 1,
+                                              CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+        check(cudnnSetConvolutionMathType(how, arithmetic(kind)));
+        if (direction == FORWARD)
+            choose<cudnnConvolutionFwdAlgoPerf_t>(cudnnGetConvolutionForwardAlgorithm_v7,
+                                                  cudnnGetConvolutionForwardWorkspaceSize, x, w, how, y);
+        else if (direction == TO_INPUT)
+            choose<cudnnConvolutionBwdDataAlgoPerf_t>(cudnnGetConvolutionBackwardDataAlgorithm_v7,
+                                                      cudnnGetConvolutionBackwardDataWorkspaceSize, w, y, how, x);
+        else
+            choose<cudnnConvolutionBwdFilterAlgoPerf_t>(cudnnGetConvolutionBackwardFilterAlgorithm_v7,
+                                                        cudnnGetConvolutionBackwardFilterWorkspaceSize, x, y, how, w);
+    }
+
+ private:
+    // The first of what cuDNN recommends that works here.
+    template <class Found, class Recommend, class Size, class... Given>
+    void choose(Recommend recommend, Size size, Given... given) {
+        Found found[8];
+        int count = 0;
+        check(recommend(handle(), given..., 8, &count, found));
+        for (int i = 0; i < count; i++) {
+            if (found[i].status != CUDNN_STATUS_SUCCESS) continue;
+            if (size(handle(), given..., found[i].algo, &scratch) != CUDNN_STATUS_SUCCESS) continue;
+            if (scratch > most_scratch()) continue;
+            algorithm = found[i].algo;
+            return;
+        }
+        LOGf << "cuDNN has no algorithm for this convolution; use another precision or a smaller batch";
+    }
+};
+
+inline const Plan& planned(const Shape& shape, Kind kind, bool last, Direction direction) {
+    static std::map<std::array<int, 12>, Plan> known;
+    const std::array<int, 12> key = {shape.n, shape.c,      shape.h,       shape.w, shape.k, shape.r,
+                                     shape.s, shape.stride, shape.padding, kind,    last,    direction};
+    const auto found = known.find(key);
+    if (found != known.end()) return found->second;
+    return known.emplace(key, Plan(shape, kind, last, direction)).first->second;
+}
+
+// `out` of `a` and `b`, all in `kind`; `last`: with their channels last.
+inline void convolve(const Shape& shape, Kind kind, bool last, Direction direction, const void* a, const void* b,
+                     void* out) {
+    const Plan& plan = planned(shape, kind, last, direction);
+    const Scratch scratch(plan.scratch);
+    const float one = 1, nothing = 0;
+    if (direction == FORWARD)
+        check(cudnnConvolutionForward(handle(), &one, plan.x, a, plan.w, b, plan.how,
+                                      (cudnnConvolutionFwdAlgo_t)plan.algorithm, scratch.at, plan.scratch, &nothing,
+                                      plan.y, out));
+    else if (direction == TO_INPUT)
+        check(cudnnConvolutionBackwardData(handle(), &one, plan.w, a, plan.y, b, plan.how,
+                                           (cudnnConvolutionBwdDataAlgo_t)plan.algorithm, scratch.at, plan.scratch,
+                                           &nothing, plan.x, out));
+    else
+        check(cudnnConvolutionBackwardFilter(handle(), &one, plan.x, a, plan.y, b, plan.how,
+                                             (cudnnConvolutionBwdFilterAlgo_t)plan.algorithm, scratch.at, plan.scratch,
+                                             &nothing, plan.w, out));
+}
+
+}  // namespace fused
