@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 if TYPE_CHECKING:  # which a machine may lack until it is set up
@@ -30,7 +31,7 @@ class Variant:
 
     name: str
     framework: str
-    """"torch" or "medsegdiff"."""
+    """"torch", "medsegdiff", or "medsegdiff, graphs": on a GPU, convolutions by cuDNN's graph interface."""
     precision: str
     """"fp32" or "bf16"."""
     channels_last: bool = False
@@ -160,8 +161,12 @@ class Side(NamedTuple):
 
 
 def make_side(framework: str, threads: int) -> Side:
-    """Load "torch" or "medsegdiff" into this process."""
-    return _torch_side(threads) if framework == "torch" else _our_side()
+    """Load a framework into this process."""
+    if framework == "torch":
+        return _torch_side(threads)
+    if framework == "medsegdiff, graphs":
+        _by_graphs()
+    return _our_side()
 
 
 def _resident() -> int:
@@ -228,6 +233,14 @@ def _torch_side(threads: int) -> Side:
     if on_gpu:
         return Side(build, torch.cuda.synchronize, torch.cuda.max_memory_reserved, forget)
     return Side(build, lambda: None, _resident, forget)
+
+
+def _by_graphs() -> None:
+    """Put cuDNN's graph interface in place of the one that the convolutions of a GPU call."""
+    from medsegdiff.kernels.cuda import convolution, sources
+
+    graphs = Path(__file__).with_name("gpu") / "cudnn_graph.cuh"
+    convolution._HEADER = convolution._HEADER.replace(sources.text("cudnn"), graphs.read_text(encoding="utf-8"))
 
 
 def _our_side() -> Side:

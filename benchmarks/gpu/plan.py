@@ -57,6 +57,10 @@ _TORCH = (
     Variant("PyTorch bf16, compiled", "torch", "bf16", compiled=True),
 )
 _OURS = (Variant("ours fp32", "medsegdiff", "fp32"), Variant("ours bf16", "medsegdiff", "bf16"))
+_GRAPHS = (
+    Variant("ours fp32, graphs", "medsegdiff, graphs", "fp32"),
+    Variant("ours bf16, graphs", "medsegdiff, graphs", "bf16"),
+)
 
 ON_GPU = Plan(
     cases=(
@@ -65,7 +69,7 @@ ON_GPU = Plan(
         *("train-new-64-xstart", "sample-ddim-10", "sample-dpmpp-10"),
     ),
     works=tuple(Work("step", size, batch, 128) for size, batch in ((64, 16), (256, 8), (64, 8), (256, 16))),
-    variants=(*_OURS, *_TORCH),
+    variants=(*_OURS, *_TORCH[:2], *_GRAPHS, *_TORCH[2:]),
     rounds=10,
     precisions=("fp32", "bf16", "fp16"),
     training={  # the published settings

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import sides
 from benchmarks.gpu import speed
 from benchmarks.sides import Variant, Work
 
@@ -61,3 +62,13 @@ def test_a_process_that_breaks_is_replaced(measure):
     assert rows["64 px, batch 8, width 128: plain"]["peak_MiB"] == 3
     assert "EOFError" in rows["64 px, batch 16, width 128: breaks"]["error"]
     assert Worker.started == Worker.closed == 3
+
+
+def test_convolutions_by_graphs_take_the_place_of_the_others(monkeypatch):
+    from medsegdiff.kernels.cuda import convolution
+
+    monkeypatch.setattr(convolution, "_HEADER", convolution._HEADER)
+    sides._by_graphs()
+    assert convolution._HEADER.count("cudnnBackendExecute") == 1
+    assert "cudnnConvolutionForward" not in convolution._HEADER
+    assert convolution._HEADER.count("inline void convolve(") == 1

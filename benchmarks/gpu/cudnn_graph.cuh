@@ -1,0 +1,200 @@
+// In place of medsegdiff/kernels/cuda/cudnn.cuh, to be measured beside it: the same convolutions by cuDNN's graph
+// interface, where a plan is made once and an execution names pointers only.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cudnn.h>
+
+#include <array>
+#include <map>
+#include <vector>
+
+#include "executor.h"
+#include "mem/allocator.h"
+
+namespace fused {
+
+struct Scratch {
+    explicit Scratch(size_t size) : size(size) {
+        if (size) at = jittor::exe.temp_allocator->alloc(size, allocation);
+    }
+    Scratch(const Scratch&) = delete;
+    ~Scratch() {
+        if (size) jittor::exe.temp_allocator->free(at, size, allocation);
+    }
+    void* at = nullptr;
+
+ private:
+    size_t size, allocation = 0;
+};
+
+inline void check(cudnnStatus_t status) {
+    if (status != CUDNN_STATUS_SUCCESS) LOGf << "cuDNN:" << cudnnGetErrorString(status);
+}
+
+inline cudnnHandle_t handle() {
+    static cudnnHandle_t held = [] {
+        cudnnHandle_t made;
+        check(cudnnCreate(&made));
+        return made;
+    }();
+    return held;
+}
+
+inline size_t most_scratch() {
+    static const size_t most = [] {
+        size_t free = 0, total = 0;
+        return cudaMemGetInfo(&free, &total) == cudaSuccess ? total / 16 : (size_t)1 << 29;
+    }();
+    return most;
+}
+
+// What cuDNN describes things by; not given back, as a plan lives as long as the process.
+struct Described {
+    cudnnBackendDescriptor_t at = nullptr;
+    explicit Described(cudnnBackendDescriptorType_t type) { check(cudnnBackendCreateDescriptor(type, &at)); }
+    template <class T>
+    Described& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, const T* values, int count = 1) {
+        check(cudnnBackendSetAttribute(at, name, type, count, values));
+        return *this;
+    }
+    Described& set(cudnnBackendAttributeName_t name, const Described& value) {
+        return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, &value.at);
+    }
+    Described& made() {
+        check(cudnnBackendFinalize(at));
+        return *this;
+    }
+};
+
+using Sizes = std::array<int64_t, 4>;
+
+inline Described tensor(int64_t id, Kind kind, bool last, Sizes sizes) {
+    const auto type = kind == FP32 ? CUDNN_DATA_FLOAT : kind == BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
+    const int64_t alignment = 16, c = sizes[1], h = sizes[2], w = sizes[3];
+    const Sizes steps = last ? Sizes{h * w * c, 1, w * c, c} : Sizes{c * h * w, h * w, w, 1};
+    Described it(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    it.set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, &type);
+    it.set(CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, sizes.data(), 4);
+    it.set(CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, steps.data(), 4);
+    it.set(CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, &id);
+    it.set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, &alignment);
+    return it.made();
+}
+
+enum Id : int64_t { X = 'x', W = 'w', Y = 'y' };
+
+inline Described operation(const Shape& shape, Kind kind, bool last, Direction direction) {
+    const Described x = tensor(X, kind, last, {shape.n, shape.c, shape.h, shape.w});
+    const Described w = tensor(W, kind, last, {shape.k, shape.c, shape.r, shape.s});
+    const Described y = tensor(Y, kind, last, {shape.n, shape.k, shape.rise(), shape.run()});
+    const int64_t axes = 2, ones[] = {1, 1};
+    const int64_t padding[] = {shape.padding, shape.padding}, stride[] = {shape.stride, shape.stride};
+    const auto computed = CUDNN_DATA_FLOAT;
+    const auto mode = CUDNN_CROSS_CORRELATION;
+    Described how(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+    how.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, &computed);
+    how.set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, &mode);
+    how.set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, &axes);
+    how.set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, padding, 2);
+    how.set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, padding, 2);
+    how.set(CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, ones, 2);
+    how.set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, stride, 2);
+    how.made();
+    const float one = 1, nothing = 0;
+    if (direction == FORWARD) {
+        Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, &one);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, &nothing);
+        return it.made();
+    }
+    if (direction == TO_INPUT) {
+        Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, how);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, w);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, y);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_TYPE_FLOAT, &one);
+        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, CUDNN_TYPE_FLOAT, &nothing);
+        return it.made();
+    }
+    Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR);
+    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, how);
+    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, w);
+    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, y);
+    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_TYPE_FLOAT, &one);
+    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, CUDNN_TYPE_FLOAT, &nothing);
+    return it.made();
+}
+
+struct Plan {
+    cudnnBackendDescriptor_t plan = nullptr;
+    int64_t scratch = 0;
+
+    Plan(const Shape& shape, Kind kind, bool last, Direction direction) {
+        const cudnnHandle_t held = handle();
+        const Described does = operation(shape, kind, last, direction);
+        Described graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+        graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, &held);
+        graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, does).made();
+        for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+            Described heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+            heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+            heuristics.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, &mode).made();
+            if (choose(heuristics)) return;
+        }
+        LOGf << "cuDNN has no plan for this convolution";
+    }
+
+ private:
+    // The first of what the heuristics recommend that works here.
+    bool choose(const Described& heuristics) {
+        const cudnnHandle_t held = handle();
+        int64_t count = 0;
+        const auto name = CUDNN_ATTR_ENGINEHEUR_RESULTS;
+        check(cudnnBackendGetAttribute(heuristics.at, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr));
+        std::vector<cudnnBackendDescriptor_t> found;
+        for (int64_t i = 0; i < count; i++) found.push_back(Described(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR).at);
+        check(cudnnBackendGetAttribute(heuristics.at, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count, found.data()));
+        for (int64_t i = 0; i < count; i++) {
+            Described tried(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+            tried.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, &held);
+            tried.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, &found[i]);
+            if (cudnnBackendFinalize(tried.at) != CUDNN_STATUS_SUCCESS) continue;
+            int64_t returned = 0;
+            check(cudnnBackendGetAttribute(tried.at, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
+                                           &returned, &scratch));
+            if (scratch > (int64_t)most_scratch()) continue;
+            plan = tried.at;
+            return true;
+        }
+        return false;
+    }
+};
+
+inline const Plan& planned(const Shape& shape, Kind kind, bool last, Direction direction) {
+    static std::map<std::array<int, 12>, Plan> known;
+    const std::array<int, 12> key = {shape.n, shape.c,      shape.h,       shape.w, shape.k, shape.r,
+                                     shape.s, shape.stride, shape.padding, kind,    last,    direction};
+    const auto found = known.find(key);
+    if (found != known.end()) return found->second;
+    return known.emplace(key, Plan(shape, kind, last, direction)).first->second;
+}
+
+inline void convolve(const Shape& shape, Kind kind, bool last, Direction direction, const void* a, const void* b,
+                     void* out) {
+    const Plan& plan = planned(shape, kind, last, direction);
+    const Scratch scratch(plan.scratch);
+    const Id named[3][3] = {{X, W, Y}, {W, Y, X}, {X, Y, W}};
+    const void* pointers[] = {a, b, out};
+    Described pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, named[direction], 3);
+    pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pointers, 3);
+    pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, &scratch.at);
+    pack.made();
+    check(cudnnBackendExecute(handle(), plan.plan, pack.at));
+    check(cudnnBackendDestroyDescriptor(pack.at));
+}
+
+}  // namespace fused
