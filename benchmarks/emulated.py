@@ -23,7 +23,7 @@ _FEW = ("THREADS = 256", "THREADS = 8")  # a fiber each: as many as on a GPU tak
 
 def emulated(header: str) -> str:
     """The kernels' text `header` for a CPU."""
-    return _EMULATOR + header.replace(text("cudnn"), _CUDNN)
+    return _EMULATOR + header.replace(text("library"), "").replace(text("cudnn"), _CUDNN)
 
 
 def _code(*given: Any, cuda_header: str, cuda_src: str, **options: Any) -> Any:

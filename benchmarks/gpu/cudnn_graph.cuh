@@ -1,52 +1,10 @@
 // In place of medsegdiff/kernels/cuda/cudnn.cuh, to be measured beside it: the same convolutions by cuDNN's graph
 // interface, where a plan is made once and an execution names pointers only.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cudnn.h>
-
 #include <array>
 #include <map>
 #include <vector>
 
-#include "executor.h"
-#include "mem/allocator.h"
-
 namespace fused {
-
-struct Scratch {
-    explicit Scratch(size_t size) : size(size) {
-        if (size) at = jittor::exe.temp_allocator->alloc(size, allocation);
-    }
-    Scratch(const Scratch&) = delete;
-    ~Scratch() {
-        if (size) jittor::exe.temp_allocator->free(at, size, allocation);
-    }
-    void* at = nullptr;
-
- private:
-    size_t size, allocation = 0;
-};
-
-inline void check(cudnnStatus_t status) {
-    if (status != CUDNN_STATUS_SUCCESS) LOGf << "cuDNN:" << cudnnGetErrorString(status);
-}
-
-inline cudnnHandle_t handle() {
-    static cudnnHandle_t held = [] {
-        cudnnHandle_t made;
-        check(cudnnCreate(&made));
-        return made;
-    }();
-    return held;
-}
-
-inline size_t most_scratch() {
-    static const size_t most = [] {
-        size_t free = 0, total = 0;
-        return cudaMemGetInfo(&free, &total) == cudaSuccess ? total / 16 : (size_t)1 << 29;
-    }();
-    return most;
-}
 
 // What cuDNN describes things by; not given back, as a plan lives as long as the process.
 struct Described {

@@ -19,12 +19,12 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage("setup", 270),
-    Stage("check", 100),
+    Stage("check", 90),
+    Stage("speed", 200),
+    Stage("isic", 150),
     Stage("parity", 200),
-    Stage("speed", 240),
-    Stage("precision", 90),
     Stage("profile", 60),
-    Stage("isic", 600),
+    Stage("precision", 90),
     Stage("cache", 60),
 )
 """In order of worth; the last one is granted its time before the others."""

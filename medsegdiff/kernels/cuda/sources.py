@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 SOURCES = ("normalisation", "addition", "softmax", "update")
-CONVOLUTION = ("addition", "shape", "cudnn", "convolution")
-"""For convolutions; "cudnn" wants the header of that."""
+CONVOLUTION = ("addition", "shape", "library", "cudnn", "convolution")
+"""For convolutions; "library" and "cudnn" want the header of cuDNN."""
 
 
 def source(*names: str) -> str:
