@@ -9,7 +9,7 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
         if (bytes > room) throw std::runtime_error("packed weights want more room than is known");
     };
 #if WITH_AMX
-    if (g.amx) {
+    if (g.own && g.low) {
         const amx::Layout l(g, false);
         check(l.weight_bytes() + amx::LINE);
         return amx::pack(l, false, weight, amx::aligned(packed));
@@ -26,11 +26,12 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
 inline void forward(
     const Geometry& g, bool each, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
+    if (g.own) measure(x, norm, g.samples, g.inputs, g.height * g.width);
 #if WITH_AMX
-    if (g.amx) {
-        measure(x, norm, g.samples, g.inputs, g.height * g.width);
-        return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
-    }
+    if (g.own && g.low) return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
+#endif
+#if WITH_WINOGRAD
+    if (g.own && g.winograd) return winograd::run(g, false, x, norm, weight, bias, rows, residual, y);
 #endif
     static Scratch scratch;
     const Geometry part = each ? g.sample() : g;
@@ -73,9 +74,15 @@ inline void backward(
     const long area = g.area(), pixels = g.height * g.width, rows = g.inputs / std::max(norm.groups, 1L);
     float* to = dx && norm.groups ? (float*)scratch_normed.at_least(sizeof(float) * g.samples * g.image()) : dx;
 #if WITH_AMX
-    if (g.amx) {
+    if (g.own && g.low) {
         amx::to_weights(g, x, norm, dy, dweight);
         if (dx) amx::run(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
+    } else
+#endif
+#if WITH_WINOGRAD
+    if (g.own && g.winograd) {
+        differentiate(g, x, norm, weight, dy, nullptr, dweight);
+        if (dx) winograd::run(g, true, dy, {}, weight, nullptr, 0, nullptr, to);
     } else
 #endif
         differentiate(g, x, norm, weight, dy, to, dweight);

@@ -23,7 +23,7 @@ from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", "convolution.h"
+_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", "winograd.h", "convolution.h"
 _HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
@@ -31,7 +31,7 @@ _GEOMETRY = """
 const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
     (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
-    data["winograd"] != 0, data["amx"] != 0};
+    data["winograd"] != 0, data["own"] != 0};
 """
 _PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
 _NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
@@ -146,7 +146,8 @@ class _Convolution(Function):
         geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
         geometry["winograd"] = transformed and not geometry["low"]
         keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
-        geometry["amx"] = geometry["low"] and keeps_size and onednn.has_amx()
+        # With AMX all is as it was measured there.
+        geometry["own"] = geometry["low"] and keeps_size if onednn.has_amx() else transformed and not geometry["low"]
         self.geometry = geometry
         named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(
