@@ -111,11 +111,12 @@ def _room(channels: int) -> int:
     return max(-(-channels // block) * block for block in (16, 32, 48, 64))
 
 
-def _transformed(geometry: dict[str, int]) -> bool:
-    """Whether Winograd's transform pays in float32: not on small maps."""
+def _transformed(geometry: dict[str, int], low: bool) -> bool:
+    """Whether Winograd's transform pays in float32: not on small maps, and ours, used without AMX, on smaller ones."""
     wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
     shape = geometry["kernel"], geometry["stride"], geometry["padding"]
-    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
+    least = 24 if low or onednn.has_amx() else 16
+    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least * least
 
 
 class _Convolution(Function):
@@ -142,7 +143,7 @@ class _Convolution(Function):
             "stride": self.stride,
             "padding": self.padding,
         }
-        transformed = _transformed(geometry)
+        transformed = _transformed(geometry, self.low)
         geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
         geometry["winograd"] = transformed and not geometry["low"]
         keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3

@@ -1,8 +1,8 @@
 // 3x3 convolutions of large maps in float32 by Winograd's transform F(4x4, 3x3) (Lavin & Gray 2016), with AVX-512.
 //
 // Of each tile of 6 x 6 pixels, 36 sums; of each of them, a matrix product of inputs and weights; of their 36 results, 4 x 4
-// pixels. A vector is 16 tiles, so nothing is turned round: two runs of eight tiles, each side by side in a row of them.
-// Tiles go through all three steps in groups that stay in the cache. A tile's numbers do not depend on its group.
+// pixels. A vector is 16 tiles, so nothing is turned round: four runs of four tiles side by side. A part of all vectors, which
+// stays in the cache, goes through all three steps at a time. A tile's numbers do not depend on the others'.
 #include <omp.h>
 #if defined(__AVX512F__)
 #define WITH_WINOGRAD 1
@@ -11,34 +11,40 @@ namespace convolution {
 namespace winograd {
 
 const long SIDE = 4, SPOTS = 36;   // pixels of a tile's side that result; products of a tile
-const long RUN = 8 * SIDE;         // pixels side by side of half a vector
-const long MOST = 4;               // vectors of a group
+const long RUNS = 4;               // of a vector, each of as many tiles: 16 pixels
+const long PART = 8;               // vectors that go through all steps at a time
 const long ROWS = 12;              // outputs that are summed at a time, of two vectors
-const long AHEAD = 768;             // weights that are asked for early
-const long NEAR = 128;              // inputs of two vectors that stay in the first cache
+const long NEAR = 128;             // inputs of two vectors that stay in the first cache
+const long AHEAD = 768;            // weights that are asked for early
 const float A = 0.625f, B = 1.5f;  // what the transform evaluates polynomials at, beside 0 and infinity: +-A, +-B
 
 inline __m512 all(float value) { return _mm512_set1_ps(value); }
 
 struct Layout {
-    long samples, inputs, outputs, height, width, runs, of_row, vectors, group;
+    long samples, inputs, outputs, height, width, of_row, tile_rows, runs, vectors, rounded;
     long of_inputs, of_outputs, of_weights;  // from one spot's numbers to the next one's; a line more than there are
+    long pitch;                              // of lines with a zero before them, and what is read too much behind
 
     Layout(const Geometry& g, bool turned)
         : samples(g.samples), inputs(turned ? g.outputs : g.inputs), outputs(turned ? g.inputs : g.outputs),
-          height(g.height), width(g.width), of_row((width + RUN - 1) / RUN), group(MOST) {
-        runs = (height + SIDE - 1) / SIDE * of_row;
-        vectors = (runs + 1) / 2;
-        while (group > 1 && samples * groups() % omp_get_max_threads()) group /= 2;
-        of_inputs = inputs * TILE + TILE;
-        of_outputs = outputs_padded() * group * TILE + TILE;
-        of_weights = outputs_padded() * inputs + TILE;
-    }
-    long groups() const { return (vectors + group - 1) / group; }
-    long outputs_padded() const { return (outputs + 3) / 4 * 4; }
-    long pitch() const { return of_row * RUN + RUN; }  // of lines with a border; a zero, a line, and what is read too much
-    long lines() const { return SPOTS * of_inputs * group; }
-    long results() const { return SPOTS * of_outputs; }
+          height(g.height), width(g.width), of_row((width + TILE - 1) / TILE), tile_rows((height + SIDE - 1) / SIDE),
+          runs(tile_rows * of_row), vectors((runs + RUNS - 1) / RUNS), rounded((outputs + 3) / 4 * 4),
+          of_inputs(inputs * TILE + TILE), of_outputs(rounded * PART * TILE + TILE), of_weights(rounded * inputs + TILE),
+          pitch(of_row * TILE + TILE) {}
+    long area() const { return height * width; }
+    // Rows of tiles that vectors of a sample share in, `first` to `last`.
+    long top(long first) const { return first * RUNS / of_row; }
+    long bottom(long last) const { return (std::min(last * RUNS, runs) - 1) / of_row + 1; }
+    long most_rows() const { return std::min(tile_rows, PART * RUNS / of_row + 2); }
+};
+
+// Vectors of one sample: `first` to `last` of its own.
+struct Section {
+    long sample, first, last;
+
+    Section(const Layout& l, long vector, long end)
+        : sample(vector / l.vectors), first(vector % l.vectors), last(std::min(l.vectors, first + end - vector)) {}
+    long count() const { return last - first; }
 };
 
 // The transforms along one axis: of pixels, of weights, and of products.
@@ -89,19 +95,21 @@ template <int N, int M> inline __attribute__((always_inline)) void both(const __
     for (int y = 0; y < M; y++) transform(half[y], to[y]);
 }
 
-// Every fourth of 64 numbers, of which the first 32 are at `first` and the others at `second`.
-template <int COUNT> void apart(const float* first, const float* second, __m512* to) {
+// Every fourth of 64 numbers, each 16 of which are `from` somewhere.
+template <int COUNT> void apart(const float* const (&from)[RUNS], long at, __m512* to) {
     const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    __m512 runs[RUNS];
+    for (long k = 0; k < RUNS; k++) runs[k] = _mm512_loadu_ps(from[k] + at);
     for (int k = 0; k < COUNT; k += 2) {
         const __m512i index = _mm512_add_epi32(low, _mm512_set1_epi32(k));
-        const __m512 a = _mm512_permutex2var_ps(_mm512_loadu_ps(first), index, _mm512_loadu_ps(first + TILE));
-        const __m512 b = _mm512_permutex2var_ps(_mm512_loadu_ps(second), index, _mm512_loadu_ps(second + TILE));
+        const __m512 a = _mm512_permutex2var_ps(runs[0], index, runs[1]);
+        const __m512 b = _mm512_permutex2var_ps(runs[2], index, runs[3]);
         to[k] = _mm512_shuffle_f32x4(a, b, 0x44);
         to[k + 1] = _mm512_shuffle_f32x4(a, b, 0xee);
     }
 }
 
-// The other way: two vectors of the first half's 32 numbers, and two of the second's.
+// The other way.
 inline void together(const __m512 (&from)[4], __m512 (&to)[4]) {
     const __m512i pairs = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i fours = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
@@ -121,10 +129,10 @@ inline void together(const __m512 (&from)[4], __m512 (&to)[4]) {
 inline void pack(const Layout& l, bool turned, const float* weight, float* to) {
     const long by_output = turned ? 9 : l.inputs * 9, by_input = turned ? l.outputs * 9 : 9;
     #pragma omp parallel for collapse(2)
-    for (long o = 0; o < l.outputs_padded(); o += ROWS)
+    for (long o = 0; o < l.rounded; o += ROWS)
         for (long first = 0; first < l.inputs; first += TILE)
             for (long i = first; i < std::min(first + TILE, l.inputs); i++) {
-                const long rows = std::min(ROWS, l.outputs_padded() - o);
+                const long rows = std::min(ROWS, l.rounded - o);
                 const float* from = weight + o * by_output + i * by_input;
                 __m512 kernels[TILE], taps[3][3], spots[6][6];
                 for (long k = 0; k < TILE; k++) {
@@ -143,79 +151,72 @@ inline void pack(const Layout& l, bool turned, const float* weight, float* to) {
             }
 }
 
-// The sums of a group's tiles, vectors `first` to `last`, of a sample's map: for each vector and spot all inputs.
+// The sums of a section's tiles of a map `x`, for each vector and spot; `room` begins with zeros, as each line does.
 inline void enter(
-    const Layout& l, const float* x, const norm::Affine* affine, bool silu, long first, long last, float* lines, float* to) {
-    const long top = 2 * first / l.of_row * SIDE - 1, pitch = l.pitch();
-    const long bottom = (std::min(2 * last, l.runs) - 1) / l.of_row * SIDE + SIDE + 1;
-    alignas(64) float halfway[6][2][3 * TILE];
-    for (long i = 0; i < l.inputs; i++) {
-        for (long y = top; y < bottom; y++) {
-            float* line = lines + (y - top) * pitch + 1;
-            if (y < 0 || y >= l.height) {
-                std::memset(line - 1, 0, sizeof(float) * pitch);
-                continue;
-            }
-            const float* from = x + (i * l.height + y) * l.width;
-            for (long p = 0; p < l.width; p += TILE) {
-                const __mmask16 mask = (1u << std::min(TILE, l.width - p)) - 1;
-                _mm_prefetch((const char*)(from + l.height * l.width + p), _MM_HINT_T0);
-                const __m512 value = affine[i].of(_mm512_maskz_loadu_ps(mask, from + p), silu);
-                _mm512_storeu_ps(line + p, _mm512_maskz_mov_ps(mask, value));
-            }
+    const Layout& l, const Section& s, const float* x, const norm::Affine& affine, bool silu, float* room, float* to) {
+    const long top = l.top(s.first), rows = l.bottom(s.last) - top;
+    float* halfway = room + (l.most_rows() * SIDE + 2) * l.pitch;
+    for (long line = 0; line < rows * SIDE + 2; line++) {
+        const long y = top * SIDE - 1 + line;
+        float* target = room + line * l.pitch + 1;
+        if (y < 0 || y >= l.height) {
+            std::memset(target, 0, sizeof(float) * (l.pitch - 1));
+            continue;
         }
-        for (long v = first; v < last; v++) {
-            for (long half = 0; half < 2; half++) {  // first along columns, for pixels side by side
-                const long run = std::min(2 * v + half, l.runs - 1);
-                const float* from = lines + (run / l.of_row * SIDE - 1 - top) * pitch + run % l.of_row * RUN;
-                for (long p = 0; p < 3; p++) {
-                    __m512 column[6], spots[6];
-                    for (long y = 0; y < 6; y++) column[y] = _mm512_loadu_ps(from + y * pitch + p * TILE);
-                    transform(column, spots);
-                    for (long y = 0; y < 6; y++) _mm512_store_ps(halfway[y][half] + p * TILE, spots[y]);
-                }
-            }
-            float* target = to + (v - first) * SPOTS * l.of_inputs + i * TILE;
-            for (long y = 0; y < 6; y++) {
-                __m512 pixels[6], spots[6];
-                apart<4>(halfway[y][0], halfway[y][1], pixels);
-                apart<2>(halfway[y][0] + 4, halfway[y][1] + 4, pixels + 4);
-                transform(pixels, spots);
-                for (long x = 0; x < 6; x++, target += l.of_inputs) _mm512_store_ps(target, spots[x]);
-            }
+        for (long p = 0; p < l.width; p += TILE) {
+            const __mmask16 mask = (1u << std::min(TILE, l.width - p)) - 1;
+            const float* from = x + y * l.width + p;
+            _mm_prefetch((const char*)(from + l.area()), _MM_HINT_T0);  // the next map: no cache reads that far ahead
+            _mm512_storeu_ps(target + p, _mm512_maskz_mov_ps(mask, affine.of(_mm512_maskz_loadu_ps(mask, from), silu)));
+        }
+    }
+    for (long row = 0; row < rows; row++)  // first along columns, where pixels still lie side by side
+        for (long p = 0; p < l.pitch; p += TILE) {
+            const float* from = room + row * SIDE * l.pitch + p;
+            __m512 column[6], spots[6];
+            for (long y = 0; y < 6; y++) column[y] = _mm512_load_ps(from + y * l.pitch);
+            transform(column, spots);
+            for (long y = 0; y < 6; y++) _mm512_store_ps(halfway + (row * 6 + y) * l.pitch + p, spots[y]);
+        }
+    for (long v = s.first; v < s.last; v++, to += SPOTS * l.of_inputs) {
+        const float* from[RUNS];
+        for (long k = 0; k < RUNS; k++) {
+            const long run = std::min(v * RUNS + k, l.runs - 1);
+            from[k] = halfway + (run / l.of_row - top) * 6 * l.pitch + run % l.of_row * TILE;
+        }
+        float* target = to;
+        for (long y = 0; y < 6; y++) {
+            __m512 pixels[6], spots[6];
+            apart<4>(from, y * l.pitch, pixels);
+            apart<2>(from, y * l.pitch + SIDE, pixels + SIDE);
+            transform(pixels, spots);
+            for (long x = 0; x < 6; x++, target += l.of_inputs) _mm512_store_ps(target, spots[x]);
         }
     }
 }
 
-// What a group's products become, as pixels of `y`, with bias and residual.
+// What the products of a section and an output become: pixels of the map `y`, with bias and residual.
 inline void leave(
-    const Layout& l, const float* products, long first, long last, const float* bias, const float* residual, float* y) {
-    const long area = l.height * l.width;
-    for (long o = 0; o < l.outputs; o++) {
-        const __m512 shift = all(bias ? bias[o] : 0);
-        for (long v = first; v < last; v++) {
-            const float* from = products + (o * l.group + v - first) * TILE;
-            __m512 spots[6][6], pixels[4][4];
-            for (long spot = 0; spot < SPOTS; spot++)
-                spots[spot / 6][spot % 6] = _mm512_load_ps(from + spot * l.of_outputs);
-            both(spots, pixels);
-            for (long k = 0; k < SIDE; k++) {
-                __m512 line[4];
-                together(pixels[k], line);
-                for (long part = 0; part < 4; part++) {
-                    const long run = 2 * v + part / 2, row = run / l.of_row * SIDE + k;
-                    const long column = run % l.of_row * RUN + part % 2 * TILE;
-                    if (run >= l.runs || row >= l.height || column >= l.width) continue;
-                    const __mmask16 mask = (1u << std::min(TILE, l.width - column)) - 1;
-                    const long at = o * area + row * l.width + column;
-                    __m512 added = shift;
-                    __builtin_prefetch(y + at + area, 1);
-                    if (residual) {
-                        _mm_prefetch((const char*)(residual + at + area), _MM_HINT_T0);
-                        added = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + at), added);
-                    }
-                    _mm512_mask_storeu_ps(y + at, mask, _mm512_add_ps(line[part], added));
+    const Layout& l, const Section& s, const float* products, float bias, const float* residual, float* y) {
+    for (long v = s.first; v < s.last; v++, products += TILE) {
+        __m512 spots[6][6], pixels[4][4];
+        for (long spot = 0; spot < SPOTS; spot++) spots[spot / 6][spot % 6] = _mm512_load_ps(products + spot * l.of_outputs);
+        both(spots, pixels);
+        for (long k = 0; k < SIDE; k++) {
+            __m512 lines[RUNS];
+            together(pixels[k], lines);
+            for (long part = 0; part < RUNS; part++) {
+                const long run = v * RUNS + part, row = run / l.of_row * SIDE + k, column = run % l.of_row * TILE;
+                if (run >= l.runs || row >= l.height) continue;
+                const __mmask16 mask = (1u << std::min(TILE, l.width - column)) - 1;
+                const long at = row * l.width + column;
+                __m512 added = all(bias);
+                __builtin_prefetch(y + at + l.area(), 1);
+                if (residual) {
+                    _mm_prefetch((const char*)(residual + at + l.area()), _MM_HINT_T0);
+                    added = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + at), added);
                 }
+                _mm512_mask_storeu_ps(y + at, mask, _mm512_add_ps(lines[part], added));
             }
         }
     }
@@ -244,12 +245,12 @@ void product(long inputs, bool begins, const float* lines, long next, const floa
 // Of one spot, and `V` vectors: of as many inputs at a time as stay in the first cache.
 template <int V> void products(const Layout& l, const float* lines, const float* weights, float* to) {
     for (long first = 0; first < l.inputs; first += NEAR)
-        for (long o = 0; o < l.outputs_padded(); o += ROWS) {
-            const long rows = std::min(ROWS, l.outputs_padded() - o), count = std::min(NEAR, l.inputs - first);
+        for (long o = 0; o < l.rounded; o += ROWS) {
+            const long rows = std::min(ROWS, l.rounded - o), count = std::min(NEAR, l.inputs - first);
             const auto chosen = rows == ROWS ? product<ROWS, V> : rows == 8 ? product<8, V> : product<4, V>;
             chosen(
                 count, !first, lines + first * TILE, SPOTS * l.of_inputs, weights + o * l.inputs + first * rows,
-                to + o * l.group * TILE, l.group * TILE);
+                to + o * PART * TILE, PART * TILE);
         }
 }
 
@@ -257,36 +258,52 @@ template <int V> void products(const Layout& l, const float* lines, const float*
 inline void run(
     const Geometry& g, bool turned, const float* x, const Norm& norm, const float* weight, const float* bias, long rows,
     const float* residual, float* y) {
-    static Scratch factors, room;
+    static Scratch factors_room, lines_room, results_room, own_room;
     const Layout l(g, turned);
-    const long lines = (l.group * 2 * SIDE + 2 * SIDE) * l.pitch() / TILE * TILE + TILE;
-    const long own = l.lines() + l.results() + lines;
-    auto* ready = static_cast<float*>(factors.at_least(sizeof(float) * SPOTS * l.of_weights));
-    auto* start = static_cast<float*>(room.at_least(sizeof(float) * own * omp_get_max_threads()));
-    pack(l, turned, weight, ready);
+    const auto reserve = [](Scratch& scratch, long numbers) {
+        return static_cast<float*>(scratch.at_least(sizeof(float) * numbers));
+    };
+    const long own = (10 * l.most_rows() + 2) * l.pitch;
+    float* factors = reserve(factors_room, SPOTS * l.of_weights);
+    float* lines = reserve(lines_room, SPOTS * l.of_inputs * PART);
+    float* results = reserve(results_room, SPOTS * l.of_outputs);
+    float* rooms = reserve(own_room, own * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
-    const long area = l.height * l.width;
+    const long all = l.samples * l.vectors;
+    pack(l, turned, weight, factors);
     #pragma omp parallel
     {
-        float* entered = start + own * omp_get_thread_num();
-        float* results = entered + l.lines();
-        float* padded = results + l.results();
-        std::memset(padded, 0, sizeof(float) * lines);
-        #pragma omp for collapse(2) schedule(dynamic)
-        for (long n = 0; n < l.samples; n++)
-            for (long first = 0; first < l.vectors; first += l.group) {
-                const long last = std::min(first + l.group, l.vectors), to = n * l.outputs * area;
-                enter(l, x + n * l.inputs * area, affine.data() + n * l.inputs, norm.silu, first, last, padded, entered);
-                for (long spot = 0; spot < SPOTS; spot++)
-                    for (long v = 0; v < last - first; v += 2) {
-                        const float* line = entered + (v * SPOTS + spot) * l.of_inputs;
-                        const auto chosen = v + 1 < last - first ? products<2> : products<1>;
-                        chosen(l, line, ready + spot * l.of_weights, results + spot * l.of_outputs + v * TILE);
-                    }
-                leave(
-                    l, results, first, last, rows ? bias + n % rows * l.outputs : nullptr,
-                    residual ? residual + to : nullptr, y + to);
-            }
+        float* room = rooms + own * omp_get_thread_num();
+        std::memset(room, 0, sizeof(float) * own);
+        for (long first = 0; first < all; first += PART) {
+            const long last = std::min(first + PART, all);
+            #pragma omp for
+            for (long i = 0; i < l.inputs; i++)
+                for (long v = first; v < last;) {
+                    const Section s(l, v, last);
+                    const long map = s.sample * l.inputs + i;
+                    float* to = lines + (v - first) * SPOTS * l.of_inputs + i * TILE;
+                    enter(l, s, x + map * l.area(), affine[map], norm.silu, room, to);
+                    v += s.count();
+                }
+            #pragma omp for collapse(2)
+            for (long spot = 0; spot < SPOTS; spot++)
+                for (long v = first; v < last; v += 2) {
+                    const float* line = lines + ((v - first) * SPOTS + spot) * l.of_inputs;
+                    const auto chosen = v + 1 < last ? products<2> : products<1>;
+                    chosen(l, line, factors + spot * l.of_weights, results + spot * l.of_outputs + (v - first) * TILE);
+                }
+            #pragma omp for
+            for (long o = 0; o < l.outputs; o++)
+                for (long v = first; v < last;) {
+                    const Section s(l, v, last);
+                    const long map = s.sample * l.outputs + o;
+                    leave(
+                        l, s, results + (o * PART + v - first) * TILE, rows ? bias[s.sample % rows * l.outputs + o] : 0,
+                        residual ? residual + map * l.area() : nullptr, y + map * l.area());
+                    v += s.count();
+                }
+        }
     }
 }
 
