@@ -1,5 +1,5 @@
 // Convolution of float32 arrays in NCHW order for the operations of convolution.py: by oneDNN, in layouts of its own, or by
-// amx.h.
+// amx.h or winograd.h.
 
 namespace convolution {
 
@@ -26,12 +26,17 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
 inline void forward(
     const Geometry& g, bool each, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
-    if (g.own) measure(x, norm, g.samples, g.inputs, g.height * g.width);
 #if WITH_AMX
-    if (g.own && g.low) return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
+    if (g.own && g.low) {
+        measure(x, norm, g.samples, g.inputs, g.height * g.width);
+        return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
+    }
 #endif
 #if WITH_WINOGRAD
-    if (g.own && g.winograd) return winograd::run(g, false, x, norm, weight, bias, rows, residual, y);
+    if (g.own && g.winograd) {
+        measure(x, norm, g.samples, g.inputs, g.height * g.width);
+        return winograd::run(g, false, x, norm, weight, bias, rows, residual, y);
+    }
 #endif
     static Scratch scratch;
     const Geometry part = each ? g.sample() : g;
@@ -81,7 +86,7 @@ inline void backward(
 #endif
 #if WITH_WINOGRAD
     if (g.own && g.winograd) {
-        differentiate(g, x, norm, weight, dy, nullptr, dweight);
+        winograd::to_weights(g, x, norm, dy, dweight);
         if (dx) winograd::run(g, true, dy, {}, weight, nullptr, 0, nullptr, to);
     } else
 #endif

@@ -3,22 +3,15 @@
 // Of each tile of 6 x 6 pixels, 36 sums; of each of them, a matrix product of inputs and weights; of their 36 results, 4 x 4
 // pixels. A vector is 16 tiles, so nothing is turned round: four runs of four tiles side by side. A part of all vectors, which
 // stays in the cache, goes through all three steps at a time. A tile's numbers do not depend on the others'.
-#include <omp.h>
-#if defined(__AVX512F__)
-#define WITH_WINOGRAD 1
+#if WITH_WINOGRAD
 
 namespace convolution {
 namespace winograd {
 
-const long SIDE = 4, SPOTS = 36;   // pixels of a tile's side that result; products of a tile
-const long RUNS = 4;               // of a vector, each of as many tiles: 16 pixels
 const long PART = 8;               // vectors that go through all steps at a time
 const long ROWS = 12;              // outputs that are summed at a time, of two vectors
 const long NEAR = 128;             // inputs of two vectors that stay in the first cache
 const long AHEAD = 768;            // weights that are asked for early
-const float A = 0.625f, B = 1.5f;  // what the transform evaluates polynomials at, beside 0 and infinity: +-A, +-B
-
-inline __m512 all(float value) { return _mm512_set1_ps(value); }
 
 struct Layout {
     long samples, inputs, outputs, height, width, of_row, tile_rows, runs, vectors, rounded;
@@ -29,14 +22,21 @@ struct Layout {
         : samples(g.samples), inputs(turned ? g.outputs : g.inputs), outputs(turned ? g.inputs : g.outputs),
           height(g.height), width(g.width), of_row((width + TILE - 1) / TILE), tile_rows((height + SIDE - 1) / SIDE),
           runs(tile_rows * of_row), vectors((runs + RUNS - 1) / RUNS), rounded((outputs + 3) / 4 * 4),
-          of_inputs(inputs * TILE + TILE), of_outputs(rounded * PART * TILE + TILE), of_weights(rounded * inputs + TILE),
+          of_inputs((inputs + 3) / 4 * 4 * TILE + TILE), of_outputs(rounded * PART * TILE + TILE), of_weights(rounded * inputs + TILE),
           pitch(of_row * TILE + TILE) {}
     long area() const { return height * width; }
     // Rows of tiles that vectors of a sample share in, `first` to `last`.
     long top(long first) const { return first * RUNS / of_row; }
     long bottom(long last) const { return (std::min(last * RUNS, runs) - 1) / of_row + 1; }
     long most_rows() const { return std::min(tile_rows, PART * RUNS / of_row + 2); }
+    long own() const { return (10 * most_rows() + 2) * pitch; }  // numbers that a thread works with
 };
+
+// So many numbers of memory that is kept from call to call.
+inline float* numbers(int which, long count) {
+    static Scratch rooms[5];
+    return static_cast<float*>(rooms[which].at_least(sizeof(float) * count));
+}
 
 // Vectors of one sample: `first` to `last` of its own.
 struct Section {
@@ -46,83 +46,6 @@ struct Section {
         : sample(vector / l.vectors), first(vector % l.vectors), last(std::min(l.vectors, first + end - vector)) {}
     long count() const { return last - first; }
 };
-
-// The transforms along one axis: of pixels, of weights, and of products.
-inline void transform(const __m512 (&x)[6], __m512 (&to)[6]) {
-    const __m512 t = _mm512_fnmadd_ps(all(B * B), x[2], x[4]), q = _mm512_fnmadd_ps(all(B * B), x[1], x[3]);
-    const __m512 u = _mm512_fnmadd_ps(all(A * A), x[2], x[4]), r = _mm512_fnmadd_ps(all(A * A), x[1], x[3]);
-    to[0] = _mm512_fmadd_ps(all(A * A * B * B), x[0], _mm512_fnmadd_ps(all(A * A + B * B), x[2], x[4]));
-    to[1] = _mm512_fmadd_ps(all(A), q, t);
-    to[2] = _mm512_fnmadd_ps(all(A), q, t);
-    to[3] = _mm512_fmadd_ps(all(B), r, u);
-    to[4] = _mm512_fnmadd_ps(all(B), r, u);
-    to[5] = _mm512_fmadd_ps(all(A * A * B * B), x[1], _mm512_fnmadd_ps(all(A * A + B * B), x[3], x[5]));
-}
-
-inline void transform(const __m512 (&w)[3], __m512 (&to)[6]) {
-    const float at_a = 1 / (2 * A * A * (A * A - B * B)), at_b = 1 / (2 * B * B * (B * B - A * A));
-    const __m512 a = _mm512_fmadd_ps(all(A * A), w[2], w[0]), b = _mm512_fmadd_ps(all(B * B), w[2], w[0]);
-    to[0] = _mm512_mul_ps(all(1 / (A * A * B * B)), w[0]);
-    to[1] = _mm512_mul_ps(all(at_a), _mm512_fmadd_ps(all(A), w[1], a));
-    to[2] = _mm512_mul_ps(all(at_a), _mm512_fnmadd_ps(all(A), w[1], a));
-    to[3] = _mm512_mul_ps(all(at_b), _mm512_fmadd_ps(all(B), w[1], b));
-    to[4] = _mm512_mul_ps(all(at_b), _mm512_fnmadd_ps(all(B), w[1], b));
-    to[5] = w[2];
-}
-
-inline void transform(const __m512 (&m)[6], __m512 (&to)[4]) {
-    const __m512 p = _mm512_add_ps(m[1], m[2]), q = _mm512_sub_ps(m[1], m[2]);
-    const __m512 r = _mm512_add_ps(m[3], m[4]), s = _mm512_sub_ps(m[3], m[4]);
-    to[0] = _mm512_add_ps(m[0], _mm512_add_ps(p, r));
-    to[1] = _mm512_fmadd_ps(all(A), q, _mm512_mul_ps(all(B), s));
-    to[2] = _mm512_fmadd_ps(all(A * A), p, _mm512_mul_ps(all(B * B), r));
-    to[3] = _mm512_fmadd_ps(all(A * A * A), q, _mm512_fmadd_ps(all(B * B * B), s, m[5]));
-}
-
-// Along both axes: `from` in rows of `N`.
-template <int N, int M> inline __attribute__((always_inline)) void both(const __m512 (&from)[N][N], __m512 (&to)[M][M]) {
-    __m512 half[M][N];
-    #pragma GCC unroll 6
-    for (int x = 0; x < N; x++) {
-        __m512 column[N], turned[M];
-        #pragma GCC unroll 6
-        for (int y = 0; y < N; y++) column[y] = from[y][x];
-        transform(column, turned);
-        #pragma GCC unroll 6
-        for (int y = 0; y < M; y++) half[y][x] = turned[y];
-    }
-    #pragma GCC unroll 6
-    for (int y = 0; y < M; y++) transform(half[y], to[y]);
-}
-
-// Every fourth of 64 numbers, each 16 of which are `from` somewhere.
-template <int COUNT> void apart(const float* const (&from)[RUNS], long at, __m512* to) {
-    const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
-    __m512 runs[RUNS];
-    for (long k = 0; k < RUNS; k++) runs[k] = _mm512_loadu_ps(from[k] + at);
-    for (int k = 0; k < COUNT; k += 2) {
-        const __m512i index = _mm512_add_epi32(low, _mm512_set1_epi32(k));
-        const __m512 a = _mm512_permutex2var_ps(runs[0], index, runs[1]);
-        const __m512 b = _mm512_permutex2var_ps(runs[2], index, runs[3]);
-        to[k] = _mm512_shuffle_f32x4(a, b, 0x44);
-        to[k + 1] = _mm512_shuffle_f32x4(a, b, 0xee);
-    }
-}
-
-// The other way.
-inline void together(const __m512 (&from)[4], __m512 (&to)[4]) {
-    const __m512i pairs = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i fours = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    for (int half = 0; half < 2; half++) {
-        const __m512i index = _mm512_add_epi32(pairs, _mm512_set1_epi32(8 * half));
-        const __m512d a = _mm512_castps_pd(_mm512_permutex2var_ps(from[0], index, from[1]));
-        const __m512d b = _mm512_castps_pd(_mm512_permutex2var_ps(from[2], index, from[3]));
-        for (int k = 0; k < 2; k++) {
-            const __m512i at = _mm512_add_epi64(fours, _mm512_set1_epi64(4 * k));
-            to[2 * half + k] = _mm512_castpd_ps(_mm512_permutex2var_pd(a, at, b));
-        }
-    }
-}
 
 // Weights (O, I, 3, 3) as products want them: for each spot, 12 outputs of each input side by side, or what is left of 12.
 // For the gradient of the maps they are turned: inputs and outputs change places, and the taps' order.
@@ -186,12 +109,29 @@ inline void enter(
         }
         float* target = to;
         for (long y = 0; y < 6; y++) {
-            __m512 pixels[6], spots[6];
-            apart<4>(from, y * l.pitch, pixels);
-            apart<2>(from, y * l.pitch + SIDE, pixels + SIDE);
-            transform(pixels, spots);
+            __m512 near[RUNS], far[RUNS], four[4], two[2], spots[6];
+            for (long k = 0; k < RUNS; k++) {
+                near[k] = _mm512_loadu_ps(from[k] + y * l.pitch);
+                far[k] = _mm512_loadu_ps(from[k] + y * l.pitch + SIDE);
+            }
+            apart(near, four);
+            apart(far, two);
+            transform({four[0], four[1], four[2], four[3], two[0], two[1]}, spots);
             for (long x = 0; x < 6; x++, target += l.of_inputs) _mm512_store_ps(target, spots[x]);
         }
+    }
+}
+
+// The same of vectors `first` to `last` of all samples, of input i.
+inline void enter(
+    const Layout& l, long i, long first, long last, const float* x, const std::vector<norm::Affine>& affine, bool silu,
+    float* room, float* lines) {
+    for (long v = first; v < last;) {
+        const Section s(l, v, last);
+        const long map = s.sample * l.inputs + i;
+        float* to = lines + (v - first) * SPOTS * l.of_inputs + i * TILE;
+        enter(l, s, x + map * l.area(), affine[map], silu, room, to);
+        v += s.count();
     }
 }
 
@@ -258,34 +198,22 @@ template <int V> void products(const Layout& l, const float* lines, const float*
 inline void run(
     const Geometry& g, bool turned, const float* x, const Norm& norm, const float* weight, const float* bias, long rows,
     const float* residual, float* y) {
-    static Scratch factors_room, lines_room, results_room, own_room;
     const Layout l(g, turned);
-    const auto reserve = [](Scratch& scratch, long numbers) {
-        return static_cast<float*>(scratch.at_least(sizeof(float) * numbers));
-    };
-    const long own = (10 * l.most_rows() + 2) * l.pitch;
-    float* factors = reserve(factors_room, SPOTS * l.of_weights);
-    float* lines = reserve(lines_room, SPOTS * l.of_inputs * PART);
-    float* results = reserve(results_room, SPOTS * l.of_outputs);
-    float* rooms = reserve(own_room, own * omp_get_max_threads());
+    float* factors = numbers(0, SPOTS * l.of_weights);
+    float* lines = numbers(1, SPOTS * l.of_inputs * PART);
+    float* results = numbers(2, SPOTS * l.of_outputs);
+    float* rooms = numbers(3, l.own() * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
     const long all = l.samples * l.vectors;
     pack(l, turned, weight, factors);
     #pragma omp parallel
     {
-        float* room = rooms + own * omp_get_thread_num();
-        std::memset(room, 0, sizeof(float) * own);
+        float* room = rooms + l.own() * omp_get_thread_num();
+        std::memset(room, 0, sizeof(float) * l.own());
         for (long first = 0; first < all; first += PART) {
             const long last = std::min(first + PART, all);
             #pragma omp for
-            for (long i = 0; i < l.inputs; i++)
-                for (long v = first; v < last;) {
-                    const Section s(l, v, last);
-                    const long map = s.sample * l.inputs + i;
-                    float* to = lines + (v - first) * SPOTS * l.of_inputs + i * TILE;
-                    enter(l, s, x + map * l.area(), affine[map], norm.silu, room, to);
-                    v += s.count();
-                }
+            for (long i = 0; i < l.inputs; i++) enter(l, i, first, last, x, affine, norm.silu, room, lines);
             #pragma omp for collapse(2)
             for (long spot = 0; spot < SPOTS; spot++)
                 for (long v = first; v < last; v += 2) {
