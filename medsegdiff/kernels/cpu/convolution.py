@@ -3,8 +3,9 @@
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Where it has AMX and
-the compiler knows it, `amx.h` and `amx_weights.h` compute those in bfloat16 that keep the size of maps.
+in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Two ways are ours,
+where the compiler knows the processor's instructions: with AMX, `amx.h` and `amx_weights.h` compute those in bfloat16
+that keep the size of maps; with AVX-512 alone, `winograd.h` and `winograd_weights.h` those of the transform.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from medsegdiff.base import machine
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.cpu.normalisation import NORM
 from medsegdiff.kernels.function import Function
@@ -112,12 +114,17 @@ def _room(channels: int) -> int:
     return max(-(-channels // block) * block for block in (16, 32, 48, 64))
 
 
+def _has_winograd() -> bool:
+    """Whether the transform is that of `winograd.h`. Where there is AMX all stays as it was measured there."""
+    return "avx512f" in machine.cpu().flags and not onednn.has_amx()
+
+
 def _transformed(geometry: dict[str, int], low: bool) -> bool:
-    """Whether Winograd's transform pays in float32: not on small maps, and ours, used without AMX, on smaller ones."""
+    """Whether Winograd's transform pays in float32: not on small maps."""
     wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
     shape = geometry["kernel"], geometry["stride"], geometry["padding"]
-    least = 24 if low or onednn.has_amx() else 16
-    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least * least
+    least = 16 if _has_winograd() and not low else 24
+    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least**2
 
 
 class _Convolution(Function):
@@ -148,8 +155,8 @@ class _Convolution(Function):
         geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
         geometry["winograd"] = transformed and not geometry["low"]
         keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
-        # With AMX all is as it was measured there.
-        geometry["own"] = geometry["low"] and keeps_size if onednn.has_amx() else transformed and not geometry["low"]
+        by_amx = geometry["low"] and keeps_size and onednn.has_amx()
+        geometry["own"] = by_amx or (geometry["winograd"] and _has_winograd())
         self.geometry = geometry
         named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(

@@ -1,8 +1,8 @@
 // 3x3 convolutions of large maps in float32 by Winograd's transform F(4x4, 3x3) (Lavin & Gray 2016), with AVX-512.
 //
-// Of each tile of 6 x 6 pixels, 36 sums; of each of them, a matrix product of inputs and weights; of their 36 results, 4 x 4
-// pixels. A vector is 16 tiles, so nothing is turned round: four runs of four tiles side by side. A part of all vectors, which
-// stays in the cache, goes through all three steps at a time. A tile's numbers do not depend on the others'.
+// Of each tile of 6 x 6 pixels, 36 sums ("spots"); of each of them, a matrix product of inputs and weights; of their results,
+// 4 x 4 pixels. A vector is 16 tiles, so nothing is turned round: four runs of four tiles side by side. A part of all
+// vectors, which stays in the cache, goes through these steps at a time. A tile's numbers do not depend on the others'.
 #if WITH_WINOGRAD
 
 namespace convolution {
@@ -22,8 +22,8 @@ struct Layout {
         : samples(g.samples), inputs(turned ? g.outputs : g.inputs), outputs(turned ? g.inputs : g.outputs),
           height(g.height), width(g.width), of_row((width + TILE - 1) / TILE), tile_rows((height + SIDE - 1) / SIDE),
           runs(tile_rows * of_row), vectors((runs + RUNS - 1) / RUNS), rounded((outputs + 3) / 4 * 4),
-          of_inputs((inputs + 3) / 4 * 4 * TILE + TILE), of_outputs(rounded * PART * TILE + TILE), of_weights(rounded * inputs + TILE),
-          pitch(of_row * TILE + TILE) {}
+          of_inputs((inputs + 3) / 4 * 4 * TILE + TILE), of_outputs(rounded * PART * TILE + TILE),
+          of_weights(rounded * inputs + TILE), pitch(of_row * TILE + TILE) {}
     long area() const { return height * width; }
     // Rows of tiles that vectors of a sample share in, `first` to `last`.
     long top(long first) const { return first * RUNS / of_row; }
@@ -32,10 +32,11 @@ struct Layout {
     long own() const { return (10 * most_rows() + 2) * pitch; }  // numbers that a thread works with
 };
 
-// So many numbers of memory that is kept from call to call.
-inline float* numbers(int which, long count) {
-    static Scratch rooms[5];
-    return static_cast<float*>(rooms[which].at_least(sizeof(float) * count));
+// Room for so many numbers, kept from call to call.
+enum Room { WEIGHTS, LINES, RESULTS, PULLS, OWN };
+inline float* room_for(Room which, long numbers) {
+    static Scratch rooms[OWN + 1];
+    return static_cast<float*>(rooms[which].at_least(sizeof(float) * numbers));
 }
 
 // Vectors of one sample: `first` to `last` of its own.
@@ -140,7 +141,8 @@ inline void leave(
     const Layout& l, const Section& s, const float* products, float bias, const float* residual, float* y) {
     for (long v = s.first; v < s.last; v++, products += TILE) {
         __m512 spots[6][6], pixels[4][4];
-        for (long spot = 0; spot < SPOTS; spot++) spots[spot / 6][spot % 6] = _mm512_load_ps(products + spot * l.of_outputs);
+        for (long spot = 0; spot < SPOTS; spot++)
+            spots[spot / 6][spot % 6] = _mm512_load_ps(products + spot * l.of_outputs);
         both(spots, pixels);
         for (long k = 0; k < SIDE; k++) {
             __m512 lines[RUNS];
@@ -199,10 +201,10 @@ inline void run(
     const Geometry& g, bool turned, const float* x, const Norm& norm, const float* weight, const float* bias, long rows,
     const float* residual, float* y) {
     const Layout l(g, turned);
-    float* factors = numbers(0, SPOTS * l.of_weights);
-    float* lines = numbers(1, SPOTS * l.of_inputs * PART);
-    float* results = numbers(2, SPOTS * l.of_outputs);
-    float* rooms = numbers(3, l.own() * omp_get_max_threads());
+    float* factors = room_for(WEIGHTS, SPOTS * l.of_weights);
+    float* lines = room_for(LINES, SPOTS * l.of_inputs * PART);
+    float* results = room_for(RESULTS, SPOTS * l.of_outputs);
+    float* rooms = room_for(OWN, l.own() * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
     const long all = l.samples * l.vectors;
     pack(l, turned, weight, factors);

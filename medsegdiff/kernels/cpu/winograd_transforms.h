@@ -9,7 +9,8 @@ namespace winograd {
 const long SIDE = 4, SPOTS = 36;   // pixels of a tile's side that result; products of a tile
 const long RUNS = 4;               // of a vector, each of as many tiles: 16 pixels
 const float A = 0.625f, B = 1.5f;  // what the transform evaluates polynomials at, beside 0 and infinity: +-A, +-B
-const float AT_0 = 1 / (A * A * B * B), AT_A = 1 / (2 * A * A * (A * A - B * B)), AT_B = 1 / (2 * B * B * (B * B - A * A));
+const float AT_0 = 1 / (A * A * B * B);
+const float AT_A = 1 / (2 * A * A * (A * A - B * B)), AT_B = 1 / (2 * B * B * (B * B - A * A));
 
 inline __m512 all(float value) { return _mm512_set1_ps(value); }
 
@@ -67,7 +68,8 @@ inline void transform(const __m512 (&u)[6], __m512 (&to)[3]) {
 }
 
 // Along both axes: `from` in rows of `N`.
-template <int N, int M> inline __attribute__((always_inline)) void both(const __m512 (&from)[N][N], __m512 (&to)[M][M]) {
+template <int N, int M>
+inline __attribute__((always_inline)) void both(const __m512 (&from)[N][N], __m512 (&to)[M][M]) {
     __m512 half[M][N];
     #pragma GCC unroll 6
     for (int x = 0; x < N; x++) {

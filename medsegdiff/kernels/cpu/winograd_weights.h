@@ -1,5 +1,5 @@
-// The gradient of a convolution's weights by Winograd's transform: for each spot, the sum over tiles of what pixels of dy
-// become times the sums of x.
+// The gradient of a convolution's weights by Winograd's transform: for each spot, over all tiles, the sum of what pixels of
+// dy become ("pulls") times that of x.
 #if WITH_WINOGRAD
 
 namespace convolution {
@@ -41,7 +41,8 @@ inline void enter_gradient(const Layout& l, long o, long first, long last, const
 // Adds to the sums over `count` vectors, of `N` inputs and `V` times 16 outputs; the first vectors begin them.
 template <int N, int V>
 void sum(
-    long count, bool begins, const float* lines, long next_lines, const float* pulls, long next_pulls, float* to, long row) {
+    long count, bool begins, const float* lines, long next_lines, const float* pulls, long next_pulls, float* to,
+    long row) {
     __m512 sums[N][V];
     #pragma GCC unroll 12
     for (int n = 0; n < N; n++)
@@ -65,10 +66,10 @@ inline void to_weights(const Geometry& g, const float* x, const Norm& norm, cons
     const Layout l(g, false);
     const long blocks = (l.outputs + TILE - 1) / TILE, inputs = (l.inputs + 3) / 4 * 4;
     const long of_pull = blocks * TILE * TILE + TILE, row = inputs * TILE, of_sum = blocks * row + TILE;
-    float* sums = numbers(0, SPOTS * of_sum);
-    float* lines = numbers(1, SPOTS * l.of_inputs * PART);
-    float* pulls = numbers(4, SPOTS * of_pull * PART);
-    float* rooms = numbers(3, l.own() * omp_get_max_threads());
+    float* sums = room_for(WEIGHTS, SPOTS * of_sum);
+    float* lines = room_for(LINES, SPOTS * l.of_inputs * PART);
+    float* pulls = room_for(PULLS, SPOTS * of_pull * PART);
+    float* rooms = room_for(OWN, l.own() * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
     const long all = l.samples * l.vectors;
     #pragma omp parallel
@@ -91,8 +92,8 @@ inline void to_weights(const Geometry& g, const float* x, const Norm& norm, cons
                         const auto one = rest >= ROWS ? sum<ROWS, 1> : rest == 8 ? sum<8, 1> : sum<4, 1>;
                         (o + 1 < blocks ? two : one)(
                             last - first, !first, lines + spot * l.of_inputs + i * TILE, SPOTS * l.of_inputs,
-                            pulls + spot * of_pull + o * TILE * TILE, SPOTS * of_pull, sums + spot * of_sum + o * row + i * TILE,
-                            row);
+                            pulls + spot * of_pull + o * TILE * TILE, SPOTS * of_pull,
+                            sums + spot * of_sum + o * row + i * TILE, row);
                     }
         }
         #pragma omp for collapse(2)
