@@ -10,7 +10,7 @@ namespace winograd {
 
 const long PART = 8;               // vectors that go through all steps at a time
 const long ROWS = 12;              // outputs that are summed at a time, of two vectors
-const long NEAR = 128;             // inputs of two vectors that stay in the first cache
+const long NEAR = 64;              // inputs that are summed at a time
 const long AHEAD = 768;            // weights that are asked for early
 
 struct Layout {
@@ -164,13 +164,13 @@ inline void leave(
     }
 }
 
-// Adds to the sums over inputs, of `N` outputs and `V` vectors; the first inputs begin them.
+// Adds what inputs sum up to, of `N` outputs and `V` vectors; the first inputs begin. Long sums of float32 would round more.
 template <int N, int V>
 void product(long inputs, bool begins, const float* lines, long next, const float* weights, float* to, long row) {
     __m512 sums[N][V];
     #pragma GCC unroll 12
     for (int n = 0; n < N; n++)
-        for (int v = 0; v < V; v++) sums[n][v] = begins ? _mm512_setzero_ps() : _mm512_load_ps(to + n * row + v * TILE);
+        for (int v = 0; v < V; v++) sums[n][v] = _mm512_setzero_ps();
     for (long i = 0; i < inputs; i++, lines += TILE, weights += N) {
         __m512 line[V];
         for (int v = 0; v < V; v++) line[v] = _mm512_load_ps(lines + v * next);
@@ -181,10 +181,10 @@ void product(long inputs, bool begins, const float* lines, long next, const floa
     }
     #pragma GCC unroll 12
     for (int n = 0; n < N; n++)
-        for (int v = 0; v < V; v++) _mm512_store_ps(to + n * row + v * TILE, sums[n][v]);
+        for (int v = 0; v < V; v++) add(sums[n][v], begins, to + n * row + v * TILE);
 }
 
-// Of one spot, and `V` vectors: of as many inputs at a time as stay in the first cache.
+// Of one spot, and `V` vectors: of few inputs at a time, which stay in the first cache.
 template <int V> void products(const Layout& l, const float* lines, const float* weights, float* to) {
     for (long first = 0; first < l.inputs; first += NEAR)
         for (long o = 0; o < l.rounded; o += ROWS) {

@@ -14,6 +14,10 @@ const float AT_A = 1 / (2 * A * A * (A * A - B * B)), AT_B = 1 / (2 * B * B * (B
 
 inline __m512 all(float value) { return _mm512_set1_ps(value); }
 
+inline void add(__m512 sum, bool begins, float* to) {
+    _mm512_store_ps(to, begins ? sum : _mm512_add_ps(_mm512_load_ps(to), sum));
+}
+
 // The transforms along one axis: of pixels, of weights, and of products.
 inline void transform(const __m512 (&x)[6], __m512 (&to)[6]) {
     const __m512 t = _mm512_fnmadd_ps(all(B * B), x[2], x[4]), q = _mm512_fnmadd_ps(all(B * B), x[1], x[3]);

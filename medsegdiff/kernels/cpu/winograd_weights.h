@@ -38,7 +38,7 @@ inline void enter_gradient(const Layout& l, long o, long first, long last, const
     }
 }
 
-// Adds to the sums over `count` vectors, of `N` inputs and `V` times 16 outputs; the first vectors begin them.
+// Adds what `count` vectors sum up to, of `N` inputs and `V` times 16 outputs; the first vectors begin.
 template <int N, int V>
 void sum(
     long count, bool begins, const float* lines, long next_lines, const float* pulls, long next_pulls, float* to,
@@ -46,7 +46,7 @@ void sum(
     __m512 sums[N][V];
     #pragma GCC unroll 12
     for (int n = 0; n < N; n++)
-        for (int v = 0; v < V; v++) sums[n][v] = begins ? _mm512_setzero_ps() : _mm512_load_ps(to + v * row + n * TILE);
+        for (int v = 0; v < V; v++) sums[n][v] = _mm512_setzero_ps();
     for (long k = 0; k < count; k++)
         for (long tile = 0; tile < TILE; tile++) {
             __m512 pull[V];
@@ -58,7 +58,7 @@ void sum(
         }
     #pragma GCC unroll 12
     for (int n = 0; n < N; n++)
-        for (int v = 0; v < V; v++) _mm512_store_ps(to + v * row + n * TILE, sums[n][v]);
+        for (int v = 0; v < V; v++) add(sums[n][v], begins, to + v * row + n * TILE);
 }
 
 // The gradient (O, I, 3, 3) of the weights.
