@@ -1,5 +1,5 @@
 // Convolution of float32 arrays in NCHW order for the operations of convolution.py: by oneDNN, in layouts of its own, or by
-// amx.h.
+// amx.h or winograd.h.
 
 namespace convolution {
 
@@ -9,7 +9,7 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
         if (bytes > room) throw std::runtime_error("packed weights want more room than is known");
     };
 #if WITH_AMX
-    if (g.amx) {
+    if (g.own && g.low) {
         const amx::Layout l(g, false);
         check(l.weight_bytes() + amx::LINE);
         return amx::pack(l, false, weight, amx::aligned(packed));
@@ -27,9 +27,15 @@ inline void forward(
     const Geometry& g, bool each, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
 #if WITH_AMX
-    if (g.amx) {
+    if (g.own && g.low) {
         measure(x, norm, g.samples, g.inputs, g.height * g.width);
         return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
+    }
+#endif
+#if WITH_WINOGRAD
+    if (g.own && g.winograd) {
+        measure(x, norm, g.samples, g.inputs, g.height * g.width);
+        return winograd::run(g, false, x, norm, weight, bias, rows, residual, y);
     }
 #endif
     static Scratch scratch;
@@ -73,9 +79,15 @@ inline void backward(
     const long area = g.area(), pixels = g.height * g.width, rows = g.inputs / std::max(norm.groups, 1L);
     float* to = dx && norm.groups ? (float*)scratch_normed.at_least(sizeof(float) * g.samples * g.image()) : dx;
 #if WITH_AMX
-    if (g.amx) {
+    if (g.own && g.low) {
         amx::to_weights(g, x, norm, dy, dweight);
         if (dx) amx::run(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
+    } else
+#endif
+#if WITH_WINOGRAD
+    if (g.own && g.winograd) {
+        winograd::to_weights(g, x, norm, dy, dweight);
+        if (dx) winograd::run(g, true, dy, {}, weight, nullptr, 0, nullptr, to);
     } else
 #endif
         differentiate(g, x, norm, weight, dy, to, dweight);

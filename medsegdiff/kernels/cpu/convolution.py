@@ -3,8 +3,9 @@
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Where it has AMX and
-the compiler knows it, `amx.h` and `amx_weights.h` compute those in bfloat16 that keep the size of maps.
+in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Two ways are ours,
+where the compiler knows the processor's instructions: with AMX, `amx.h` and `amx_weights.h` compute those in bfloat16
+that keep the size of maps; with AVX-512 alone, `winograd.h` and `winograd_weights.h` those of the transform.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from medsegdiff.base import machine
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.cpu.normalisation import NORM
 from medsegdiff.kernels.function import Function
@@ -23,7 +25,8 @@ from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", "convolution.h"
+_WINOGRAD = "winograd_transforms.h", "winograd.h", "winograd_weights.h"
+_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
 _HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
@@ -31,7 +34,7 @@ _GEOMETRY = """
 const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
     (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
-    data["winograd"] != 0, data["amx"] != 0};
+    data["winograd"] != 0, data["own"] != 0};
 """
 _PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
 _NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
@@ -111,11 +114,17 @@ def _room(channels: int) -> int:
     return max(-(-channels // block) * block for block in (16, 32, 48, 64))
 
 
-def _transformed(geometry: dict[str, int]) -> bool:
+def _has_winograd() -> bool:
+    """Whether the transform is that of `winograd.h`. Where there is AMX all stays as it was measured there."""
+    return "avx512f" in machine.cpu().flags and not onednn.has_amx()
+
+
+def _transformed(geometry: dict[str, int], low: bool) -> bool:
     """Whether Winograd's transform pays in float32: not on small maps."""
     wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
     shape = geometry["kernel"], geometry["stride"], geometry["padding"]
-    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= 24 * 24
+    least = 16 if _has_winograd() and not low else 24
+    return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least**2
 
 
 class _Convolution(Function):
@@ -142,11 +151,12 @@ class _Convolution(Function):
             "stride": self.stride,
             "padding": self.padding,
         }
-        transformed = _transformed(geometry)
+        transformed = _transformed(geometry, self.low)
         geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
         geometry["winograd"] = transformed and not geometry["low"]
         keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
-        geometry["amx"] = geometry["low"] and keeps_size and onednn.has_amx()
+        by_amx = geometry["low"] and keeps_size and onednn.has_amx()
+        geometry["own"] = by_amx or (geometry["winograd"] and _has_winograd())
         self.geometry = geometry
         named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(

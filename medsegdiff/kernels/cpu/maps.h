@@ -231,6 +231,11 @@ private:
                         std::min(block, padded - c - k) * sizeof(float));
         }
         tile.transpose();
+        for (long k = 0; k < high; k++) {  // so many maps at a time no cache reads ahead
+            const long next = (row + k) * pixels + p + TILE;
+            __builtin_prefetch(y + next, 1);
+            if (residual) __builtin_prefetch(residual + next);
+        }
         for (long k = 0; k < high; k++) add(tile.at[k] - p, bias, residual, row + k, p, p + wide, y);
     }
 

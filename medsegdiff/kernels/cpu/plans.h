@@ -12,7 +12,7 @@ struct Geometry {
     long samples, inputs, height, width, outputs, kernel, stride, padding;
     bool low;       // bfloat16 inside; sums stay float32
     bool winograd;  // by the transform, where oneDNN has it; in float32
-    bool amx;       // by our own kernels, where the compiler has AMX
+    bool own;       // by our own kernels, where the compiler has AMX or, for the transform, AVX-512
 
     long out_height() const { return (height + 2 * padding - kernel) / stride + 1; }
     long out_width() const { return (width + 2 * padding - kernel) / stride + 1; }

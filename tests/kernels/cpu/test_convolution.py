@@ -88,8 +88,10 @@ def expected(x, weight, bias, residual, dy):
     return y, [dx, dw, dy.sum((2, 3)), dy]
 
 
-# Maps of 24 x 24 and more of 32 channels and more go through Winograd's transform.
+# Maps of 24 x 24, or 16 x 16, and more of 32 channels and more go through Winograd's transform.
 SHAPES = [((2, 32, 24, 28), 48, 3), ((3, 40, 27, 25), 32, 3), ((2, 5, 6, 7), 9, 3), ((2, 33, 9, 5), 17, 1)]
+# More samples than go through our transform at a time, and more inputs than are summed at a time.
+SHAPES += [((9, 34, 16, 17), 37, 3), ((1, 133, 24, 25), 33, 3)]
 # Whole tiles in rows, several runs of them; 8 x 8, of which there are five; weights larger than a sample's maps; maps
 # that are larger than what stays in the cache.
 TILES = [((3, 40, 36, 32), 24, 3), ((3, 64, 8, 8), 72, 3), ((2, 48, 33, 16), 40, 1), ((2, 3, 12, 48), 33, 3)]
