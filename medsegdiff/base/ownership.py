@@ -14,9 +14,10 @@ import json
 import os
 import re
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -46,6 +47,8 @@ class Ledger:
         self.groups: list[Group] = []
         """Oldest first."""
         self._known: dict[str, set[Optional[str]]] = {}
+        self._changing = threading.Lock()
+        self._cleared = False
         manifest = self.folder / MANIFEST
         if manifest.is_file() and not manifest.is_symlink():
             for line in manifest.read_bytes().splitlines():
@@ -93,7 +96,7 @@ class Ledger:
     ) -> Iterator[Path]:
         """Give an empty folder to write files to; all of them move into this one when the block ends well.
 
-        If the block fails, nothing is changed.
+        If the block fails, nothing is changed. Several threads may write groups at the same time.
 
         Args:
             last: the file that moves last, and whose earlier version goes first: where it is, the others are, too.
@@ -104,23 +107,29 @@ class Ledger:
             InputError: a file in the way is not this command's own, or the disk refuses.
         """
         stage = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp"
-        _remove_abandoned(self.folder)
         try:
-            with writing(self.folder), _made(stage):
+            with writing(self.folder), ExitStack() as stack:
+                with self._changing:
+                    if not self._cleared:
+                        _remove_abandoned(self.folder)
+                    self._cleared = True
+                    stack.enter_context(_made(stage))
                 yield stage
                 names = [path.relative_to(stage).as_posix() for path in sorted(stage.rglob("*")) if path.is_file()]
                 names.remove(_LOCK)
                 outdated = [last, *(name for name in instead_of if name != last)]
-                self.check({*names, *outdated})
                 for name in names:
                     fsync(stage / name)
-                self._note({name: digest(stage / name) for name in names}, about or {})
-                for name in outdated:
-                    (self.folder / name).unlink(missing_ok=True)
-                for name in sorted(names, key=lambda name: name == last):
-                    (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    system.replace(stage / name, self.folder / name)
-                    fsync((self.folder / name).parent)
+                digests: dict[str, Optional[str]] = {name: digest(stage / name) for name in names}
+                with self._changing:
+                    self.check({*names, *outdated})
+                    self._note(digests, about or {})
+                    for name in outdated:
+                        (self.folder / name).unlink(missing_ok=True)
+                    for name in sorted(names, key=lambda name: name == last):
+                        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                        system.replace(stage / name, self.folder / name)
+                        fsync((self.folder / name).parent)
         finally:
             remove(stage)
 

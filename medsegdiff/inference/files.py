@@ -16,7 +16,8 @@ from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.labels import to_classes
 from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.predictions import Maps, write_png, write_prediction
+from medsegdiff.io.png import write_png
+from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.masks.resizing import resize_probability
@@ -81,7 +82,7 @@ def write_image(
             true = None if truth is None else _ground_truth(truth, len(maps.probability) == 1, size, labels or {})
             deviation = np.stack([resize_probability(channel, shown) for channel in result.std]).max(axis=0)
             drawn = overlay(_small(picture(), shown), _small(mask > 0, shown), _small(true, shown), deviation)
-            write_png(folder / f"{result.id}_overlay.png", Image.fromarray(drawn))
+            write_png(folder / f"{result.id}_overlay.png", drawn)
         if trace is not None:
             trace(folder)
 
