@@ -47,8 +47,8 @@ class Ledger:
         self.groups: list[Group] = []
         """Oldest first."""
         self._known: dict[str, set[Optional[str]]] = {}
-        self._changing = threading.Lock()
-        self._cleared = False
+        self._alone = threading.Lock()
+        self._cleared = False  # of abandoned stages
         manifest = self.folder / MANIFEST
         if manifest.is_file() and not manifest.is_symlink():
             for line in manifest.read_bytes().splitlines():
@@ -109,7 +109,7 @@ class Ledger:
         stage = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp"
         try:
             with writing(self.folder), ExitStack() as stack:
-                with self._changing:
+                with self._alone:  # a stage that is not locked yet passes for an abandoned one
                     if not self._cleared:
                         _remove_abandoned(self.folder)
                     self._cleared = True
@@ -118,18 +118,16 @@ class Ledger:
                 names = [path.relative_to(stage).as_posix() for path in sorted(stage.rglob("*")) if path.is_file()]
                 names.remove(_LOCK)
                 outdated = [last, *(name for name in instead_of if name != last)]
+                self.check({*names, *outdated})
                 for name in names:
                     fsync(stage / name)
-                digests: dict[str, Optional[str]] = {name: digest(stage / name) for name in names}
-                with self._changing:
-                    self.check({*names, *outdated})
-                    self._note(digests, about or {})
-                    for name in outdated:
-                        (self.folder / name).unlink(missing_ok=True)
-                    for name in sorted(names, key=lambda name: name == last):
-                        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                        system.replace(stage / name, self.folder / name)
-                        fsync((self.folder / name).parent)
+                self._note({name: digest(stage / name) for name in names}, about or {})
+                for name in outdated:
+                    (self.folder / name).unlink(missing_ok=True)
+                for name in sorted(names, key=lambda name: name == last):
+                    (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    system.replace(stage / name, self.folder / name)
+                    fsync((self.folder / name).parent)
         finally:
             remove(stage)
 
@@ -159,21 +157,22 @@ class Ledger:
     def _note(self, files: dict[str, Optional[str]], about: dict[str, Any]) -> None:
         line = json.dumps({"by": self.by, "files": files, "about": about}).encode()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | system.NO_LINK | system.AS_IT_IS
-        handle = os.open(self.folder / MANIFEST, flags, 0o666)
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.folder / MANIFEST))
-            # A line that a crash cut short must not swallow this one.
-            size = os.fstat(handle).st_size
-            os.lseek(handle, max(0, size - 1), os.SEEK_SET)
-            torn = size and os.read(handle, 1) != b"\n"
-            whole = b"\n" * bool(torn) + line + b"\n"
-            if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        self._take(line)
+        with self._alone:  # else two would see the same end of the manifest
+            handle = os.open(self.folder / MANIFEST, flags, 0o666)
+            try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.folder / MANIFEST))
+                # A line that a crash cut short must not swallow this one.
+                size = os.fstat(handle).st_size
+                os.lseek(handle, max(0, size - 1), os.SEEK_SET)
+                torn = size and os.read(handle, 1) != b"\n"
+                whole = b"\n" * bool(torn) + line + b"\n"
+                if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            self._take(line)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def write_png(path: Path, pixels: np.ndarray, palette: Sequence[int] = ()) -> No
             _write_chunk(file, b"PLTE", bytes(palette))
         for start in range(0, height, step):
             strip = pixels[start : start + step]
-            rows = (strip.astype(">u2") if deep else strip).reshape(len(strip), -1).view(np.uint8)
+            rows = np.ascontiguousarray(strip, ">u2" if deep else np.uint8).reshape(len(strip), -1).view(np.uint8)
             differences = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
             differences[:, 0], differences[:, 1:] = _LEFT if deep else _ABOVE, rows
             if deep:
