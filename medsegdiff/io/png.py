@@ -22,7 +22,7 @@ def write_png(path: Path, pixels: np.ndarray, palette: Sequence[int] = ()) -> No
 
     Pillow tries all filters for each row, which takes as long as packing. Here maps of 16 bits, which are smooth, are
     differences along the row, and packed in full; of others, differences along the column, repetitions alone are
-    packed: photographs have hardly any other. Both take two fifths of Pillow's time at its level 2, and seldom more bytes.
+    packed: photographs have hardly any other. Both take two fifths of Pillow's time at its level 2.
     """
     height, width = pixels.shape[:2]
     deep = pixels.dtype == np.uint16
