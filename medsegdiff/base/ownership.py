@@ -14,9 +14,10 @@ import json
 import os
 import re
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -46,6 +47,8 @@ class Ledger:
         self.groups: list[Group] = []
         """Oldest first."""
         self._known: dict[str, set[Optional[str]]] = {}
+        self._alone = threading.Lock()
+        self._cleared = False  # of abandoned stages
         manifest = self.folder / MANIFEST
         if manifest.is_file() and not manifest.is_symlink():
             for line in manifest.read_bytes().splitlines():
@@ -93,7 +96,7 @@ class Ledger:
     ) -> Iterator[Path]:
         """Give an empty folder to write files to; all of them move into this one when the block ends well.
 
-        If the block fails, nothing is changed.
+        If the block fails, nothing is changed. Several threads may write groups at the same time.
 
         Args:
             last: the file that moves last, and whose earlier version goes first: where it is, the others are, too.
@@ -104,9 +107,13 @@ class Ledger:
             InputError: a file in the way is not this command's own, or the disk refuses.
         """
         stage = make_folder(self.folder) / f".{uuid.uuid4().hex}.tmp"
-        _remove_abandoned(self.folder)
         try:
-            with writing(self.folder), _made(stage):
+            with writing(self.folder), ExitStack() as stack:
+                with self._alone:  # a stage that is not locked yet passes for an abandoned one
+                    if not self._cleared:
+                        _remove_abandoned(self.folder)
+                    self._cleared = True
+                    stack.enter_context(_made(stage))
                 yield stage
                 names = [path.relative_to(stage).as_posix() for path in sorted(stage.rglob("*")) if path.is_file()]
                 names.remove(_LOCK)
@@ -150,21 +157,22 @@ class Ledger:
     def _note(self, files: dict[str, Optional[str]], about: dict[str, Any]) -> None:
         line = json.dumps({"by": self.by, "files": files, "about": about}).encode()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | system.NO_LINK | system.AS_IT_IS
-        handle = os.open(self.folder / MANIFEST, flags, 0o666)
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.folder / MANIFEST))
-            # A line that a crash cut short must not swallow this one.
-            size = os.fstat(handle).st_size
-            os.lseek(handle, max(0, size - 1), os.SEEK_SET)
-            torn = size and os.read(handle, 1) != b"\n"
-            whole = b"\n" * bool(torn) + line + b"\n"
-            if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        self._take(line)
+        with self._alone:  # else two would see the same end of the manifest
+            handle = os.open(self.folder / MANIFEST, flags, 0o666)
+            try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.folder / MANIFEST))
+                # A line that a crash cut short must not swallow this one.
+                size = os.fstat(handle).st_size
+                os.lseek(handle, max(0, size - 1), os.SEEK_SET)
+                torn = size and os.read(handle, 1) != b"\n"
+                whole = b"\n" * bool(torn) + line + b"\n"
+                if os.write(handle, whole) < len(whole):  # at once: other processes add theirs
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / MANIFEST))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            self._take(line)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.labels import to_classes
 from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.predictions import Maps, write_png, write_prediction
+from medsegdiff.io.png import write_png
+from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.masks.resizing import resize_probability
@@ -46,7 +47,7 @@ def write_image(
     ledger: Ledger,
     result: ImageResult,
     size: tuple[int, int],
-    picture: Callable[[], np.ndarray],
+    picture: Callable[[tuple[int, int]], np.ndarray],
     extras: Extras,
     postprocess: bool = False,
     truth: Optional[Path] = None,
@@ -60,7 +61,7 @@ def write_image(
         ledger: of what sampling wrote in the folder
         result: what was sampled
         size: the image's own (height, width)
-        picture: gives the image, uint8 (H, W, 3), for the overlay
+        picture: gives the image at a size (H, W), uint8 (H, W, 3), for the overlay
         extras: what to write besides
         postprocess: keep one region of each class in the mask
         truth: file of the ground truth, for the overlay
@@ -80,8 +81,8 @@ def write_image(
             shown = _shown(size)
             true = None if truth is None else _ground_truth(truth, len(maps.probability) == 1, size, labels or {})
             deviation = np.stack([resize_probability(channel, shown) for channel in result.std]).max(axis=0)
-            drawn = overlay(_small(picture(), shown), _small(mask > 0, shown), _small(true, shown), deviation)
-            write_png(folder / f"{result.id}_overlay.png", Image.fromarray(drawn))
+            drawn = overlay(picture(shown), _small(mask > 0, shown), _small(true, shown), deviation)
+            write_png(folder / f"{result.id}_overlay.png", drawn)
         if trace is not None:
             trace(folder)
 
@@ -94,12 +95,11 @@ def _shown(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def _small(picture: Optional[np.ndarray], size: tuple[int, int]) -> Optional[np.ndarray]:
-    """At `size` (H, W): colours (H, W, 3) averaged, one channel (H, W) as it is at the nearest pixel."""
-    if picture is None or picture.shape[:2] == size:
-        return picture
-    how = Image.Resampling.BOX if picture.ndim == 3 else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize(size[::-1], how))
+def _small(mask: Optional[np.ndarray], size: tuple[int, int]) -> Optional[np.ndarray]:
+    """A mask, bool (H, W), at `size`, as it is at the nearest pixel."""
+    if mask is None or mask.shape == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def row_of(slices: Sequence[ImageResult]) -> ImageRow:

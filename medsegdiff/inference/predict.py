@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 
 from medsegdiff import __version__
-from medsegdiff.base import ranks
+from medsegdiff.base import machine, ranks
 from medsegdiff.base.beside import beside
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder
@@ -36,6 +36,9 @@ from medsegdiff.io.predictions import WRITER
 from medsegdiff.io.volumes import is_volume
 from medsegdiff.plots.trace import Frame, write_trace
 from medsegdiff.runtime import exchange
+
+_THREADS = 4  # that write files, at most
+_PIXELS = 1 << 25  # of pictures that are written at a time, or a single one: of each pixel some 10 bytes are held
 
 
 def predict(
@@ -106,8 +109,9 @@ def predict(
         # Process 0 says which are left: the others may have seen more done.
         left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
         chosen = [index for place in left[ranks.rank() :: ranks.count()] for index in slices[place]]
+        threads = min(machine.usable_cores(), _THREADS)
         bar = ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling)
-        with bar as progress, beside() as do:  # files are written while the next images are computed
+        with bar as progress, beside(threads) as do:  # files are written while the next images are computed
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
                 progress.step(ids)
@@ -131,11 +135,10 @@ def predict(
                 size, labels = dataset.original_sizes[result.index], dataset.form.spec.labels
                 picture = partial(read_image, case.image)
                 trace = partial(tracer.write, id=result.id, image=dataset.image(result.index))
-                do(
-                    partial(
-                        write_image, ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels
-                    )
+                write = partial(
+                    write_image, ledger, result, size, picture, extras, postprocess, case.mask, trace, about, labels
                 )
+                do(write, size[0] * size[1] / _PIXELS)
         parts = exchange.collect(ensembles)
         if ranks.rank() == 0:
             rows = results.known(ledger, wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -15,6 +15,7 @@ from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.files import Extras, write_image
 from medsegdiff.inference.results import save
 from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.arrays import to_rgb
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.plots.panels import panels
@@ -94,9 +95,10 @@ class Segmentation:
         if not self.id:
             raise InputError('save: the image has no name; give one: segment(image, id="NAME")')
         result, extras = self._result, Extras(overlay, maps, members)
+        picture = partial(to_rgb, Image.fromarray(self.image))
 
         def write(ledger: Ledger, about: dict[str, Any]) -> Path:
-            return write_image(ledger, result, self._size, lambda: self.image, extras, about=about)
+            return write_image(ledger, result, self._size, picture, extras, about=about)
 
         return save(folder, self.id, self._settings, [result], write)
 

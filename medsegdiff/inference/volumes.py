@@ -15,7 +15,8 @@ from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
 from medsegdiff.inference.files import Extras
 from medsegdiff.inference.segmenter import ImageResult
-from medsegdiff.io.predictions import Grid, Maps, write_png, write_prediction
+from medsegdiff.io.png import write_png
+from medsegdiff.io.predictions import Grid, Maps, write_prediction
 from medsegdiff.io.volumes import Geometry, from_slices, read_volume, to_slices
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.regions import one_region_each
@@ -79,7 +80,7 @@ def write_case(
             truth = _truth(case, geometry, spec.axis, number)
             outlined = (seen[number] > 0).astype(np.float32)
             drawn = overlay(image, outlined, truth, found[number].std.max(axis=0))
-            write_png(folder / f"{case.id}_overlay.png", Image.fromarray(drawn))
+            write_png(folder / f"{case.id}_overlay.png", drawn)
 
     written = maps if extras.maps else dataclasses.replace(maps, std=None)
     return write_prediction(ledger, case.id, written, mask, draw, about, Grid(geometry, spec.labels))

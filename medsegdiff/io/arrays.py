@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -45,11 +47,17 @@ def from_pillow(image: Image.Image) -> np.ndarray:
         raise InputError(f"image: cannot be decoded ({error}); fetch or export it again") from error
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """An upright image of 8 bits a channel as uint8 (H, W, 3); alpha is dropped, not composited."""
+def to_rgb(image: Image.Image, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    """An upright image of 8 bits a channel as uint8 (H, W, 3); alpha is dropped, not composited.
+
+    With `size`, (H, W), its pixels are averaged to that.
+    """
     # A palette may carry alpha that only the way through RGBA resolves quietly.
     image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if size is not None and size != image.size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BOX)
+    return np.array(image)
 
 
 def from_array(array: np.ndarray) -> np.ndarray:

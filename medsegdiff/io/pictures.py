@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -110,8 +110,8 @@ def _stored(image: Image.Image) -> str:
     return name if isinstance(name, str) else ""
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read a colour image as uint8 (H, W, 3), RGB in [0, 255].
+def read_image(path: Path, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    """Read a colour image as uint8 (H, W, 3), RGB in [0, 255]; with `size`, (H, W), its pixels are averaged to that.
 
     Grey becomes three equal channels, CMYK and palettes their colours. Wider grey is scaled, with a note, from
     what its values fill: 8, 10, 12, 14 or 16 bits, or as fractions 0 to 1 or 0 to 255. Alpha is dropped, not
@@ -122,11 +122,11 @@ def read_image(path: Path) -> np.ndarray:
     """
     picture = decode(path)
     if picture.is_deep:
-        return np.repeat(_to_eight_bits(np.asarray(picture.image), path)[..., None], 3, axis=2)
-    pixels = to_rgb(picture.image)
+        return to_rgb(Image.fromarray(_to_eight_bits(np.asarray(picture.image), path)), size)
+    pixels = to_rgb(picture.image, None if picture.is_cut else size)
     if picture.is_cut and pixels.max() < _DARK:
         raise InputError(f"{path}: 16-bit colour that fills less than 14 of its bits; export it with 8 bits a channel")
-    return pixels
+    return to_rgb(Image.fromarray(pixels), size) if picture.is_cut else pixels
 
 
 def read_grey(path: Path, eight_bits: bool = False) -> np.ndarray:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
@@ -30,6 +29,7 @@ from medsegdiff.io.dicom.series import Source
 from medsegdiff.io.labels import to_values
 from medsegdiff.io.masks import find_masks
 from medsegdiff.io.pictures import decode, is_picture, list_folder
+from medsegdiff.io.png import write_png
 from medsegdiff.io.volumes import DICOM, SUFFIXES, Geometry, is_volume, read_volume, stem, write_volume
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.resizing import made_at, resize_probability
@@ -42,8 +42,6 @@ WRITER = "sample"
 _COMPANION = re.compile(r"_((prob|std|cal)\d*|entropy|overlay|trace|member\d*(_class\d+)?)$")
 
 _LONGEST_ID = 255 - len("_member9999_class255.png")  # bytes, of those that file systems give a name
-
-_COMPRESSION = 2  # of 9; photographs are 14 % larger than at 6, the usual one, probabilities 18 %
 
 # One after another around the hue circle, background black.
 _PALETTE_HUES = 7
@@ -158,7 +156,7 @@ def write_prediction(
                 write_volume(path, make(channels).astype(np.float32), grid.geometry)
             else:
                 grey = made_at(channels, size, lambda strip: np.rint(make(strip).astype(np.float64) * 65535), np.uint16)
-                write_png(path, Image.fromarray(grey))
+                write_png(path, grey)
 
         for name, layer in layers.items():
             for channel, values in enumerate(layer):
@@ -173,11 +171,9 @@ def write_prediction(
                 _write_segmentation(stage / f"{id}{DICOM}", classes, len(maps.probability), grid.geometry)
             return ledger.folder / f"{id}{end}"
         if len(maps.probability) == 1:
-            picture = Image.fromarray(classes * np.uint8(255))
+            write_png(stage / f"{id}.png", classes * np.uint8(255))
         else:
-            picture = Image.fromarray(classes)
-            picture.putpalette(class_palette(len(maps.probability) + 1))
-        write_png(stage / f"{id}.png", picture)
+            write_png(stage / f"{id}.png", classes, class_palette(len(maps.probability) + 1))
     return ledger.folder / f"{id}.png"
 
 
@@ -251,8 +247,3 @@ def find_predictions(folder: Path) -> dict[str, Path]:
     """
     files = [path for path in list_folder(folder) if is_picture(path) or path.name.lower().endswith(SUFFIXES)]
     return find_masks([path for path in files if not _COMPANION.search(stem(path))])
-
-
-def write_png(path: Path, picture: Image.Image) -> None:
-    """Write a PNG file, a few per cent larger than it could be, and in a third of the time."""
-    picture.save(path, format="PNG", compress_level=_COMPRESSION)

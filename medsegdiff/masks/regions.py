@@ -14,15 +14,16 @@ def one_region_each(labels: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage
 
-    kept = np.zeros_like(labels)
-    present = [label for label in range(1, int(labels.max(initial=0)) + 1) if (labels == label).any()]
-    for label in present:
-        regions, _ = ndimage.label(labels == label, np.ones((3,) * labels.ndim))
-        kept[regions == 1 + np.bincount(regions.ravel())[1:].argmax()] = label
-    filled = {label: _without_holes(kept == label) for label in present}
+    kept, filled = np.zeros_like(labels), {}
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:  # outside of it nothing is cut off from the border
+            regions, _ = ndimage.label(labels[box] == label, np.ones((3,) * labels.ndim))
+            largest = regions == 1 + np.bincount(regions.ravel())[1:].argmax()
+            kept[box][largest] = label
+            filled[label] = box, _without_holes(largest)
     result = kept.copy()
-    for label, inside in sorted(filled.items(), key=lambda item: -np.count_nonzero(item[1])):
-        result[inside & (kept == 0)] = label
+    for label, (box, inside) in sorted(filled.items(), key=lambda item: -np.count_nonzero(item[1][1])):
+        result[box][inside & (kept[box] == 0)] = label
     return result
 
 

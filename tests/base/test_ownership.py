@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
+from medsegdiff.base import ownership
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import MANIFEST, Ledger
 
@@ -172,3 +178,69 @@ def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_
             assert first.exists()
             (second / "b").write_text("second")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["first", "second"]
+
+
+def test_threads_write_groups_at_the_same_time_and_one_s_failure_is_its_own(tmp_path, monkeypatch):
+    lock = ownership.system.lock
+
+    remove, turns = ownership._remove_abandoned, itertools.count()
+
+    def slow(handle, wait=True):  # so that a stage stays unlocked long enough to pass for a killed process's
+        time.sleep(0.02 * wait)
+        lock(handle, wait=wait)
+
+    def in_turn(folder):
+        time.sleep(0.01 * next(turns))
+        remove(folder)
+
+    monkeypatch.setattr(ownership.system, "lock", slow)
+    monkeypatch.setattr(ownership, "_remove_abandoned", in_turn)
+    (tmp_path / f".{'0' * 32}.tmp").mkdir()
+    ledger, meeting = Ledger(tmp_path, "test"), threading.Barrier(4)
+
+    def work(number):
+        for turn in range(5):
+            meeting.wait(30)
+            with suppress(OSError), ledger.together(f"{number}-{turn}", about={"turn": turn}) as stage:
+                (stage / f"{number}-{turn}").write_text("mask")
+                (stage / f"{number}-{turn}-map").write_text("map")
+                meeting.wait(30)  # all stages are there now
+                if (number, turn) == (0, 1):
+                    raise OSError("no picture")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    written = {f"{number}-{turn}{end}" for number in range(4) for turn in range(5) for end in ("", "-map")}
+    written -= {"0-1", "0-1-map"}
+    assert set(contents(tmp_path)) == written
+    assert all(json.loads(line)["by"] == "test" for line in (tmp_path / MANIFEST).read_bytes().splitlines())
+    again = Ledger(tmp_path, "test")
+    assert sorted(tuple(group.files) for group in again.groups) == sorted(tuple(group.files) for group in ledger.groups)
+    assert all(map(again.owns, written)) and len(again.groups) == 19
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_thread_s_line_that_the_disk_cuts_short_does_not_swallow_another_s(tmp_path, monkeypatch):
+    write(tmp_path, {"last": "1"})
+    ledger, meeting, turns = Ledger(tmp_path, "test"), threading.Barrier(2), itertools.count()
+    look, note = os.read, os.write
+
+    def together(handle, size):
+        end = look(handle, size)
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(0.2)  # where threads take turns there is no meeting
+        return end
+
+    monkeypatch.setattr(os, "read", together)
+    monkeypatch.setattr(os, "write", lambda handle, data: note(handle, data if next(turns) else data[:9]))
+
+    def work(name):
+        with ledger.together(name) as stage:
+            (stage / name).write_text("mask")
+
+    with ThreadPoolExecutor(2) as pool:
+        failed = [one.exception(30) for one in [pool.submit(work, name) for name in "ab"]]
+    assert sum(isinstance(error, InputError) for error in failed) == 1
+    kept = "ab"[failed.index(None)]
+    assert contents(tmp_path) == {"last": "1", kept: "mask"}
+    assert Ledger(tmp_path, "test").owns(kept)

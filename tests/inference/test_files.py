@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.files import Extras, row_of, write_image
 from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.arrays import to_rgb
 from medsegdiff.io.ensembles import ImageRow
 from medsegdiff.io.predictions import WRITER
 
@@ -26,10 +28,10 @@ def test_the_overlay_shows_the_ground_truth_that_labels_say(tmp_path):
     drawn = {}
     for name, labels in (("plain", None), ("levels", {128: 1})):
         (tmp_path / name).mkdir()
-        picture = np.zeros((20, 24, 3), np.uint8)
         truth = tmp_path / f"{name}.png"
         ledger = Ledger(tmp_path / name, WRITER)
-        write_image(ledger, result(), (20, 24), lambda picture=picture: picture, Extras(), truth=truth, labels=labels)
+        picture = partial(to_rgb, Image.new("RGB", (24, 20)))
+        write_image(ledger, result(), (20, 24), picture, Extras(), truth=truth, labels=labels)
         drawn[name] = (tmp_path / name / "a_overlay.png").read_bytes()
     assert drawn["plain"] == drawn["levels"]
 
@@ -45,7 +47,7 @@ def test_a_volume_s_row_is_of_its_slices_with_foreground():
 
 def test_the_overlay_of_a_large_picture_is_made_to_be_looked_at(tmp_path):
     write_image(
-        Ledger(tmp_path, WRITER), result(), (1025, 4100), lambda: np.full((1025, 4100, 3), 90, np.uint8), Extras()
+        Ledger(tmp_path, WRITER), result(), (1025, 4100), lambda size: np.full((*size, 3), 90, np.uint8), Extras()
     )
     with Image.open(tmp_path / "a.png") as mask, Image.open(tmp_path / "a_overlay.png") as overlay:
         assert mask.size == (4100, 1025)
@@ -60,14 +62,15 @@ def test_a_large_picture_takes_little_memory(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-import numpy as np
+from PIL import Image
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.inference.files import Extras, write_image
+from medsegdiff.io.arrays import to_rgb
 from medsegdiff.io.predictions import WRITER
 from tests.inference.test_files import result
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 before, side = peak(), 4000
-picture = lambda: np.full((side, side, 3), 90, np.uint8)
+picture = lambda size: to_rgb(Image.new("RGB", (side, side), (90, 90, 90)), size)
 write_image(Ledger(Path(sys.argv[1]), WRITER), result(), (side, side), picture, Extras(maps=True), postprocess=True)
 print(peak() - before)
 """

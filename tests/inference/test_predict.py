@@ -1,8 +1,10 @@
 import dataclasses
+import importlib
 import json
 import shutil
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,6 +233,61 @@ def test_a_stopped_sampling_goes_on_where_it_was(run, tmp_path, capsys):
     shutil.rmtree(out)
     assert run(Fake(batch_size=2)) == list(SIZES)
     assert everything(out) == resumed
+
+
+@pytest.fixture
+def two_at_a_time(monkeypatch):
+    """Have two threads write, each pair of images at the very same time; gives a set of images that fail then."""
+    module = importlib.import_module("medsegdiff.inference.predict")
+    write, meeting, failing = module.write_image, threading.Barrier(2), set()
+
+    def together(ledger, result, size, picture, *others):
+        def meet(shown):
+            meeting.wait(30)
+            if result.id in failing:
+                raise InputError(f"{result.id}.png: cannot be read")
+            return picture(shown)
+
+        return write(ledger, result, size, meet, *others)
+
+    monkeypatch.setattr(module.machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "write_image", together)
+    return failing
+
+
+def test_images_that_are_written_at_the_same_time_are_the_same_bytes_in_the_same_order(run, tmp_path, request):
+    out = tmp_path / "out"
+    run(Fake())
+    alone = everything(out)
+    shutil.rmtree(out)
+    request.getfixturevalue("two_at_a_time")
+    run(Fake())
+    assert everything(out) == alone
+    assert list(read_ensembles(out)) == list(SIZES)
+    assert run(Fake()) == []
+
+
+def test_an_image_that_fails_is_named_and_the_one_that_is_written_beside_it_stays(
+    run, tmp_path, two_at_a_time, monkeypatch
+):
+    two_at_a_time.add("a.1")
+    with pytest.raises(InputError, match=r"a\.1\.png: cannot be read"):
+        run(Fake())
+    out = tmp_path / "out"
+    assert {path.name for path in out.glob("*.png")} == {"b.png", "b_overlay.png", "b_prob.png"}
+    assert not [path for path in out.iterdir() if path.suffix in (".tmp", ".lock", ".csv")]
+    monkeypatch.undo()
+    assert run(Fake()) == ["a.1", "c", "d"]
+    assert list(read_ensembles(out)) == list(SIZES)
+
+
+def test_a_stop_lets_the_images_that_are_being_written_be_finished(run, tmp_path, two_at_a_time):
+    with pytest.raises(KeyboardInterrupt):
+        run(Fake(stop_before="c"))
+    out = tmp_path / "out"
+    assert {path.name for path in out.glob("*_prob.png")} == {"a.1_prob.png", "b_prob.png"}
+    assert not [path for path in out.iterdir() if path.suffix in (".tmp", ".lock", ".csv")]
+    assert run(Fake()) == ["c", "d"]
 
 
 def test_what_is_done_is_done_again_only_where_something_differs(run, cases, tmp_path):

@@ -42,6 +42,19 @@ def test_rgb_and_grey(tmp_path, rgb):
     np.testing.assert_array_equal(read_image(tmp_path / "b.png"), np.repeat(rgb[..., :1], 3, 2))
 
 
+def test_a_picture_is_read_at_a_smaller_size_by_averaging(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    means = rgb.reshape(6, 2, 10, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(read_image(tmp_path / "a.png", (6, 10)), means, atol=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", (12, 20)), rgb)
+    deep = rgb[..., 0].astype(np.uint16) * 257
+    deep[0, 0] = 65535
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    means = (deep / 257).reshape(6, 2, 10, 2).mean((1, 3))
+    small = read_image(tmp_path / "deep.png", (6, 10))
+    np.testing.assert_allclose(small, np.repeat(means[..., None], 3, 2), atol=1)
+
+
 def test_alpha_is_dropped_not_composited(tmp_path, rgb):
     alpha = np.full((12, 20, 1), 10, np.uint8)
     Image.fromarray(np.concatenate([rgb, alpha], 2)).save(tmp_path / "a.png")
