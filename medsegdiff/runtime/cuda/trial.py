@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.kernels.cuda import sources
 from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
 _LIBRARIES = ("cub", "cublas", "cudnn", "curand", "cufft", "cusparse")
@@ -23,8 +22,6 @@ KERNELS: Mapping[str, Mapping[str, str]] = {
     "cub/ops/cub_where_op.cc": {"Ti": "float32", "To": "int32", "NDIM": "2"},
 }
 """Sources of kernels below Jittor's folder of CUDA, with what Jittor defines when it compiles them."""
-FUSED = '#include "utils/log.h"\n' + sources.source(*sources.SOURCES, *sources.CONVOLUTION[1:])
-"""The package's own kernels."""
 
 
 def main(copy: Path) -> None:
@@ -48,10 +45,9 @@ def main(copy: Path) -> None:
     print(f"core and {', '.join(_LIBRARIES)}, for {archs}: {time.perf_counter() - begun:.0f} s", flush=True)
     begun = time.perf_counter()
     with ThreadPoolExecutor(compilers.count()) as pool:
-        tried = [pool.submit(compiled, jittor, "fused.cc", FUSED)]
-        tried += [pool.submit(compile_kernel, jittor, *kernel) for kernel in KERNELS.items()]
-    names = [trial.result().stem for trial in tried]
-    print(f"{', '.join(names)}: {time.perf_counter() - begun:.0f} s", flush=True)
+        for _ in pool.map(lambda kernel: compile_kernel(jittor, *kernel), KERNELS.items()):
+            pass
+    print(f"{', '.join(Path(source).stem for source in KERNELS)}: {time.perf_counter() - begun:.0f} s", flush=True)
 
 
 def _announce_compilations() -> None:
@@ -73,14 +69,9 @@ def compile_kernel(jittor: Any, source: str, definitions: Mapping[str, str]) -> 
     text = jittor.core.op_compiler.precompile(definitions, path.read_text(encoding="utf-8"))
     body = text.index("\n", text.rindex("#include")) + 1
     defined = [f"#define {name} {value}\n" for name, value in definitions.items()]
-    text = "".join([*defined[:2], text[:body], *defined[2:], text[body:]])
-    return compiled(jittor, path.name, text, [f"-I{path.parents[1] / 'inc'}", f"-I{path.parent}"])
-
-
-def compiled(jittor: Any, name: str, text: str, include: Sequence[str] = ()) -> Path:
-    """Compile the source `text` as a kernel; returns the library."""
-    generated = Path(jittor.flags.cache_path, "jit", f"trial_{name}")
-    generated.write_text(text, encoding="utf-8")
+    generated = Path(jittor.flags.cache_path, "jit", f"trial_{path.name}")
+    generated.write_text("".join([*defined[:2], text[:body], *defined[2:], text[body:]]), encoding="utf-8")
+    include = [f"-I{path.parents[1] / 'inc'}", f"-I{path.parent}"]
     library = generated.with_suffix(".so")
     command = f'"{jittor.flags.nvcc_path}" "{generated}" {jittor.compiler.fix_cl_flags(jittor.flags.nvcc_flags)}'
     command = command.replace("-Wl,-rpath,", "-Xlinker -rpath=")
@@ -89,7 +80,7 @@ def compiled(jittor: Any, name: str, text: str, include: Sequence[str] = ()) -> 
     )
     if done.returncode != 0:
         sys.stderr.write(done.stdout + done.stderr)
-        raise SystemExit(f"{name}: nvcc failed with exit code {done.returncode}")
+        raise SystemExit(f"{source}: nvcc failed with exit code {done.returncode}")
     return library
 
 

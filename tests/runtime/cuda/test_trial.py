@@ -40,12 +40,6 @@ def test_a_kernel_that_does_not_compile_ends_the_trial(jittor, tmp_path, capsys)
     assert "error: no" in capsys.readouterr().err
 
 
-def test_the_kernels_of_the_package_are_compiled_too(jittor):
-    compiled = trial.compiled(jittor, "fused.cc", trial.FUSED).read_text()
-    for text in ("cudnnConvolutionForward", "adamw_all", "softmax_backward", "norm_backward"):
-        assert compiled.count(f"{text}(") >= 1
-
-
 def test_every_edited_operator_is_among_the_kernels():
     operators = {edit.file for edit in edits.EDITS if edit.file.endswith("_op.cc") and edit.file.startswith("extern")}
     assert operators <= {f"extern/cuda/{source}" for source in trial.KERNELS}
