@@ -15,7 +15,7 @@ def one_region_each(labels: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     kept, filled = np.zeros_like(labels), {}
-    for label, box in enumerate(ndimage.find_objects(labels), 1):
+    for label, box in enumerate(ndimage.find_objects(labels) if labels.size else [], 1):
         if box is not None:  # outside of it nothing is cut off from the border
             regions, _ = ndimage.label(labels[box] == label, np.ones((3,) * labels.ndim))
             largest = regions == 1 + np.bincount(regions.ravel())[1:].argmax()

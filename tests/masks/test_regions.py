@@ -51,3 +51,7 @@ def test_what_is_filled_is_what_scipy_fills(shape, share):
     regions, _ = ndimage.label(given, np.ones((3,) * given.ndim))
     largest = regions == 1 + np.bincount(regions.ravel())[1:].argmax()
     np.testing.assert_array_equal(one_region_each(given), ndimage.binary_fill_holes(largest))
+
+
+def test_nothing_has_no_regions():
+    assert one_region_each(np.zeros((0, 4), np.uint8)).shape == (0, 4)

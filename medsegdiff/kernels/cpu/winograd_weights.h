@@ -72,6 +72,10 @@ inline void to_weights(const Geometry& g, const float* x, const Norm& norm, cons
     float* rooms = room_for(OWN, l.own() * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
     const long all = l.samples * l.vectors;
+    if (!all) {  // else the sums would be those of an earlier call
+        std::fill(dweight, dweight + l.outputs * l.inputs * 9, 0.0f);
+        return;
+    }
     #pragma omp parallel
     {
         float* room = rooms + l.own() * omp_get_thread_num();

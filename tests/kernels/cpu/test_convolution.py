@@ -109,6 +109,15 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
         assert_close(grad, other)
 
 
+@pytest.mark.parametrize("size", [9, 32])
+def test_an_empty_batch_has_a_gradient_of_zero(size):
+    for samples in (2, 0):  # what the first leaves in memory is not the second's
+        arrays, dy = given((samples, 32, size, size), 32, 3)
+        _, grads = run(with_everything(conv2d), arrays, dy)
+    assert grads[1].shape == (32, 32, 3, 3)
+    assert not grads[1].any()
+
+
 @needs_bf16
 @pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, *TILES, ((2, 32, 20, 21), 32, 3)])
 def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel, monkeypatch):
