@@ -45,7 +45,7 @@ class SamplingConfig:
         control: for experiments: give every image another image's noise, or no noise
         batch_size: masks sampled at once, images and members together
         seed: seed of all noise
-        precision: number format of convolutions, linear layers and attention
+        precision: number format of convolutions and attention
     """
 
     sampler: Sampler = "ddpm"

@@ -1,4 +1,4 @@
-"""What convolutions, linear layers and matrix products compute in: float32, or the shorter bfloat16 and float16.
+"""What convolutions and matrix products compute in: float32, or the shorter bfloat16 and float16.
 
 Only they do, and only inside: what goes in and comes out is float32, and so are weights, norms, softmax, losses and
 everything of the optimiser (mixed precision, Micikevicius et al. 2018).
