@@ -1,7 +1,6 @@
 // In place of medsegdiff/kernels/cuda/cudnn.cuh, to be measured beside it: the same convolutions by cuDNN's graph
 // interface, where a plan is made once and an execution names pointers only.
 #include <array>
-#include <map>
 #include <vector>
 
 namespace fused {
@@ -27,7 +26,7 @@ struct Described {
 using Sizes = std::array<int64_t, 4>;
 
 inline Described tensor(int64_t id, Kind kind, bool last, Sizes sizes) {
-    const auto type = kind == FP32 ? CUDNN_DATA_FLOAT : kind == BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
+    const auto type = type_of(kind);
     const int64_t alignment = 16, c = sizes[1], h = sizes[2], w = sizes[3];
     const Sizes steps = last ? Sizes{h * w * c, 1, w * c, c} : Sizes{c * h * w, h * w, w, 1};
     Described it(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
@@ -40,6 +39,26 @@ inline Described tensor(int64_t id, Kind kind, bool last, Sizes sizes) {
 }
 
 enum Id : int64_t { X = 'x', W = 'w', Y = 'y' };
+
+// What cuDNN calls an operation and its parts, for each direction.
+struct Names {
+    cudnnBackendDescriptorType_t operation;
+    cudnnBackendAttributeName_t how, x, w, y, alpha, beta;
+};
+const Names NAMES[] = {
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
+};
 
 inline Described operation(const Shape& shape, Kind kind, bool last, Direction direction) {
     const Described x = tensor(X, kind, last, {shape.n, shape.c, shape.h, shape.w});
@@ -59,30 +78,10 @@ inline Described operation(const Shape& shape, Kind kind, bool last, Direction d
     how.set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, stride, 2);
     how.made();
     const float one = 1, nothing = 0;
-    if (direction == FORWARD) {
-        Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, &one);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, &nothing);
-        return it.made();
-    }
-    if (direction == TO_INPUT) {
-        Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, how);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, w);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, y);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_TYPE_FLOAT, &one);
-        it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, CUDNN_TYPE_FLOAT, &nothing);
-        return it.made();
-    }
-    Described it(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR);
-    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, how);
-    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, x).set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, w);
-    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, y);
-    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_TYPE_FLOAT, &one);
-    it.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, CUDNN_TYPE_FLOAT, &nothing);
+    const Names& names = NAMES[direction];
+    Described it(names.operation);
+    it.set(names.how, how).set(names.x, x).set(names.w, w).set(names.y, y);
+    it.set(names.alpha, CUDNN_TYPE_FLOAT, &one).set(names.beta, CUDNN_TYPE_FLOAT, &nothing);
     return it.made();
 }
 
@@ -131,18 +130,9 @@ struct Plan {
     }
 };
 
-inline const Plan& planned(const Shape& shape, Kind kind, bool last, Direction direction) {
-    static std::map<std::array<int, 12>, Plan> known;
-    const std::array<int, 12> key = {shape.n, shape.c,      shape.h,       shape.w, shape.k, shape.r,
-                                     shape.s, shape.stride, shape.padding, kind,    last,    direction};
-    const auto found = known.find(key);
-    if (found != known.end()) return found->second;
-    return known.emplace(key, Plan(shape, kind, last, direction)).first->second;
-}
-
 inline void convolve(const Shape& shape, Kind kind, bool last, Direction direction, const void* a, const void* b,
                      void* out) {
-    const Plan& plan = planned(shape, kind, last, direction);
+    const Plan& plan = planned<Plan>(shape, kind, last, direction);
     const Scratch scratch(plan.scratch);
     const Id named[3][3] = {{X, W, Y}, {W, Y, X}, {X, Y, W}};
     const void* pointers[] = {a, b, out};

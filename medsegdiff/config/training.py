@@ -26,8 +26,7 @@ class TrainingConfig:
         batch_size: images a step
         microbatch: images computed at once; gradients are accumulated over the batch; -1: the whole batch
         use_checkpoint: compute activations again in the backward pass instead of keeping them: less memory, more time
-        precision: number format of convolutions and attention; weights and everything else are
-            float32
+        precision: number format of convolutions and attention; weights and everything else are float32
         fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
         dice_weight: weight of a soft Dice loss of the predicted mask, added to the diffusion loss; 0: none
         anchor_loss: what trains the conditioning network's mask: dice_ce (soft Dice and cross-entropy, version v2's
