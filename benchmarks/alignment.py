@@ -1,6 +1,6 @@
 """One training in both frameworks: this package and PyTorch, from the same weights, with the same random numbers.
 
-    python -m benchmarks.alignment --data-dir DIR [--config isic-small] [--steps 2000]
+    python -m benchmarks.alignment --data-dir DIR [--config isic-small] [--steps 2000] [--lr 1e-4]
 
 Trains the configuration with this package, with the PyTorch network (`benchmarks.torch_trainer`), and once more with
 this package from weights that differ by 1e-7 of themselves: how far rounding alone moves a training. Samples the test
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="ISIC 2016 with Train and Test")
     parser.add_argument("--config", default="isic-small")
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--lr", type=float, help="learning rate; default: the configuration's")
     parser.add_argument("--work", type=Path, default=Path("results/alignment"), help="checkpoints and predictions")
     parser.add_argument("--out", type=Path, default=Path("logs/alignment"), help="what is to be kept")
     parser.add_argument("--limit", type=int, default=0, help="test images; 0: all")
@@ -72,7 +73,8 @@ def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
     """The configuration of all trainings, but for the folder they write to."""
     given = yaml.safe_load(find_config(options.config).read_text(encoding="utf-8"))
     ours = {"data_dir": str(options.data_dir), "out_dir": str(out), "tensorboard": False}
-    return RunConfig.from_flat({**given, **ours, "steps": options.steps, "lr_anneal_steps": options.steps})
+    rate = {"lr": options.lr} if options.lr else {}
+    return RunConfig.from_flat({**given, **ours, **rate, "steps": options.steps, "lr_anneal_steps": options.steps})
 
 
 def _medsegdiff(*arguments: str) -> None:
@@ -176,10 +178,11 @@ def draw(path: Path, logs: Logs) -> None:
 
 def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, float]]) -> str:
     """The table, in Markdown."""
+    given = f"--config {options.config} --steps {options.steps}" + (f" --lr {options.lr:g}" if options.lr else "")
     lines = [
         "# One training, two frameworks",
         "",
-        f"`python -m benchmarks.alignment --data-dir DIR --config {options.config} --steps {options.steps}`: the same",
+        f"`python -m benchmarks.alignment --data-dir DIR {given}`: the same",
         "initial weights, batches, timesteps, noise and dropout masks; test images are sampled from the same noise.",
         f"The third training is ours again, from weights that differ by {NUDGE:g} of themselves: as far as it is from",
         "the first, rounding alone moves a training.",
