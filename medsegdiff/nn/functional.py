@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from medsegdiff.base.fourier import half_spectrum
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.operations import linear
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import jt, persistent
 
 Var = Any  # jt.Var
 
@@ -39,20 +40,26 @@ def upsample_bilinear(x: Var, factor: int) -> Var:
 
 def _stretch(x: Var, factor: int, axis: int) -> Var:
     size = x.shape[axis]
-    centre = (np.arange(size * factor) + 0.5) / factor - 0.5
-    low = np.floor(centre)
-    position = (centre - low).astype(np.float32)
+    low, high, weight = _neighbours(size, factor, axis)
     shape = list(x.shape)
     shape[axis] = size * factor
 
-    def rows(index: np.ndarray) -> Var:
-        chosen = jt.array(np.clip(index, 0, size - 1).astype(np.int32))
+    def rows(chosen: Var) -> Var:
         where = [f"i{k}" for k in range(4)]
         where[axis] = f"@e0(i{axis})"
         return x.reindex(shape, where, extras=[chosen])
 
-    weight = jt.array(position.reshape([-1 if k == axis else 1 for k in range(4)]))
-    return rows(low) * (1 - weight) + rows(low + 1) * weight
+    return rows(low) * (1 - weight) + rows(high) * weight
+
+
+@lru_cache
+def _neighbours(size: int, factor: int, axis: int) -> tuple[Var, Var, Var]:
+    """For each place of a stretched axis, which two places it lies between, and how near to the second."""
+    centre = (np.arange(size * factor) + 0.5) / factor - 0.5
+    low = np.floor(centre)
+    index = (persistent(np.clip(place, 0, size - 1).astype(np.int32)) for place in (low, low + 1))
+    weight = (centre - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(4)])
+    return *index, persistent(weight).stop_grad()
 
 
 def fitted(x: Var, size: int) -> Var:

@@ -16,7 +16,7 @@ from medsegdiff.base import ranks
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
 from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, device, group_norm, linear
 from medsegdiff.kernels.reference import EPS
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import jt, nn, persistent
 
 Var = Any  # jt.Var
 GROUPS = 32
@@ -44,11 +44,11 @@ class Affine(nn.Module):
             return
         if self.init == "he":  # He et al. 2015, for LeakyReLU(0.01); biases stay zero
             draw = rng.standard_normal(shape, dtype=np.float32)
-            self.weight.assign(jt.array(draw * np.float32(math.sqrt(2 / (1 + 0.01**2) / fan_in))))
+            self.weight.assign(persistent(draw * np.float32(math.sqrt(2 / (1 + 0.01**2) / fan_in))))
             return
-        self.weight.assign(jt.array(rng.uniform(-bound, bound, shape).astype(np.float32)))
+        self.weight.assign(persistent(rng.uniform(-bound, bound, shape).astype(np.float32)))
         if self.bias is not None:
-            self.bias.assign(jt.array(rng.uniform(-bound, bound, shape[:1]).astype(np.float32)))
+            self.bias.assign(persistent(rng.uniform(-bound, bound, shape[:1]).astype(np.float32)))
 
 
 class Convolution(Affine):
@@ -132,7 +132,7 @@ class Embedding(nn.Module):
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the initial weights."""
-        self.weight.assign(jt.array(rng.standard_normal(tuple(self.weight.shape), dtype=np.float32)))
+        self.weight.assign(persistent(rng.standard_normal(tuple(self.weight.shape), dtype=np.float32)))
 
     def execute(self, label: Var) -> Var:
         """(N,) integers -> (N, width)."""

@@ -14,7 +14,7 @@ from medsegdiff.nn import functional as F
 from medsegdiff.nn.highway import STAGES, Highway
 from medsegdiff.nn.layers import Conv2d, DropoutStreams
 from medsegdiff.nn.unet import Condition, MedSegDiff, NetworkOutput
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import jt, nn, persistent
 
 Var = Any  # jt.Var
 
@@ -28,7 +28,7 @@ class FFParser(nn.Module):
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the initial weights."""
         draw = rng.standard_normal(tuple(self.complex_weight.shape), dtype=np.float32)
-        self.complex_weight.assign(jt.array(draw * np.float32(0.02)))
+        self.complex_weight.assign(persistent(draw * np.float32(0.02)))
 
     def execute(self, x: Var) -> Var:
         """(N, width, size, size), same shape out."""

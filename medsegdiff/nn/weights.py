@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import jt, persistent
 
 Var = Any  # jt.Var
 
@@ -67,7 +67,7 @@ def load(network: Any, arrays: Mapping[str, np.ndarray], source: str = "the weig
             "give the network options that it was trained with"
         )
     for name in own.keys() & given.keys():
-        own[name].assign(jt.array(np.ascontiguousarray(given[name], dtype=np.float32)))
+        own[name].assign(persistent(np.ascontiguousarray(given[name], dtype=np.float32)))
     return sorted(notes)
 
 

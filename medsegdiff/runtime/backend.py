@@ -14,6 +14,8 @@ import threading
 import warnings
 from typing import ClassVar
 
+import numpy as np
+
 from medsegdiff.base import screen, stopping
 from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
@@ -102,3 +104,13 @@ _keep_freed_memory()
 subnormals_are_zero()
 jt = _import_jittor()
 nn = jt.nn
+
+
+def persistent(array: np.ndarray) -> jt.Var:
+    """A variable of `array` that lives longer than a step, as weights do.
+
+    On a GPU it gets memory of its own. Else it would keep the copy in the host's memory from which it came, and each
+    operation that is done with it would stop the GPU to say so.
+    """
+    value = jt.array(array)
+    return value.copy() if jt.flags.use_cuda else value

@@ -57,13 +57,13 @@ def take_over(values: Iterable[Var]) -> None:
     """Give `values`, float32, what they are in process 0."""
     if count() == 1:
         return
-    from medsegdiff.runtime.backend import jt
+    from medsegdiff.runtime.backend import persistent
 
     for value in values:
         array = np.array(value.numpy(), copy=True)
         _broadcast(array)
         if rank():
-            value.assign(jt.array(array))
+            value.assign(persistent(array))
 
 
 def total(value: Var) -> Var:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.kernels.operations import Step, adamw, approach, sum_of_squares
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import jt, persistent
 
 Var = Any  # jt.Var
 
@@ -55,7 +55,7 @@ class AdamW:
     def load(self, arrays: Mapping[str, np.ndarray], count: int) -> None:
         """Continue from the moments of `state` after `count` steps."""
         for key, value in self.state().items():
-            value.assign(jt.array(arrays[key]))
+            value.assign(persistent(arrays[key]))
         self.count = count
 
 
@@ -76,7 +76,7 @@ class Average:
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from `arrays`."""
         for name, value in self.values.items():
-            value.assign(jt.array(arrays[name]))
+            value.assign(persistent(arrays[name]))
 
 
 def global_norm(values: Mapping[str, Var]) -> Var:

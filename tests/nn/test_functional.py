@@ -29,6 +29,13 @@ def test_upsample_bilinear_is_the_explicit_formula(shape, factor):
     np.testing.assert_allclose(F.upsample_bilinear(jt.array(x), factor).numpy(), expected, atol=1e-6)
 
 
+def test_upsampling_again_brings_nothing_from_the_host(monkeypatch):
+    x = maps(1, 2, 6, 6)
+    before = F.upsample_bilinear(jt.array(x), 2).numpy()
+    monkeypatch.setattr(F, "persistent", lambda array: pytest.fail("an array from the host"))
+    np.testing.assert_array_equal(F.upsample_bilinear(jt.array(x), 2).numpy(), before)
+
+
 def test_average_pool_is_the_mean_of_four_pixels():
     x = maps(2, 3, 4, 6)
     expected = (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
