@@ -5,6 +5,7 @@
 #include <new>
 #include <unordered_map>
 #include <dnnl.hpp>
+#include <sys/mman.h>
 
 namespace convolution {
 
@@ -23,16 +24,19 @@ inline dnnl::stream& stream() {
     return stream;
 }
 
-// Memory that is kept from call to call and grows when it must.
+// Memory that is kept from call to call and grows when it must: from the system, to which what was too small goes back.
+// Of the heap it would leave holes.
 class Scratch {
 public:
     void* at_least(size_t bytes) {
         if (bytes > size) {
             const size_t wanted = (bytes + 4095) / 4096 * 4096;
-            std::free(start);
+            if (start) ::munmap(start, size);
+            start = nullptr;
             size = 0;
-            start = ::aligned_alloc(4096, wanted);
-            if (!start) throw std::bad_alloc();
+            void* found = ::mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (found == MAP_FAILED) throw std::bad_alloc();
+            start = found;
             size = wanted;
         }
         return start;
