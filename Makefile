@@ -51,7 +51,7 @@ parity: $(VENV)/.installed
 DATA ?= data/ISIC
 alignment: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
-	$(BIN)/python -m benchmarks.alignment --data-dir $(DATA)
+	$(BIN)/python -m benchmarks.alignment --data-dir $(DATA) --lr 1e-4
 
 # The documentation as a site in site/; a broken link is an error.
 docs: $(VENV)/.installed

@@ -35,7 +35,7 @@ from medsegdiff.training.logbook import Logbook
 
 Logs = dict[str, dict[str, np.ndarray]]  # side, column
 SIDES = {"ours": "this package, Jittor", "pytorch": "PyTorch", "nudged": "this package, first weights changed by 1e-7"}
-CURVES = ("loss_diff", "loss_cal", "vb", "grad_norm")
+CURVES = ("loss", "loss_diff", "loss_cal", "vb", "grad_norm")
 NUDGE = 1e-7
 SETTLED = 200  # steps after which the curves are compared
 METRICS = {"published_iou": "Mean IoU", "published_dice": "Mean Dice", "iou": "IoU at 0.5", "dice": "Dice at 0.5"}
@@ -162,7 +162,7 @@ def draw(path: Path, logs: Logs) -> None:
     """All curves, one over the other, and their differences from ours below."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(14, 5), layout="constrained")
     axes = figure.subplots(2, len(CURVES), sharex=True, height_ratios=[2, 1])
     for name, (above, below) in zip(CURVES, axes.T):
         for (side, log), colour, style in zip(logs.items(), ("C0", "C1", "C2"), ("-", "--", ":")):
