@@ -3,9 +3,9 @@
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Two ways are ours,
-where the compiler knows the processor's instructions: with AMX, `amx.h` and `amx_weights.h` compute those in bfloat16
-that keep the size of maps; with AVX-512 alone, `winograd.h` and `winograd_weights.h` those of the transform.
+in bfloat16 on demand, with float32 sums. Two ways are ours, where the compiler knows the processor's instructions: with
+AMX, `amx.h` and `amx_weights.h` compute those in bfloat16 that keep the size of maps; with AVX-512 alone, `winograd.h`
+and `winograd_weights.h` those of the transform, with AVX512-BF16 in bfloat16 too, which is F(2x2, 3x3).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_WINOGRAD = "winograd_transforms.h", "winograd.h", "winograd_weights.h"
+_WINOGRAD = "winograd_layout.h", "winograd_transforms.h", "winograd.h", "winograd_weights.h"
 _HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
 _HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
@@ -121,7 +121,7 @@ def _has_winograd() -> bool:
 
 
 def _has_low_winograd() -> bool:
-    """Whether `winograd.h` has it with products in bfloat16."""
+    """Whether it has the transform in bfloat16, too."""
     return "avx512_bf16" in machine.cpu().flags and _has_winograd()
 
 

@@ -1,32 +1,17 @@
 // 3x3 convolutions by Winograd's transform (Lavin & Gray 2016), with AVX-512: F(4x4, 3x3) in float32, or F(2x2, 3x3) with
-// products in bfloat16, whose rounding the larger transform would amplify too much.
+// products in bfloat16, of two inputs at a time.
 //
 // Of each tile of 6 x 6 pixels, or 4 x 4, as many sums ("spots"); of each of them, a matrix product of inputs and weights;
-// of their results, 4 x 4 pixels, or 2 x 2. A vector is 16 tiles, so nothing is turned round: four runs of four tiles side
-// by side. A part of all vectors, which stays in the cache, goes through these steps at a time. A tile's numbers do not
-// depend on the others'.
+// of their results, 4 x 4 pixels, or 2 x 2. A vector is 16 tiles, so nothing is turned round. A part of all vectors, which
+// stays in the cache, goes through these steps at a time. A tile's numbers do not depend on the others'.
 #if WITH_WINOGRAD
 
 namespace convolution {
 namespace winograd {
 
-const long PART = 8;               // vectors that go through all steps at a time
-const long ROWS = 12;              // outputs that are summed at a time, of two vectors
-const long NEAR = 64;              // inputs, or pairs of them, that are summed at a time
-const long AHEAD = 768;            // weights that are asked for early
-
-template <long S, long D> struct Form {
-    enum : long {
-        SIDE = S,               // of what results of a tile
-        ACROSS = S + 2,         // of a tile's sums
-        SPOTS = ACROSS * ACROSS,
-        DEEP = D,               // inputs in 32 bits
-        RUN = RUNS * S,         // pixels
-        STRIPS = RUN * RUNS / TILE  // vectors of pixels in a row of a vector's tiles
-    };
-};
-using Wide = Form<4, 1>;
-using Low = Form<2, 2>;
+const long ROWS = 12;    // outputs that are summed at a time, of two vectors
+const long NEAR = 64;    // inputs, or pairs of them, that are summed at a time
+const long AHEAD = 768;  // weights that are asked for early
 
 // Sums of products: of numbers, or of pairs in bfloat16.
 inline __m512 multiplied(Wide, __m512 weights, __m512 line, __m512 sum) { return _mm512_fmadd_ps(weights, line, sum); }
@@ -35,45 +20,6 @@ inline __m512 multiplied(Low, __m512 weights, __m512 line, __m512 sum) {
     return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)line);
 }
 #endif
-
-template <class F> struct Layout {
-    long samples, inputs, outputs, height, width, of_row, tile_rows, runs, vectors, rounded, deep;
-    long of_inputs, of_outputs, of_weights;  // from one spot's numbers to the next one's; a line more than there are
-    long pitch;                              // of lines with a zero before them, and what is read too much behind
-
-    Layout(const Geometry& g, bool turned)
-        : samples(g.samples), inputs(turned ? g.outputs : g.inputs), outputs(turned ? g.inputs : g.outputs),
-          height(g.height), width(g.width), of_row((width + F::RUN - 1) / F::RUN), tile_rows((height + F::SIDE - 1) / F::SIDE),
-          runs(tile_rows * of_row), vectors((runs + RUNS - 1) / RUNS), rounded((outputs + 3) / 4 * 4),
-          deep((inputs + F::DEEP - 1) / F::DEEP), of_inputs((deep + 3) / 4 * 4 * TILE + TILE),
-          of_outputs(rounded * PART * TILE + TILE), of_weights(rounded * deep + TILE),
-          pitch((of_row * F::RUN + F::SIDE + TILE - 1) / TILE * TILE) {}
-    long area() const { return height * width; }
-    size_t weight_bytes() const { return sizeof(float) * F::SPOTS * of_weights; }
-    // Rows of tiles that vectors of a sample share in, `first` to `last`.
-    long top(long first) const { return first * RUNS / of_row; }
-    long bottom(long last) const { return (std::min(last * RUNS, runs) - 1) / of_row + 1; }
-    long most_rows() const { return std::min(tile_rows, PART * RUNS / of_row + 2); }
-    // Numbers that a thread works with, for each input of 32 bits.
-    long lines() const { return (most_rows() * F::SIDE + 2) * pitch; }
-    long own() const { return lines() + most_rows() * F::ACROSS * pitch + TILE; }
-};
-
-// Room for so many numbers, kept from call to call.
-enum Room { WEIGHTS, LINES, RESULTS, PULLS, OWN };
-inline float* room_for(Room which, long numbers) {
-    static Scratch rooms[OWN + 1];
-    return static_cast<float*>(rooms[which].at_least(sizeof(float) * numbers));
-}
-
-// Vectors of one sample: `first` to `last` of its own.
-struct Section {
-    long sample, first, last;
-
-    template <class L> Section(const L& l, long vector, long end)
-        : sample(vector / l.vectors), first(vector % l.vectors), last(std::min(l.vectors, first + end - vector)) {}
-    long count() const { return last - first; }
-};
 
 inline __m512 joined_inputs(const __m512 (&values)[1]) { return values[0]; }
 inline __m512 joined_inputs(const __m512 (&values)[2]) { return joined(values[0], values[1]); }
@@ -141,40 +87,6 @@ void begin(const Layout<F>& l, const Section& s, const float* x, const norm::Aff
         }
 }
 
-// A row of spots of four runs, each of which begins at `from`.
-inline void finish(Wide, const float* (&from)[RUNS], long, __m512 (&spots)[6]) {
-    __m512 near[RUNS], far[RUNS], four[4], two[2];
-    for (long k = 0; k < RUNS; k++) {
-        near[k] = _mm512_loadu_ps(from[k]);
-        far[k] = _mm512_loadu_ps(from[k] + Wide::SIDE);
-    }
-    apart(near, four);
-    apart(far, two);
-    transform({four[0], four[1], four[2], four[3], two[0], two[1]}, spots);
-}
-
-#if WITH_LOW_WINOGRAD
-// The same of a pair of inputs, `next` numbers apart.
-inline void finish(Low, const float* (&from)[RUNS], long next, __m512 (&spots)[4]) {
-    const __m512i even = _mm512_setr_epi32(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    const auto load = [&](long k, long at) {
-        const __m512d low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm256_loadu_ps(from[k] + at)));
-        return _mm512_castpd_ps(_mm512_insertf64x4(low, _mm256_castps_pd(_mm256_loadu_ps(from[k + 1] + at)), 1));
-    };
-    __m512 half[2][4];
-    for (long k = 0; k < 2; k++) {  // eight tiles of both inputs side by side
-        const __m512 near = load(2 * k, 0), far = load(2 * k, 2);
-        const __m512 near_2 = load(2 * k, next), far_2 = load(2 * k, next + 2);
-        transform(
-            {_mm512_permutex2var_ps(near, even, near_2), _mm512_permutex2var_ps(near, odd, near_2),
-             _mm512_permutex2var_ps(far, even, far_2), _mm512_permutex2var_ps(far, odd, far_2)},
-            half[k]);
-    }
-    for (long x = 0; x < 4; x++) spots[x] = (__m512)_mm512_cvtne2ps_pbh(half[1][x], half[0][x]);
-}
-#endif
-
 // The sums of vectors `first` to `last` of all samples, of input i, or of the i-th pair of them.
 template <class F>
 void enter(
@@ -218,11 +130,11 @@ void leave(
         for (long k = 0; k < F::SIDE; k++) {
             __m512 strips[F::STRIPS];
             together(pixels[k], strips);
-            for (long part = 0; part < RUNS; part++) {
+            for (long part = 0; part < RUNS; part += l.beside) {
                 const long run = v * RUNS + part, row = run / l.of_row * F::SIDE + k, column = run % l.of_row * F::RUN;
                 if (run >= l.runs || row >= l.height) continue;
                 const long before = part * F::RUN % TILE;  // numbers of the strip that are another run's
-                const __mmask16 mask = ((1u << std::min((long)F::RUN, l.width - column)) - 1) << before;
+                const __mmask16 mask = ((1u << std::min(l.beside * F::RUN, l.width - column)) - 1) << before;
                 const long at = row * l.width + column - before;
                 __m512 added = all(bias);
                 __builtin_prefetch(y + at + l.area(), 1);
@@ -264,7 +176,7 @@ template <class F, int V> void products(const Layout<F>& l, const float* lines, 
             const auto chosen = rows == ROWS ? product<F, ROWS, V> : rows == 8 ? product<F, 8, V> : product<F, 4, V>;
             chosen(
                 count, !first, lines + first * TILE, F::SPOTS * l.of_inputs, weights + o * l.deep + first * rows,
-                to + o * PART * TILE, PART * TILE);
+                to + o * l.part * TILE, l.part * TILE);
         }
 }
 
@@ -276,7 +188,7 @@ void run(
     long rows, const float* residual, float* y) {
     const Layout<F> l(g, turned);
     float* factors = packed ? const_cast<float*>(weight) : room_for(WEIGHTS, F::SPOTS * l.of_weights);
-    float* lines = room_for(LINES, F::SPOTS * l.of_inputs * PART);
+    float* lines = room_for(LINES, F::SPOTS * l.of_inputs * l.part);
     float* results = room_for(RESULTS, F::SPOTS * l.of_outputs);
     const long own = F::DEEP * l.own();
     float* rooms = room_for(OWN, own * omp_get_max_threads());
@@ -287,8 +199,8 @@ void run(
     {
         float* room = rooms + own * omp_get_thread_num();
         std::memset(room, 0, sizeof(float) * own);
-        for (long first = 0; first < all; first += PART) {
-            const long last = std::min(first + PART, all);
+        for (long first = 0; first < all; first += l.part) {
+            const long last = std::min(first + l.part, all);
             #pragma omp for
             for (long i = 0; i < l.deep; i++) enter(l, i, first, last, x, affine, norm.silu, room, lines);
             #pragma omp for collapse(2)
@@ -304,7 +216,7 @@ void run(
                     const Section s(l, v, last);
                     const long map = s.sample * l.outputs + o;
                     leave(
-                        l, s, results + (o * PART + v - first) * TILE, rows ? bias[s.sample % rows * l.outputs + o] : 0,
+                        l, s, results + (o * l.part + v - first) * TILE, rows ? bias[s.sample % rows * l.outputs + o] : 0,
                         residual ? residual + map * l.area() : nullptr, y + map * l.area());
                     v += s.count();
                 }

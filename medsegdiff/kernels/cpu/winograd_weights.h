@@ -70,8 +70,8 @@ inline void to_weights(const Geometry& g, const float* x, const Norm& norm, cons
     const long blocks = (l.outputs + TILE - 1) / TILE, inputs = (l.inputs + 3) / 4 * 4;
     const long of_pull = blocks * TILE * TILE + TILE, row = inputs * TILE, of_sum = blocks * row + TILE;
     float* sums = room_for(WEIGHTS, Wide::SPOTS * of_sum);
-    float* lines = room_for(LINES, Wide::SPOTS * l.of_inputs * PART);
-    float* pulls = room_for(PULLS, Wide::SPOTS * of_pull * PART);
+    float* lines = room_for(LINES, Wide::SPOTS * l.of_inputs * l.part);
+    float* pulls = room_for(PULLS, Wide::SPOTS * of_pull * l.part);
     float* rooms = room_for(OWN, l.own() * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
     const long all = l.samples * l.vectors;
@@ -83,8 +83,8 @@ inline void to_weights(const Geometry& g, const float* x, const Norm& norm, cons
     {
         float* room = rooms + l.own() * omp_get_thread_num();
         std::memset(room, 0, sizeof(float) * l.own());
-        for (long first = 0; first < all; first += PART) {
-            const long last = std::min(first + PART, all);
+        for (long first = 0; first < all; first += l.part) {
+            const long last = std::min(first + l.part, all);
             #pragma omp for nowait
             for (long i = 0; i < l.inputs; i++) enter(l, i, first, last, x, affine, norm.silu, room, lines);
             #pragma omp for
