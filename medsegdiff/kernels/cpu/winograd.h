@@ -10,7 +10,6 @@ namespace convolution {
 namespace winograd {
 
 const long ROWS = 12;    // outputs that are summed at a time, of two vectors
-const long NEAR = 64;    // inputs, or pairs of them, that are summed at a time
 const long AHEAD = 768;  // weights that are asked for early
 
 // Sums of products: of numbers, or of pairs in bfloat16.
@@ -47,7 +46,8 @@ template <class F> void pack(const Layout<F>& l, bool turned, const float* weigh
                     for (long tap = 0; tap < 9; tap++) taps[tap / 3][tap % 3] = kernels[turned ? 8 - tap : tap];
                     both(taps, spots[d]);
                 }
-                float* target = to + o * l.deep + i * rows;
+                const long near = i / F::NEAR * F::NEAR;  // the first of those that are summed at a time
+                float* target = to + near * l.rounded + o * std::min((long)F::NEAR, l.deep - near) + (i - near) * rows;
                 for (long spot = 0; spot < F::SPOTS; spot++, target += l.of_weights) {
                     __m512 values[F::DEEP];
                     for (long d = 0; d < F::DEEP; d++) values[d] = spots[d][spot / F::ACROSS][spot % F::ACROSS];
@@ -170,12 +170,12 @@ void product(long inputs, bool begins, const float* lines, long next, const floa
 
 // Of one spot, and `V` vectors: of few inputs at a time, which stay in the first cache.
 template <class F, int V> void products(const Layout<F>& l, const float* lines, const float* weights, float* to) {
-    for (long first = 0; first < l.deep; first += NEAR)
+    for (long first = 0; first < l.deep; first += F::NEAR)
         for (long o = 0; o < l.rounded; o += ROWS) {
-            const long rows = std::min(ROWS, l.rounded - o), count = std::min(NEAR, l.deep - first);
+            const long rows = std::min(ROWS, l.rounded - o), count = std::min((long)F::NEAR, l.deep - first);
             const auto chosen = rows == ROWS ? product<F, ROWS, V> : rows == 8 ? product<F, 8, V> : product<F, 4, V>;
             chosen(
-                count, !first, lines + first * TILE, F::SPOTS * l.of_inputs, weights + o * l.deep + first * rows,
+                count, !first, lines + first * TILE, F::SPOTS * l.of_inputs, weights + first * l.rounded + o * count,
                 to + o * l.part * TILE, l.part * TILE);
         }
 }

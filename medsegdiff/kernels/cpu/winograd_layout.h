@@ -17,6 +17,7 @@ template <long S, long D> struct Form {
         ACROSS = S + 2,              // of those that enter it, and of their sums
         SPOTS = ACROSS * ACROSS,     // sums
         DEEP = D,                    // inputs in 32 bits
+        NEAR = 64 * D,               // numbers of 32 bits that are summed at a time
         RUN = RUNS * S,              // pixels
         STRIPS = RUN * RUNS / TILE,  // vectors of pixels in a line of a vector's tiles
     };
