@@ -15,8 +15,8 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
         return amx::pack(l, false, weight, amx::aligned(packed));
     }
 #endif
-#if WITH_LOW_WINOGRAD
-    if (g.own && g.winograd && g.low) {
+#if WITH_WINOGRAD
+    if (winograd::takes(g)) {
         const winograd::Layout<winograd::Low> l(g, false);
         check(l.weight_bytes());
         return winograd::pack(l, false, weight, packed);
@@ -39,16 +39,10 @@ inline void forward(
         return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
     }
 #endif
-#if WITH_LOW_WINOGRAD
-    if (g.own && g.winograd && g.low) {
-        measure(x, norm, g.samples, g.inputs, g.height * g.width);
-        return winograd::run<winograd::Low>(g, false, x, norm, weight, packed, bias, rows, residual, y);
-    }
-#endif
 #if WITH_WINOGRAD
-    if (g.own && g.winograd && !g.low) {
+    if (winograd::takes(g)) {
         measure(x, norm, g.samples, g.inputs, g.height * g.width);
-        return winograd::run<winograd::Wide>(g, false, x, norm, weight, false, bias, rows, residual, y);
+        return winograd::convolve(g, false, x, norm, weight, packed, bias, rows, residual, y);
     }
 #endif
     static Scratch scratch;
@@ -97,17 +91,11 @@ inline void backward(
         if (dx) amx::run(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
     } else
 #endif
-#if WITH_LOW_WINOGRAD
-    if (g.own && g.winograd && g.low) {
+#if WITH_WINOGRAD
+    if (winograd::takes(g)) {
         if (winograd::pays(g)) winograd::to_weights(g, x, norm, dy, dweight);
         else differentiate(g, x, norm, weight, dy, nullptr, dweight);
-        if (dx) winograd::run<winograd::Low>(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
-    } else
-#endif
-#if WITH_WINOGRAD
-    if (g.own && g.winograd && !g.low) {
-        winograd::to_weights(g, x, norm, dy, dweight);
-        if (dx) winograd::run<winograd::Wide>(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
+        if (dx) winograd::convolve(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
     } else
 #endif
         differentiate(g, x, norm, weight, dy, to, dweight);

@@ -224,6 +224,19 @@ void run(
     }
 }
 
+// Whether these kernels take a convolution: in bfloat16 the compiler must have its instructions.
+inline bool takes(const Geometry& g) { return g.own && g.winograd && (!g.low || WITH_LOW_WINOGRAD); }
+
+// `run` in the geometry's precision; in float32 weights are always plain.
+inline void convolve(
+    const Geometry& g, bool turned, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
+    long rows, const float* residual, float* y) {
+#if WITH_LOW_WINOGRAD
+    if (g.low) return run<Low>(g, turned, x, norm, weight, packed, bias, rows, residual, y);
+#endif
+    run<Wide>(g, turned, x, norm, weight, false, bias, rows, residual, y);
+}
+
 }  // namespace winograd
 }  // namespace convolution
 #endif

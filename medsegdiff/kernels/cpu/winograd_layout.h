@@ -4,6 +4,8 @@
 #define WITH_WINOGRAD 1
 #if defined(__AVX512BF16__)
 #define WITH_LOW_WINOGRAD 1
+#else
+#define WITH_LOW_WINOGRAD 0
 #endif
 
 namespace convolution {
