@@ -13,7 +13,6 @@ from typing import Any, Callable
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime import onednn
 
 Var = Any  # jt.Var
 _KINDS = {"bf16": "bfloat16", "fp16": "float16"}
@@ -88,16 +87,15 @@ def missing_on_cpu(precision: str, cpu: machine.Cpu) -> str:
 def of_large_maps() -> str:
     """What `bf16` computes 3x3 convolutions of large maps in on the CPU: "bf16", or "fp32" by Winograd's transform.
 
-    Whichever is faster: AMX multiplies bfloat16 twice as fast as Winograd's transform computes float32, AVX512-BF16
-    does not. MEDSEGDIFF_LARGE_MAPS in the environment says otherwise.
+    bfloat16 is faster where a processor has it; MEDSEGDIFF_LARGE_MAPS in the environment may ask for fewer roundings.
 
     Raises:
         InputError: it says neither.
     """
-    chosen = os.environ.get(_LARGE_MAPS, "")
-    if chosen not in ("", "bf16", "fp32"):
+    chosen = os.environ.get(_LARGE_MAPS) or "bf16"
+    if chosen not in ("bf16", "fp32"):
         raise InputError(f"{_LARGE_MAPS}={chosen}: is neither bf16 nor fp32; correct or unset it")
-    return chosen or ("bf16" if onednn.has_amx() else "fp32")
+    return chosen
 
 
 def missing_on_gpu(precision: str, capability: int) -> str:

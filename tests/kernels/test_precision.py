@@ -8,7 +8,6 @@ from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.config import choices
 from medsegdiff.kernels import precision, reference
-from medsegdiff.runtime import onednn
 from medsegdiff.runtime.backend import jt, nn
 from tests import numeric
 from tests.kernels.compare import assert_close, run
@@ -129,11 +128,9 @@ def test_attention_s_scores_do_not_overflow_in_float16(any_precision):
     assert all(np.isfinite(grad).all() for grad in grads)
 
 
-@pytest.mark.parametrize(("amx", "found"), [(True, "bf16"), (False, "fp32")])
-def test_the_processor_chooses_how_large_maps_are_computed(amx, found, monkeypatch):
+def test_large_maps_are_computed_in_bfloat16(monkeypatch):
     monkeypatch.delenv("MEDSEGDIFF_LARGE_MAPS", raising=False)
-    monkeypatch.setattr(onednn, "has_amx", lambda: amx)
-    assert precision.of_large_maps() == found
+    assert precision.of_large_maps() == "bf16"
 
 
 @pytest.mark.parametrize("chosen", ["bf16", "fp32"])

@@ -9,10 +9,17 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
         if (bytes > room) throw std::runtime_error("packed weights want more room than is known");
     };
 #if WITH_AMX
-    if (g.own && g.low) {
+    if (g.own && !g.winograd) {
         const amx::Layout l(g, false);
         check(l.weight_bytes() + amx::LINE);
         return amx::pack(l, false, weight, amx::aligned(packed));
+    }
+#endif
+#if WITH_WINOGRAD
+    if (winograd::takes(g)) {
+        const winograd::Layout<winograd::Low> l(g, false);
+        check(l.weight_bytes());
+        return winograd::pack(l, false, weight, packed);
     }
 #endif
     const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
@@ -27,15 +34,15 @@ inline void forward(
     const Geometry& g, bool each, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
 #if WITH_AMX
-    if (g.own && g.low) {
+    if (g.own && !g.winograd) {
         measure(x, norm, g.samples, g.inputs, g.height * g.width);
         return amx::run(g, false, x, norm, weight, packed, bias, rows, residual, y);
     }
 #endif
 #if WITH_WINOGRAD
-    if (g.own && g.winograd) {
+    if (winograd::takes(g)) {
         measure(x, norm, g.samples, g.inputs, g.height * g.width);
-        return winograd::run(g, false, x, norm, weight, bias, rows, residual, y);
+        return winograd::convolve(g, false, x, norm, weight, packed, bias, rows, residual, y);
     }
 #endif
     static Scratch scratch;
@@ -79,15 +86,16 @@ inline void backward(
     const long area = g.area(), pixels = g.height * g.width, rows = g.inputs / std::max(norm.groups, 1L);
     float* to = dx && norm.groups ? (float*)scratch_normed.at_least(sizeof(float) * g.samples * g.image()) : dx;
 #if WITH_AMX
-    if (g.own && g.low) {
+    if (g.own && !g.winograd) {
         amx::to_weights(g, x, norm, dy, dweight);
         if (dx) amx::run(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
     } else
 #endif
 #if WITH_WINOGRAD
-    if (g.own && g.winograd) {
-        winograd::to_weights(g, x, norm, dy, dweight);
-        if (dx) winograd::run(g, true, dy, {}, weight, nullptr, 0, nullptr, to);
+    if (winograd::takes(g)) {
+        if (winograd::pays(g)) winograd::to_weights(g, x, norm, dy, dweight);
+        else differentiate(g, x, norm, weight, dy, nullptr, dweight);
+        if (dx) winograd::convolve(g, true, dy, {}, weight, false, nullptr, 0, nullptr, to);
     } else
 #endif
         differentiate(g, x, norm, weight, dy, to, dweight);

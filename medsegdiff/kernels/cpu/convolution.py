@@ -3,9 +3,9 @@
 Jittor finds convolutions by pattern in its fused graph, misses some (a sliced weight, a single input channel,
 gradients taken one by one), plans each call anew and knows float32 only. Here oneDNN is called directly:
 `plans.h` keeps its plans, takes Winograd's F(4x4, 3x3) (Lavin & Gray 2016) where maps are large, and computes
-in bfloat16 on demand, with float32 sums; which of both large maps get then, the processor decides. Two ways are ours,
-where the compiler knows the processor's instructions: with AMX, `amx.h` and `amx_weights.h` compute those in bfloat16
-that keep the size of maps; with AVX-512 alone, `winograd.h` and `winograd_weights.h` those of the transform.
+in bfloat16 on demand, with float32 sums. Two ways are ours, where the compiler knows the processor's instructions: with
+AMX, `amx.h` and `amx_weights.h` compute those in bfloat16 that keep the size of maps; with AVX-512 alone, `winograd.h`
+and `winograd_weights.h` those of the transform, with AVX512-BF16 in bfloat16 too, which is F(2x2, 3x3).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
-_WINOGRAD = "winograd_transforms.h", "winograd.h", "winograd_weights.h"
+_WINOGRAD = "winograd_layout.h", "winograd_transforms.h", "winograd.h", "winograd_weights.h"
 _HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
 _HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
@@ -90,8 +90,9 @@ class Packed:
         # A weight that was assigned or updated has another id.
         key = (None if weight is None else weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
-            numbers = _room(geometry["inputs"]) * _room(geometry["outputs"]) * geometry["kernel"] ** 2
-            room = (numbers // 2 if geometry["low"] else numbers) + _LINE
+            spots = 16 if geometry["winograd"] else geometry["kernel"] ** 2
+            numbers = spots * _room(geometry["inputs"]) * _room(geometry["outputs"])
+            room = (numbers // 2 if geometry["low"] else numbers) + spots * _LINE
             self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
                 # Now, before activations come: else both forms of all weights would be there at once, and the memory
@@ -119,11 +120,15 @@ def _has_winograd() -> bool:
     return "avx512f" in machine.cpu().flags and not onednn.has_amx()
 
 
-def _transformed(geometry: dict[str, int], low: bool) -> bool:
-    """Whether Winograd's transform pays in float32: not on small maps."""
+def _has_low_winograd() -> bool:
+    """Whether it has the transform in bfloat16, too."""
+    return "avx512_bf16" in machine.cpu().flags and _has_winograd()
+
+
+def _transformed(geometry: dict[str, int], least: int) -> bool:
+    """Whether Winograd's transform pays on maps of at least so many pixels across."""
     wide = geometry["inputs"] >= 32 and geometry["outputs"] >= 32
     shape = geometry["kernel"], geometry["stride"], geometry["padding"]
-    least = 16 if _has_winograd() and not low else 24
     return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least**2
 
 
@@ -151,9 +156,10 @@ class _Convolution(Function):
             "stride": self.stride,
             "padding": self.padding,
         }
-        transformed = _transformed(geometry, self.low)
-        geometry["low"] = self.low and not (transformed and precision.of_large_maps() == "fp32")
-        geometry["winograd"] = transformed and not geometry["low"]
+        large = _transformed(geometry, 16 if _has_winograd() and not self.low else 24)
+        geometry["low"] = self.low and not (large and precision.of_large_maps() == "fp32")
+        low_winograd = geometry["low"] and _has_low_winograd() and _transformed(geometry, 8)
+        geometry["winograd"] = low_winograd or (large and not geometry["low"])
         keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
         by_amx = geometry["low"] and keeps_size and onednn.has_amx()
         geometry["own"] = by_amx or (geometry["winograd"] and _has_winograd())

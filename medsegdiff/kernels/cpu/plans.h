@@ -11,7 +11,7 @@ using Algorithm = dnnl::algorithm;
 struct Geometry {
     long samples, inputs, height, width, outputs, kernel, stride, padding;
     bool low;       // bfloat16 inside; sums stay float32
-    bool winograd;  // by the transform, where oneDNN has it; in float32
+    bool winograd;  // by the transform: oneDNN's, which has it in float32, or ours
     bool own;       // by our own kernels, where the compiler has AMX or, for the transform, AVX-512
 
     long out_height() const { return (height + 2 * padding - kernel) / stride + 1; }

@@ -6,7 +6,7 @@ from medsegdiff.kernels.operations import Norm, Packed, conv2d, group_norm
 from medsegdiff.runtime.backend import jt
 from tests import numeric
 from tests.kernels.compare import assert_close, run
-from tests.processor import BF16, needs_bf16
+from tests.processor import BF16, needs_bf16, set_threads
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
@@ -96,6 +96,8 @@ SHAPES += [((9, 34, 16, 17), 37, 3), ((1, 133, 24, 25), 33, 3)]
 # that are larger than what stays in the cache.
 TILES = [((3, 40, 36, 32), 24, 3), ((3, 64, 8, 8), 72, 3), ((2, 48, 33, 16), 40, 1), ((2, 3, 12, 48), 33, 3)]
 TILES.append(((1, 24, 272, 128), 20, 1))
+# Narrow maps, rows of whose tiles lie side by side; odd sizes; inputs without a pair; runs that cross rows of tiles.
+NARROW = [((6, 35, 11, 7), 45, 3), ((3, 33, 8, 9), 32, 3), ((2, 32, 7, 40), 50, 3), ((1, 36, 18, 72), 36, 3)]
 
 
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES)
@@ -109,17 +111,20 @@ def test_a_bias_for_each_sample_and_a_residual(function, shape, outputs, kernel)
         assert_close(grad, other)
 
 
+@pytest.mark.parametrize("inside", ["fp32", BF16])
 @pytest.mark.parametrize("size", [9, 32])
-def test_an_empty_batch_has_a_gradient_of_zero(size):
+def test_an_empty_batch_has_a_gradient_of_zero(size, inside):
     for samples in (2, 0):  # what the first leaves in memory is not the second's
         arrays, dy = given((samples, 32, size, size), 32, 3)
-        _, grads = run(with_everything(conv2d), arrays, dy)
+        with precision.using(inside):
+            y, grads = run(with_everything(conv2d), arrays, dy)
+    assert y.shape == (0, 32, size, size)
     assert grads[1].shape == (32, 32, 3, 3)
     assert not grads[1].any()
 
 
 @needs_bf16
-@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, *TILES, ((2, 32, 20, 21), 32, 3)])
+@pytest.mark.parametrize("shape, outputs, kernel", [*SHAPES, *TILES, *NARROW, ((2, 32, 20, 21), 32, 3)])
 def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel, monkeypatch):
     """Inputs are rounded to 8 bits of mantissa, an error of at most 2^-9 each; sums are float32."""
     monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "bf16")
@@ -142,9 +147,39 @@ def test_bfloat16_inside_has_errors_of_its_rounding_only(shape, outputs, kernel,
     assert abs(y.numpy() - wanted).max() > 1e-4  # it was bfloat16
 
 
+@needs_bf16
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_bfloat16_rounds_hardly_more_than_its_inputs_do(size):
+    """F(2x2, 3x3) rounds sums of them, which adds two thirds to the error; F(4x4, 3x3) would make it fourfold."""
+    (x, weight, *_), _ = given((1, 64, size, size), 32)
+    exact = numeric.conv2d(x, weight, padding=1)
+    rounded = [jt.array(np.float32(value)).bfloat16().float32().numpy().astype(float) for value in (x, weight)]
+    with precision.using("bf16"):
+        y = conv2d(jt.array(np.float32(x)), jt.array(np.float32(weight)), padding=1).numpy()
+    assert np.std(y - exact) < 2 * np.std(numeric.conv2d(*rounded, padding=1) - exact)
+
+
+@pytest.mark.parametrize("inside", ["fp32", BF16])
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, *NARROW])
+def test_threads_do_not_change_it(inside, shape, outputs, kernel):
+    arrays, dy = given(shape, outputs, kernel)
+
+    def results():
+        with precision.using(inside):
+            y, grads = run(with_everything(conv2d), arrays, dy)
+        return [y, grads[0]]
+
+    together, before = results(), set_threads(1)
+    try:
+        for one, other in zip(results(), together):
+            np.testing.assert_array_equal(one, other)
+    finally:
+        set_threads(before)
+
+
 @pytest.mark.parametrize("large", ["fp32", "bf16"])
 @pytest.mark.parametrize("inside", ["fp32", BF16])
-@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, *TILES])
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, *TILES, *NARROW])
 def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel, large, monkeypatch):
     monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", large)
     (x, weight, *_), _ = given((4, *shape[1:]), outputs, kernel)
@@ -158,8 +193,7 @@ def test_a_sample_is_the_same_in_every_batch(inside, shape, outputs, kernel, lar
 
 @needs_bf16
 @pytest.mark.parametrize(("shape", "outputs", "kernel"), SHAPES[:2])
-def test_large_maps_stay_float32_in_bfloat16_without_amx(shape, outputs, kernel, monkeypatch):
-    """There Winograd's transform is faster, and exact to float32's rounding."""
+def test_large_maps_may_stay_float32_in_bfloat16(shape, outputs, kernel, monkeypatch):
     monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", "fp32")
     arrays, dy = given(shape, outputs, kernel)
     with precision.using("bf16"):  # the gradient is taken within it, too
