@@ -4,56 +4,76 @@
 // places and products sum over channels, so F q (F k)^T = F (q k^T) F^T: small matrices are transformed, not their factors.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace spectrum {
 
 using Numbers = std::vector<float>;
 
-// The orthonormal DFT along the rows of a complex matrix (T, W), whose rows are places: along one axis, then the other.
+// The orthonormal DFT of each column of a complex matrix (T, W), which is a map, forth or back (`sign` -1).
 class Fourier {
 public:
-    Fourier(long height, long width) : T(height * width), W(2 * T), axes{{height, width}, {width, 1}}, half(T * W) {}
+    Fourier(long height, long width, int sign)
+        : T(height * width), W(2 * T), axes{{height, width, sign}, {width, 1, sign}}, near(vectors(2 * T)),
+          half(vectors(2 * T)) {}
 
-    void forward(Numbers& matrix) { both(matrix, 1); }
-    void inverse(Numbers& matrix) { both(matrix, -1); }
+    // to = (F from)^T, a vector of columns at a time, which stay in the first cache.
+    void operator()(const Numbers& from, Numbers& to) {
+        for (long first = 0; first < T; first += LANES) {
+            const long count = std::min(LANES, T - first);
+            float* columns = (float*)near.get();  // of a row, LANES real parts and LANES imaginary ones
+            for (long i = 0; i < 2 * T; i++) {
+                float* target = columns + i * LANES;
+                const float* source = from.data() + i * T + first;
+                if (count < LANES) std::fill(std::copy_n(source, count, target), target + LANES, 0.f);
+                else std::memcpy(target, source, sizeof(Lanes));
+            }
+            along(axes[0], near.get(), half.get());
+            along(axes[1], half.get(), near.get());
+            for (long j = 0; j < count; j++)
+                for (long part = 0; part < 2; part++)
+                    for (long i = 0; i < T; i++)
+                        to[(first + j) * W + part * T + i] = columns[(2 * i + part) * LANES + j];
+        }
+    }
 
 private:
     struct Axis {
-        long length, step;  // from one row to the next along it
-        Numbers cos, sin;
+        long length, step;  // from one place to the next along it
+        Numbers cos, sin;   // (length, length)
 
-        Axis(long length, long step) : length(length), step(step) {
-            for (long k = 0; k < length; k++) {
-                cos.push_back(std::cos(2 * M_PI * k / length) / std::sqrt((double)length));
-                sin.push_back(std::sin(2 * M_PI * k / length) / std::sqrt((double)length));
+        Axis(long length, long step, int sign) : length(length), step(step) {
+            for (long i = 0; i < length * length; i++) {
+                const double angle = 2 * M_PI * (i / length * (i % length) % length) / length;
+                cos.push_back(std::cos(angle) / std::sqrt((double)length));
+                sin.push_back(sign * std::sin(angle) / std::sqrt((double)length));
             }
         }
     };
 
     const long T, W;
     const Axis axes[2];
-    Numbers half;
+    const Vectors near, half;
 
-    void both(Numbers& matrix, float sign) {
-        along(axes[0], sign, matrix.data(), half.data());
-        along(axes[1], sign, half.data(), matrix.data());
-    }
-
-    void along(const Axis& axis, float sign, const float* from, float* to) const {
-        std::fill_n(to, T * W, 0.f);
-        for (long row = 0; row < T; row++) {
-            const long place = row / axis.step % axis.length, first = row - place * axis.step;
-            float *__restrict__ real = to + row * W, *__restrict__ imaginary = real + T;
-            for (long k = 0; k < axis.length; k++) {
-                const float c = axis.cos[place * k % axis.length], s = sign * axis.sin[place * k % axis.length];
-                const float *re = from + (first + k * axis.step) * W, *im = re + T;
-                for (long j = 0; j < T; j++) {
-                    real[j] += c * re[j] + s * im[j];
-                    imaginary[j] += c * im[j] - s * re[j];
+    void along(const Axis& axis, const Lanes* from, Lanes* to) const {
+        const long whole = axis.length * axis.step;
+        for (long first = 0; first < T; first += whole)
+            for (long k = 0; k < axis.length; k++)
+                for (long i = first; i < first + axis.step; i++) {
+                    const float *c = axis.cos.data() + k * axis.length, *s = axis.sin.data() + k * axis.length;
+                    Lanes cos_re = {}, sin_im = {}, cos_im = {}, sin_re = {};
+                    for (long l = 0; l < axis.length; l++) {
+                        const Lanes *x = from + 2 * (i + l * axis.step);
+                        cos_re += c[l] * x[0];
+                        sin_im += s[l] * x[1];
+                        cos_im += c[l] * x[1];
+                        sin_re += s[l] * x[0];
+                    }
+                    Lanes* y = to + 2 * (i + k * axis.step);
+                    y[0] = cos_re + sin_im;
+                    y[1] = cos_im - sin_re;
                 }
-            }
-        }
     }
 };
 
@@ -62,12 +82,13 @@ public:
     // `depth` channels of query and key, `values` of what is taken.
     Head(long depth, long values, long height, long width, bool softmax)
         : D(depth), V(values), T(height * width), W(2 * T), scale(1 / std::sqrt((float)depth)), softmax(softmax),
-          fourier(height, width), products(T * W), turned(T * W), scores(T * W), affinity(T * T) {}
+          there(height, width, 1), back(height, width, -1), products(T * W), scores(T * W), turned(T * W),
+          affinity(T * T) {}
 
     // y (V, T); `gain` (T, T), or null for the sine.
     void forward(const float* query, const float* key, const float* value, const float* gain, float* y) {
         relate(query, key, gain);
-        dnnl_sgemm('N', 'N', V, T, T, 1, value, T, affinity.data(), T, 0, y, T);
+        dnnl_sgemm('N', 'T', V, T, T, 1, value, T, affinity.data(), T, 0, y, T);
     }
 
     // The gradients; `dgain` is written where there is a gain.
@@ -75,38 +96,38 @@ public:
         const float* query, const float* key, const float* value, const float* gain, const float* dy, float* dquery,
         float* dkey, float* dvalue, float* dgain) {
         relate(query, key, gain);
-        dnnl_sgemm('N', 'T', V, T, T, 1, dy, T, affinity.data(), T, 0, dvalue, T);
+        dnnl_sgemm('N', 'N', V, T, T, 1, dy, T, affinity.data(), T, 0, dvalue, T);
         Numbers pull(T * T);
-        dnnl_sgemm('T', 'N', T, T, V, 1, value, T, dy, T, 0, pull.data(), T);
+        dnnl_sgemm('T', 'N', T, T, V, 1, dy, T, value, T, 0, pull.data(), T);
         if (softmax) back_from_shares(pull);
         std::fill(scores.begin(), scores.end(), 0.f);
         for (long i = 0; i < T; i++) std::copy_n(pull.data() + i * T, T, scores.data() + i * W);
-        transform(scores, &Fourier::forward);
+        transform(scores, there);
         back_from_scores(gain, dgain);
-        transform(scores, &Fourier::inverse);
+        transform(scores, back);
         const float *of_real = scores.data(), *of_imaginary = of_real + T;
-        dnnl_sgemm('N', 'N', D, W, T, scale, key, W, of_real, W, 0, dquery, W);
-        dnnl_sgemm('N', 'N', D, T, T, scale, key + T, W, of_imaginary, W, 1, dquery, W);
-        dnnl_sgemm('N', 'N', D, T, T, -scale, key + T, W, of_real, W, 1, dquery + T, W);
-        dnnl_sgemm('N', 'T', D, T, W, scale, query, W, of_real, W, 0, dkey, W);
-        dnnl_sgemm('N', 'T', D, T, T, scale, query, W, of_imaginary, W, 0, dkey + T, W);
-        dnnl_sgemm('N', 'T', D, T, T, -scale, query + T, W, of_real, W, 1, dkey + T, W);
+        dnnl_sgemm('N', 'T', D, T, W, scale, key, W, of_real, W, 0, dquery, W);
+        dnnl_sgemm('N', 'T', D, T, T, scale, key, W, of_imaginary, W, 0, dquery + T, W);
+        dnnl_sgemm('N', 'T', D, T, T, -scale, key + T, W, of_real, W, 1, dquery + T, W);
+        dnnl_sgemm('N', 'N', D, W, T, scale, query, W, of_real, W, 0, dkey, W);
+        dnnl_sgemm('N', 'N', D, T, T, scale, query + T, W, of_imaginary, W, 1, dkey, W);
+        dnnl_sgemm('N', 'N', D, T, T, -scale, query + T, W, of_real, W, 1, dkey + T, W);
     }
 
 private:
     const long D, V, T, W;
     const float scale;
     const bool softmax;
-    Fourier fourier;
-    Numbers products, turned, scores;  // complex (T, W); `products` ends as the spectrum before gain or sine
-    Numbers affinity;                  // (T, T): a column is what a place takes
+    Fourier there, back;
+    Numbers products, scores, turned;  // complex (T, W): the spectrum, before and after gain or sine, and room
+    Numbers affinity;                  // (T, T): a row is what a place takes
 
     void relate(const float* query, const float* key, const float* gain) {
         float* real = products.data();
-        dnnl_sgemm('T', 'N', T, W, D, scale, key, W, query, W, 0, real, W);
-        dnnl_sgemm('T', 'N', T, T, D, -scale, key + T, W, query + T, W, 1, real, W);
-        dnnl_sgemm('T', 'N', T, T, D, scale, key + T, W, query, W, 1, real + T, W);
-        transform(products, &Fourier::forward);
+        dnnl_sgemm('T', 'N', T, W, D, scale, query, W, key, W, 0, real, W);
+        dnnl_sgemm('T', 'N', T, T, D, -scale, query + T, W, key + T, W, 1, real, W);
+        dnnl_sgemm('T', 'N', T, T, D, scale, query + T, W, key, W, 1, real + T, W);
+        transform(products, there);
         for (long i = 0; i < T; i++) {
             const float* row = products.data() + i * W;
             float* score = scores.data() + i * W;
@@ -114,44 +135,32 @@ private:
             if (gain) for (long j = 0; j < T; j++) score[T + j] = row[T + j] * gain[i * T + j];
             else for (long j = 0; j < W; j++) score[j] = std::sin(row[j]);
         }
-        transform(scores, &Fourier::inverse);
+        transform(scores, back);
         for (long i = 0; i < T; i++) std::copy_n(scores.data() + i * W, T, affinity.data() + i * T);
         if (softmax) share();
     }
 
-    // F A^T F^T, or back, in place of the complex matrix A.
-    void transform(Numbers& matrix, void (Fourier::*way)(Numbers&)) {
-        (fourier.*way)(matrix);
-        turn(matrix, turned);
-        matrix.swap(turned);
-        (fourier.*way)(matrix);
-    }
-
-    void turn(const Numbers& from, Numbers& to) const {
-        const long block = 16;  // rows and columns that stay in the first cache
-        for (long part = 0; part < W; part += T)
-            for (long i = 0; i < T; i += block)
-                for (long j = 0; j < T; j += block)
-                    for (long k = i; k < std::min(i + block, T); k++)
-                        for (long l = j; l < std::min(j + block, T); l++) to[part + l * W + k] = from[part + k * W + l];
+    // F M F^T in place of the complex matrix M, or back.
+    void transform(Numbers& matrix, Fourier& fourier) {
+        fourier(matrix, turned);
+        fourier(turned, matrix);
     }
 
     void share() {
-        Numbers top(affinity.begin(), affinity.begin() + T), sum(T);
-        for (long i = 0; i < T; i++)
-            for (long j = 0; j < T; j++) top[j] = std::max(top[j], affinity[i * T + j]);
-        for (long i = 0; i < T; i++)
-            for (long j = 0; j < T; j++) sum[j] += affinity[i * T + j] = std::exp(affinity[i * T + j] - top[j]);
-        for (long i = 0; i < T; i++)
-            for (long j = 0; j < T; j++) affinity[i * T + j] /= sum[j];
+        for (long i = 0; i < T; i++) {
+            float *row = affinity.data() + i * T, top = *std::max_element(row, row + T), sum = 0;
+            for (long j = 0; j < T; j++) sum += row[j] = std::exp(row[j] - top);
+            for (long j = 0; j < T; j++) row[j] /= sum;
+        }
     }
 
     void back_from_shares(Numbers& pull) const {
-        Numbers dot(T);
-        for (long i = 0; i < T; i++)
-            for (long j = 0; j < T; j++) dot[j] += affinity[i * T + j] * pull[i * T + j];
-        for (long i = 0; i < T; i++)
-            for (long j = 0; j < T; j++) pull[i * T + j] = affinity[i * T + j] * (pull[i * T + j] - dot[j]);
+        for (long i = 0; i < T; i++) {
+            const float* row = affinity.data() + i * T;
+            float *of_row = pull.data() + i * T, dot = 0;
+            for (long j = 0; j < T; j++) dot += row[j] * of_row[j];
+            for (long j = 0; j < T; j++) of_row[j] = row[j] * (of_row[j] - dot);
+        }
     }
 
     // In place of the gradient of `scores`, that of `products`, and the gain's.
