@@ -95,6 +95,20 @@ def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Va
     return device().mixed(weight, x, bias, residual, gelu)
 
 
+def band_pass(modulation: Var, layers: Sequence[tuple[Var, Var]], tokens: int) -> Var:
+    """A gain for each two of so many tokens, (N, 1, tokens, tokens), float32, without a gradient: for inference.
+
+    The two coordinates, each from -1 to 1, go through a 3x3 convolution, a norm of the whole map, SiLU, and so on; then
+    through a 1x1 convolution to one map and the logistic function.
+
+    Args:
+        modulation: (N, 2 L c): of the L norms, each one's scale, less 1, and shift
+        layers: L + 1 weights (c, inputs, 3, 3), the last (1, c, 1, 1), and their biases
+        tokens: along both axes
+    """
+    return device().band_pass(modulation, layers, tokens)
+
+
 def spectral_attention(
     query: Var,
     key: Var,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
@@ -99,6 +100,17 @@ def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Va
     y = y if bias is None else y + bias.reshape(1, -1, 1)
     y = nn.gelu(y) if gelu else y
     return y if residual is None else y + residual
+
+
+def band_pass(modulation: Var, layers: Sequence[tuple[Var, Var]], tokens: int) -> Var:
+    """As in `operations`."""
+    at = np.linspace(-1, 1, tokens, dtype=np.float32)
+    x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
+    parts = jt.chunk(modulation, 2 * (len(layers) - 1), dim=1)
+    for (weight, bias), scale, shift in zip(layers, parts[::2], parts[1::2]):
+        x = conv2d(x, weight, bias, padding=1).broadcast([len(modulation), len(weight), tokens, tokens])
+        x = group_norm(x, 1 + scale, shift, groups=1, silu=True)
+    return sigmoid(conv2d(x, *layers[-1]))
 
 
 def spectral_attention(

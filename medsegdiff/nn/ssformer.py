@@ -10,7 +10,7 @@ import numpy as np
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.operations import Norm, attention, device, mixed, spectral_attention
+from medsegdiff.kernels.operations import Norm, attention, band_pass, device, mixed, spectral_attention
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
@@ -19,25 +19,34 @@ Var = Any  # jt.Var
 _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
 
 
-class Mix(Conv2d):
-    """A 1x1 convolution of small maps.
+class Plain(Conv2d):
+    """A convolution that a larger operation takes in, with its weights as they are: in float32 on a CPU, in inference."""
 
-    Its weights are more than what they act on: in float32 on a CPU, inference takes plain matrix products, which read
-    them once, where the convolution brings them into another order first.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:
-        super().__init__(inputs, outputs, 1, bias=bias, init=init)
-        self.gelu = gelu
+    @property
+    def taken_in(self) -> bool:
+        """Whether that is so now."""
+        return not self.is_training() and device().PACKS and precision.current() == "fp32"
 
     def give_up_weight(self) -> None:
         """Nothing is packed of it in float32, see above."""
         if precision.current() != "fp32":
             super().give_up_weight()
 
+
+class Mix(Plain):
+    """A 1x1 convolution of small maps.
+
+    Its weights are more than what they act on: a plain matrix product reads them once, where the convolution brings them
+    into another order first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias, init=init)
+        self.gelu = gelu
+
     def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W), after GELU where there is one; `residual` is added."""
-        if self.is_training() or not device().PACKS or precision.current() != "fp32":
+        if not self.taken_in:
             return nn.gelu(super().execute(x)) if self.gelu else super().execute(x, residual=residual)
         n, c, h, w = x.shape
         added = None if residual is None else residual.reshape(n, -1, h * w)
@@ -54,17 +63,20 @@ class BandPass(nn.Module):
     def __init__(self, embedded: int, tokens: int) -> None:
         self.tokens = tokens
         widths = [2, *[_HIDDEN] * _LAYERS]
-        self.convs = nn.ModuleList(*(Conv2d(i, o, 3) for i, o in zip(widths, widths[1:])))
+        self.convs = nn.ModuleList(*(Plain(i, o, 3) for i, o in zip(widths, widths[1:])))
         self.emb_layers = nn.Sequential(SiLU(), Linear(embedded, 2 * _LAYERS * _HIDDEN, init="zero"))
-        self.out = Conv2d(_HIDDEN, 1, 1)
+        self.out = Plain(_HIDDEN, 1, 1)
 
     def execute(self, time: Var, rows: int) -> Var:
         """The embedded timesteps (at least `rows`, 4 c) -> gains in (0, 1) (rows, 1, tokens, tokens)."""
+        modulation = self.emb_layers(time)[:rows]
+        if self.out.taken_in:
+            return band_pass(modulation, [(conv.weight, conv.bias) for conv in (*self.convs, self.out)], self.tokens)
         at = np.linspace(-1, 1, self.tokens, dtype=np.float32)
         x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
-        modulations = jt.chunk(self.emb_layers(time)[:rows], 2 * _LAYERS, dim=1)
+        parts = jt.chunk(modulation, 2 * _LAYERS, dim=1)
         norm = None
-        for conv, scale, shift in zip(self.convs, modulations[::2], modulations[1::2]):
+        for conv, scale, shift in zip(self.convs, parts[::2], parts[1::2]):
             x = conv(x, norm=norm)
             if x.shape[0] != rows:
                 x = x.broadcast([rows, *x.shape[1:]])
