@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.linear import LANES, MATRIX_PRODUCT
 from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADERS = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("lanes.h", "spectrum.h"))
-_HEADER = "\n".join(["#include <omp.h>", MATRIX_PRODUCT, *_HEADERS])
+_SPECTRUM = Path(__file__).with_name("spectrum.h").read_text(encoding="utf-8")
+_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}\n{_SPECTRUM}"
 
 # in0 is the query, in1 the key (N, heads D, 2 T), in2 the value (N, heads V, T), in3 the gain, if any.
 _HEADS = """
