@@ -20,7 +20,7 @@ _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
 
 
 class Plain(Conv2d):
-    """A convolution that a larger operation takes in, with its weights as they are: in float32 on a CPU, in inference."""
+    """A convolution that a larger operation takes in, with its weights as they are, in inference in float32 on a CPU."""
 
     @property
     def taken_in(self) -> bool:
@@ -36,8 +36,8 @@ class Plain(Conv2d):
 class Mix(Plain):
     """A 1x1 convolution of small maps.
 
-    Its weights are more than what they act on: a plain matrix product reads them once, where the convolution brings them
-    into another order first.
+    Its weights are more than what they act on: a plain matrix product reads them once, where the convolution brings
+    them into another order first.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:

@@ -21,8 +21,8 @@ LANES = Path(__file__).with_name("lanes.h").read_text(encoding="utf-8")
 """`lanes.h`, for a kernel's header."""
 _HEADER = f"#include <algorithm>\n#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}"
 
-# in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O). Of single rows the weight is the
-# larger part: it is read once.
+# in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O). Of single rows the weight is
+# the larger part: it is read once.
 _FORWARD = """
 const long N = in0_shape0, R = in0_shape1, K = in0_shape2, O = in1_shape0;
 const float* bias = {bias};
