@@ -20,7 +20,7 @@ _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
 
 
 class Plain(Conv2d):
-    """A convolution that a larger operation takes in, with its weights as they are, in inference in float32 on a CPU."""
+    """A convolution that larger operations take in, with its weights as they are, in inference in float32 on a CPU."""
 
     @property
     def taken_in(self) -> bool:
