@@ -23,7 +23,6 @@ def device() -> Any:
 
     NAME: "cpu" or "cuda"
     PACKS: whether convolutions keep their weights packed
-    SHARES: whether a group norm takes weights (1, C) that all samples share
     BY_SAMPLE: whether inference computes so that a sample's result is the same in every batch
     """
     return cuda if jt.flags.use_cuda else cpu
@@ -152,8 +151,8 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
 
     Args:
         x: (N, C, H, W) float32
-        weight: (N, C), what the normalised map is multiplied by
-        bias: (N, C), what is added then
+        weight: (N, C), or (1, C) for all samples, what the normalised map is multiplied by
+        bias: as `weight`, what is added then
         groups: number of groups, a divisor of C
         silu: apply `z * sigmoid(z)` to the result
     """

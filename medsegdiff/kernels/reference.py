@@ -37,9 +37,9 @@ class Norm(NamedTuple):
     """A group norm before a convolution, see `operations.group_norm`."""
 
     weight: Any
-    """(N, C)"""
+    """(N, C), or (1, C) for all samples"""
     bias: Any
-    """(N, C)"""
+    """As `weight`."""
     groups: int
     silu: bool
 
@@ -163,7 +163,7 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
     centred = grouped - grouped.mean(dim=2, keepdims=True)
     variance = (centred * centred).mean(dim=2, keepdims=True)
     normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
-    z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
+    z = normed * weight.reshape(-1, c, 1, 1) + bias.reshape(-1, c, 1, 1)
     return z * sigmoid(z) if silu else z
 
 

@@ -44,14 +44,14 @@ class ResBlock(Part):
         embedded = self.emb_layers(embedding)
         scale, shift = jt.chunk(embedded, 2, dim=1) if self.scale_shift else (None, None)
         norm, _, conv = self.in_layers
-        added, first = None if self.scale_shift else embedded, norm.of(len(x), silu=True)
+        added, first = None if self.scale_shift else embedded, norm.of(silu=True)
         if self.resample is None:
             h = conv(x, added, norm=first)
         else:
             h, x = conv(self.resample(group_norm(x, *first)), added), self.resample(x)
         residual = x if self.skip_connection is None else self.skip_connection(x)
         norm, _, dropout, last = self.out_layers
-        second = norm.of(len(x), scale, shift, silu=True)
+        second = norm.of(scale, shift, silu=True)
         if dropout.acts:
             return last(dropout(group_norm(h, *second)), residual=residual)
         return last(h, residual=residual, norm=second)
@@ -70,7 +70,7 @@ class AttentionBlock(Part):
     def execute(self, x: Var) -> Var:
         """(N, width, H, W), same shape out."""
         n, c, h, w = x.shape
-        qkv = self.qkv(x, norm=self.norm.of(n))
+        qkv = self.qkv(x, norm=self.norm.of())
         d = c // self.heads
         if self.heads_first:  # the legacy order of the channels: head, then q, k, v
             qkv = qkv.reshape(n * self.heads, 3, d, h * w)

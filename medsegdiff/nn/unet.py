@@ -163,7 +163,7 @@ class MedSegDiff(nn.Module):
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
         norm, _, conv = self.out
-        out = conv(h, norm=norm.of(len(h), silu=True))
+        out = conv(h, norm=norm.of(silu=True))
         if not self.config.learn_sigma:
             return NetworkOutput(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)

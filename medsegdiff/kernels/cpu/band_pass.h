@@ -45,7 +45,7 @@ inline void band_pass(
     float statistics[3];
     const auto next_norm = [&] {
         for (long i = 0; i < hidden; i++) scale[i] = 1 + modulation[i];
-        const Norm norm{scale.data(), modulation + hidden, 1, true, statistics};
+        const Norm norm{scale.data(), modulation + hidden, hidden, 1, true, statistics};
         modulation += 2 * hidden;
         return norm;
     };

@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from medsegdiff.base import machine
 from medsegdiff.kernels import precision
-from medsegdiff.kernels.cpu.normalisation import NORM
+from medsegdiff.kernels.cpu.normalisation import NORM, of_samples
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime import onednn
@@ -39,7 +39,10 @@ const convolution::Geometry g{
 """
 """The geometry `g` of what `geometry_of` found."""
 _PACK = GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
-_NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
+_NORM = """
+const convolution::Norm norm{{
+    {weight}_p, {bias}_p, (long){weight}->num, (long)data["groups"], data["silu"] != 0, {statistics}}};
+"""
 _NO_NORM = "const convolution::Norm norm{};\n"
 _FORWARD = """
 convolution::forward(g, data["each"] != 0, in0_p, norm, in1_p, data["packed"] != 0, {bias}, {rows}, {residual}, out0_p);
@@ -171,11 +174,11 @@ class _Convolution(Function):
         outputs, _, kernel = (self.packed.shape if weight is None else weight.shape)[:3]
         self.geometry = geometry = geometry_of((n, c, h, w), outputs, kernel, self.stride, self.padding, self.low)
         size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
-        named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
+        named = {name: f"in{2 + index}" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(
-            bias=named.get("bias", "nullptr"),
+            bias="in2_p" if "bias" in named else "nullptr",
             rows="in2->num / g.outputs" if "bias" in named else "0",
-            residual=named.get("residual", "nullptr"),
+            residual=f"{named['residual']}_p" if "residual" in named else "nullptr",
         )
         factors = weight if self.packed is None else self.packed.get(weight, geometry)
         inference = self.packed is not None
@@ -190,12 +193,13 @@ class _Convolution(Function):
     def grad(self, grad: Var) -> list[Optional[Var]]:
         x, weight, *normed = self.saved()  # and the norm's weight, bias and statistics
         learns = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
-        wanted = [x, *normed[:2]] if learns or normed else []
+        wanted = [x.shape, *[x.shape[:2]] * len(normed[:2])] if learns or normed else []
         names = [f"out{2 + index}_p" if index < len(wanted) else "nullptr" for index in range(3)]
-        source = self._norm_source(dict(zip(_NORM_PARTS, ("in3_p", "in4_p"))), "in5_p") + _BACKWARD.format(*names)
-        shapes = [weight.shape, grad.shape[:2], *(value.shape for value in wanted)]
+        source = self._norm_source(dict(zip(_NORM_PARTS, ("in3", "in4"))), "in5_p") + _BACKWARD.format(*names)
+        shapes = [weight.shape, grad.shape[:2], *wanted]
         dweight, dbias, *others = self._run(shapes, [x, weight, grad, *normed], source)
-        gradients = {"residual": grad, **dict(zip(_NORM_PARTS, others[1:]))}
+        of_norm = (of_samples(d, value) for d, value in zip(others[1:], normed))
+        gradients = {"residual": grad, **dict(zip(_NORM_PARTS, of_norm))}
         gradients["bias"] = dbias if self.bias_of_each else dbias.sum(dim=0)
         return [others[0] if wanted else None, dweight, *(gradients[name] for name in self.parts)]
 

@@ -22,7 +22,6 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 NAME = "cpu"
 PACKS = True
-SHARES = False
 BY_SAMPLE = True
 
 

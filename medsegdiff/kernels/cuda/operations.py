@@ -10,7 +10,5 @@ from medsegdiff.kernels.reference import band_pass, blur, channel_map, channel_s
 NAME = "cuda"
 PACKS = False
 """Whether convolutions keep their weights packed."""
-SHARES = True
-"""Whether a group norm takes weights (1, C) that all samples share."""
 BY_SAMPLE = False
 """Whether inference computes so that a sample's result is the same in every batch."""
