@@ -63,7 +63,7 @@ def on_a_gpu_plainly() -> Iterator[None]:
         average.update(reference.approach(average, value, share)) for average, value in zip(held, given)
     ]
     plain.sum_of_squares = lambda values: jt.concat([reference.sum_of_squares(value) for value in values]).sum()
-    plain.NAME, plain.PACKS, plain.SHARES, plain.BY_SAMPLE = "cuda", False, False, False
+    plain.NAME, plain.PACKS, plain.BY_SAMPLE = "cuda", False, False
     with patch.object(operations, "device", lambda: plain):
         yield
 

@@ -23,7 +23,6 @@ def device() -> Any:
 
     NAME: "cpu" or "cuda"
     PACKS: whether convolutions keep their weights packed
-    SHARES: whether a group norm takes weights (1, C) that all samples share
     BY_SAMPLE: whether inference computes so that a sample's result is the same in every batch
     """
     return cuda if jt.flags.use_cuda else cpu
@@ -95,6 +94,20 @@ def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Va
     return device().mixed(weight, x, bias, residual, gelu)
 
 
+def band_pass(modulation: Var, layers: Sequence[tuple[Var, Var]], tokens: int) -> Var:
+    """A gain for each two of so many tokens, (N, 1, tokens, tokens), float32, without a gradient: for inference.
+
+    The two coordinates, each from -1 to 1, go through a 3x3 convolution, a norm of the whole map, SiLU, and so on; then
+    through a 1x1 convolution to one map and the logistic function.
+
+    Args:
+        modulation: (N, 2 L c): of the L norms, each one's scale, less 1, and shift
+        layers: L + 1 weights (c, inputs, 3, 3), the last (1, c, 1, 1), and their biases
+        tokens: along both axes
+    """
+    return device().band_pass(modulation, layers, tokens)
+
+
 def spectral_attention(
     query: Var,
     key: Var,
@@ -138,8 +151,8 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
 
     Args:
         x: (N, C, H, W) float32
-        weight: (N, C), what the normalised map is multiplied by
-        bias: (N, C), what is added then
+        weight: (N, C), or (1, C) for all samples, what the normalised map is multiplied by
+        bias: as `weight`, what is added then
         groups: number of groups, a divisor of C
         silu: apply `z * sigmoid(z)` to the result
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
@@ -36,9 +37,9 @@ class Norm(NamedTuple):
     """A group norm before a convolution, see `operations.group_norm`."""
 
     weight: Any
-    """(N, C)"""
+    """(N, C), or (1, C) for all samples"""
     bias: Any
-    """(N, C)"""
+    """As `weight`."""
     groups: int
     silu: bool
 
@@ -101,6 +102,17 @@ def mixed(weight: Var, x: Var, bias: Optional[Var] = None, residual: Optional[Va
     return y if residual is None else y + residual
 
 
+def band_pass(modulation: Var, layers: Sequence[tuple[Var, Var]], tokens: int) -> Var:
+    """As in `operations`."""
+    at = np.linspace(-1, 1, tokens, dtype=np.float32)
+    x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
+    parts = jt.chunk(modulation, 2 * (len(layers) - 1), dim=1)
+    for (weight, bias), scale, shift in zip(layers, parts[::2], parts[1::2]):
+        x = conv2d(x, weight, bias, padding=1).broadcast([len(modulation), len(weight), tokens, tokens])
+        x = group_norm(x, 1 + scale, shift, groups=1, silu=True)
+    return sigmoid(conv2d(x, *layers[-1]))
+
+
 def spectral_attention(
     query: Var,
     key: Var,
@@ -151,7 +163,7 @@ def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) 
     centred = grouped - grouped.mean(dim=2, keepdims=True)
     variance = (centred * centred).mean(dim=2, keepdims=True)
     normed = (centred / jt.sqrt(variance + EPS)).reshape(n, c, h, w)
-    z = normed * weight.reshape(n, c, 1, 1) + bias.reshape(n, c, 1, 1)
+    z = normed * weight.reshape(-1, c, 1, 1) + bias.reshape(-1, c, 1, 1)
     return z * sigmoid(z) if silu else z
 
 

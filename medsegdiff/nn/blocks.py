@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Optional
 
 from medsegdiff.config.network import NetworkConfig
@@ -24,7 +25,7 @@ class ResBlock(Part):
         self.resample = {"": None, "up": upsample_nearest, "down": F.average_pool}[resample]
         self.in_layers = nn.Sequential(GroupNorm(inputs), SiLU(), Conv2d(inputs, outputs, 3))
         embedded = 2 * outputs if self.scale_shift else outputs
-        self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, embedded))
+        self.emb_layers = nn.Sequential(OrderedDict({"1": Linear(4 * config.num_channels, embedded)}))  # 0 was SiLU
         self.out_layers = nn.Sequential(
             GroupNorm(outputs),
             SiLU(),
@@ -34,25 +35,23 @@ class ResBlock(Part):
         self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def execute(self, x: Var, embedding: Var, skip: Optional[Var] = None) -> Var:
-        """(N, inputs, H, W) and the embedding (at least N, 4 c) -> (N, outputs, H', W').
+        """(N, inputs, H, W) and the embedding (N, 4 c) after SiLU -> (N, outputs, H', W').
 
         A `skip` (N, C, H, W) is joined to `x`, with which it makes up the inputs.
         """
         if skip is not None:
             x = join(x, skip)
         embedded = self.emb_layers(embedding)
-        if embedded.shape[0] > x.shape[0]:
-            embedded = embedded[: x.shape[0]]
         scale, shift = jt.chunk(embedded, 2, dim=1) if self.scale_shift else (None, None)
         norm, _, conv = self.in_layers
-        added, first = None if self.scale_shift else embedded, norm.of(len(x), silu=True)
+        added, first = None if self.scale_shift else embedded, norm.of(silu=True)
         if self.resample is None:
             h = conv(x, added, norm=first)
         else:
             h, x = conv(self.resample(group_norm(x, *first)), added), self.resample(x)
         residual = x if self.skip_connection is None else self.skip_connection(x)
         norm, _, dropout, last = self.out_layers
-        second = norm.of(len(x), scale, shift, silu=True)
+        second = norm.of(scale, shift, silu=True)
         if dropout.acts:
             return last(dropout(group_norm(h, *second)), residual=residual)
         return last(h, residual=residual, norm=second)
@@ -71,7 +70,7 @@ class AttentionBlock(Part):
     def execute(self, x: Var) -> Var:
         """(N, width, H, W), same shape out."""
         n, c, h, w = x.shape
-        qkv = self.qkv(x, norm=self.norm.of(n))
+        qkv = self.qkv(x, norm=self.norm.of())
         d = c // self.heads
         if self.heads_first:  # the legacy order of the channels: head, then q, k, v
             qkv = qkv.reshape(n * self.heads, 3, d, h * w)
@@ -108,7 +107,7 @@ class Stage(nn.Sequential):
     """Layers in a row, of which the residual blocks take the embedding too."""
 
     def execute(self, x: Var, embedding: Var, *skip: Var) -> Var:
-        """(N, C, H, W) and the embedding (at least N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
+        """(N, C, H, W) and the embedding (N, 4 c) -> (N, C', H', W'); a skip goes to the first block."""
         for layer in self:
             x = layer(x, embedding, *skip) if isinstance(layer, ResBlock) else layer(x)
             skip = ()

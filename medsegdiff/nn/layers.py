@@ -14,7 +14,7 @@ import numpy as np
 
 from medsegdiff.base import ranks
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
-from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, device, group_norm, linear
+from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, group_norm, linear
 from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime.backend import jt, nn, persistent
 
@@ -151,17 +151,14 @@ class GroupNorm(nn.Module):
 
         `scale` and `shift` are (N, width).
         """
-        return group_norm(x, *self.of(len(x), scale, shift, silu))
+        return group_norm(x, *self.of(scale, shift, silu))
 
-    def of(self, samples: int, scale: Optional[Var] = None, shift: Optional[Var] = None, silu: bool = False) -> Norm:
+    def of(self, scale: Optional[Var] = None, shift: Optional[Var] = None, silu: bool = False) -> Norm:
         """The same for the convolution that follows, which takes it in."""
         weight, bias = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         if scale is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
-        elif device().SHARES:
-            return Norm(weight, bias, GROUPS, silu)
-        shape = [samples, self.weight.shape[0]]
-        return Norm(weight.broadcast(shape), bias.broadcast(shape), GROUPS, silu)
+        return Norm(weight, bias, GROUPS, silu)
 
 
 class BatchNorm2d(nn.Module):

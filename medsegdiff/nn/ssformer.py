@@ -10,8 +10,8 @@ import numpy as np
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.kernels.operations import Norm, attention, device, mixed, spectral_attention
-from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear, SiLU
+from medsegdiff.kernels.operations import Norm, attention, band_pass, device, mixed, spectral_attention
+from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear
 from medsegdiff.nn.recompute import Part
 from medsegdiff.runtime.backend import jt, nn
 
@@ -19,25 +19,34 @@ Var = Any  # jt.Var
 _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
 
 
-class Mix(Conv2d):
-    """A 1x1 convolution of small maps.
+class Plain(Conv2d):
+    """A convolution that larger operations take in, with its weights as they are, in inference in float32 on a CPU."""
 
-    Its weights are more than what they act on: in float32 on a CPU, inference takes plain matrix products, which read
-    them once, where the convolution brings them into another order first.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:
-        super().__init__(inputs, outputs, 1, bias=bias, init=init)
-        self.gelu = gelu
+    @property
+    def taken_in(self) -> bool:
+        """Whether that is so now."""
+        return not self.is_training() and device().PACKS and precision.current() == "fp32"
 
     def give_up_weight(self) -> None:
         """Nothing is packed of it in float32, see above."""
         if precision.current() != "fp32":
             super().give_up_weight()
 
+
+class Mix(Plain):
+    """A 1x1 convolution of small maps.
+
+    Its weights are more than what they act on: a plain matrix product reads them once, where the convolution brings
+    them into another order first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, init: str = "uniform", gelu: bool = False) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias, init=init)
+        self.gelu = gelu
+
     def execute(self, x: Var, residual: Optional[Var] = None) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W), after GELU where there is one; `residual` is added."""
-        if self.is_training() or not device().PACKS or precision.current() != "fp32":
+        if not self.taken_in:
             return nn.gelu(super().execute(x)) if self.gelu else super().execute(x, residual=residual)
         n, c, h, w = x.shape
         added = None if residual is None else residual.reshape(n, -1, h * w)
@@ -54,17 +63,20 @@ class BandPass(nn.Module):
     def __init__(self, embedded: int, tokens: int) -> None:
         self.tokens = tokens
         widths = [2, *[_HIDDEN] * _LAYERS]
-        self.convs = nn.ModuleList(*(Conv2d(i, o, 3) for i, o in zip(widths, widths[1:])))
-        self.emb_layers = nn.Sequential(SiLU(), Linear(embedded, 2 * _LAYERS * _HIDDEN, init="zero"))
-        self.out = Conv2d(_HIDDEN, 1, 1)
+        self.convs = nn.ModuleList(*(Plain(i, o, 3) for i, o in zip(widths, widths[1:])))
+        self.emb_layers = nn.Sequential(OrderedDict({"1": Linear(embedded, 2 * _LAYERS * _HIDDEN, init="zero")}))
+        self.out = Plain(_HIDDEN, 1, 1)
 
-    def execute(self, time: Var, rows: int) -> Var:
-        """The embedded timesteps (at least `rows`, 4 c) -> gains in (0, 1) (rows, 1, tokens, tokens)."""
+    def execute(self, time: Var) -> Var:
+        """The embedded timesteps (N, 4 c) after SiLU -> gains in (0, 1) (N, 1, tokens, tokens)."""
+        modulation, rows = self.emb_layers(time), len(time)
+        if self.out.taken_in:
+            return band_pass(modulation, [(conv.weight, conv.bias) for conv in (*self.convs, self.out)], self.tokens)
         at = np.linspace(-1, 1, self.tokens, dtype=np.float32)
         x = jt.array(np.stack(np.meshgrid(at, at, indexing="ij"))[None])
-        modulations = jt.chunk(self.emb_layers(time)[:rows], 2 * _LAYERS, dim=1)
+        parts = jt.chunk(modulation, 2 * _LAYERS, dim=1)
         norm = None
-        for conv, scale, shift in zip(self.convs, modulations[::2], modulations[1::2]):
+        for conv, scale, shift in zip(self.convs, parts[::2], parts[1::2]):
             x = conv(x, norm=norm)
             if x.shape[0] != rows:
                 x = x.broadcast([rows, *x.shape[1:]])
@@ -83,7 +95,7 @@ class CrossAttention(Part):
         self.query, self.key = (Mix(width, weighted, bias=False) for _ in range(2))
         self.value = Mix(width, width, bias=False)
         self.proj_out = Mix(width, width)
-        self.emb_layers = nn.Sequential(SiLU(), Linear(4 * config.num_channels, 2 * width, init="zero"))
+        self.emb_layers = nn.Sequential(OrderedDict({"1": Linear(4 * config.num_channels, 2 * width, init="zero")}))
         self.mlp = nn.Sequential(OrderedDict({"0": Mix(width, 4 * width, gelu=True), "2": Mix(4 * width, width)}))
         filtered = self.in_spectrum and config.spectrum == "nbp"
         self.filter = BandPass(4 * config.num_channels, config.deepest_map**2) if filtered else None
@@ -91,21 +103,21 @@ class CrossAttention(Part):
     def execute(self, q: Var, kv: Var, time: Var, embedding: Var) -> Var:
         """Maps (N, width, h, w) -> as q.
 
-        `time` and `embedding` are the embedded timesteps, without and with the label: (at least N, 4 c), of which
-        `time` may be two equal rows for all samples.
+        `time` and `embedding` are the embedded timesteps, without and with the label, after SiLU: (N, 4 c), of which
+        `time` may be one row for all samples.
         """
         count, width, h, w = q.shape
         seen = self.norm_kv(kv)
         query, key, value = self.query(self.norm_q(q)), self.key(seen), self.value(seen)
         if self.in_spectrum:
-            gain = self.filter(time, count if time.shape[0] == count else 1) if self.filter is not None else None
+            gain = None if self.filter is None else self.filter(time)
             query, key = (x.reshape(count, width, 2 * h * w) for x in (query, key))
             value = value.reshape(count, width, h * w)
             taken = spectral_attention(query, key, value, (h, w), self.heads, gain, self.softmax)
         else:
             taken = attention(*(x.reshape(count * self.heads, -1, h * w) for x in (query, key, value)))
         z = self.proj_out(taken.reshape(q.shape), residual=q)
-        scale, shift = jt.chunk(self.emb_layers(embedding)[:count], 2, dim=1)
+        scale, shift = jt.chunk(self.emb_layers(embedding), 2, dim=1)
         first, last = self.mlp
         return last(first(self.norm(z, scale, shift)), residual=z)
 

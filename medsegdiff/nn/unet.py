@@ -163,7 +163,7 @@ class MedSegDiff(nn.Module):
         for stage in self.output_blocks:
             h = stage(h, embedding, skips.pop())
         norm, _, conv = self.out
-        out = conv(h, norm=norm.of(len(h), silu=True))
+        out = conv(h, norm=norm.of(silu=True))
         if not self.config.learn_sigma:
             return NetworkOutput(out, None, cal)
         target, variance = jt.chunk(out, 2, dim=1)
@@ -184,7 +184,7 @@ class MedSegDiff(nn.Module):
             h: (N, deepest width, S', S')
             skips: the maps after each stage
             t: (N,) timesteps
-            embedding: (at least N, 4 c), of the timesteps and labels
+            embedding: (N, 4 c), of the timesteps and labels, after SiLU
             condition: from `encode`
         """
         raise NotImplementedError
@@ -195,12 +195,14 @@ class MedSegDiff(nn.Module):
         return self.input_blocks[0][0].part(image, channels, biased=True, residual=anchor)
 
     def _embed(self, t: Var, label: Optional[Var] = None) -> Var:
-        """What the residual blocks take of the timesteps (N,) and the embedded label: (at least N, 4 c)."""
-        if t.shape[0] == 1:  # Jittor's fused loops round a single row differently: there is none
+        """What all blocks take of the timesteps (N,) and the embedded label: (N, 4 c), after SiLU."""
+        rows = t.shape[0]
+        if rows == 1:  # Jittor's fused loops round a single row differently: there is none
             t = jt.concat([t] * 2, dim=0)
             label = None if label is None else jt.concat([label] * 2, dim=0)
         embedding = self.time_embed(F.timestep_embedding(t, self.config.num_channels))
-        return embedding if label is None else embedding + label
+        embedding = SiLU()(embedding if label is None else embedding + label)
+        return embedding[:1] if rows == 1 else embedding
 
     def execute(self, image: Var, mask_t: Var, t: Var, label: Optional[Var] = None) -> NetworkOutput:
         """`encode` and `denoise` in one."""

@@ -71,7 +71,6 @@ class SpectrumNetwork(MedSegDiff):
         if self.ssformer is None:
             return h, condition.cal
         # Filters are functions of time alone: where it is the same for all, as in sampling, once for all.
-        if not self.is_training() and len(np.unique(t.numpy())) == 1:
-            t = t[:1]
-        time = embedding if self.is_training() and condition.label is None else self._embed(t)
+        rows = slice(1) if not self.is_training() and len(np.unique(t.numpy())) == 1 else slice(None)
+        time = embedding[rows] if condition.label is None else self._embed(t[rows])
         return self.ssformer(h, condition.semantics, time, embedding), condition.cal

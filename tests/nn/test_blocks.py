@@ -45,7 +45,7 @@ def test_residual_block(resample, scale_shift):
     values, x, embedding = arrays_of(block), maps(2, 32, 4, 6), maps(2, 128, seed=1)
     change = {"": lambda a: a, "up": nearest, "down": pooled}[resample]
     h = conv(change(norm(x, values, "in_layers.0")), values, "in_layers.2")
-    e = numeric.silu(embedding) @ values["emb_layers.1.weight"].T + values["emb_layers.1.bias"]
+    e = embedding @ values["emb_layers.1.weight"].T + values["emb_layers.1.bias"]
     e = e[:, :, None, None]
     if scale_shift:
         h = numeric.silu(norm(h, values, "out_layers.0", silu=False) * (1 + e[:, :outputs]) + e[:, outputs:])

@@ -210,7 +210,7 @@ inline void run(
     const auto chosen = l.starts.size() % 4 ? multiply<true> : multiply<false>;
     const long from = l.inputs * l.height * l.width, to = l.outputs * l.height * l.width;
     for (long n = 0; n < g.samples; n += l.samples) {
-        enter(l, x + n * from, norm.of_sample(n, l.inputs), entered);
+        enter(l, x + n * from, norm.from_sample(n, l.inputs), entered);
         const float* row = rows ? bias + n % rows * l.outputs : nullptr;
         chosen(l, entered, ready, row, rows, residual ? residual + n * to : nullptr, y + n * to);
     }

@@ -51,7 +51,7 @@ inline void forward(
     const memory factors =
         packed ? memory(plan.weight.desc(), cpu(), const_cast<float*>(weight)) : plan.weight.in(weight, scratch);
     for (long n = 0; n < g.samples; n += part.samples) {
-        const Norm own = norm.of_sample(n, g.inputs);
+        const Norm own = norm.from_sample(n, g.inputs);
         const float *from = x + n * g.image(), *row = rows ? bias + n % rows * g.outputs : nullptr;
         measure(from, own, part.samples, g.inputs, g.height * g.width);
         plan.run(from, own, factors, row, rows > 1 && !each, residual ? residual + n * g.map() : nullptr, y + n * g.map());
@@ -78,7 +78,7 @@ inline void differentiate(
 }
 
 // The gradients of `forward`: of x, of the weights, of the bias (N, O) and, where there is a norm, of its weight and
-// bias. `dx` may be null where there is none.
+// bias (N, C). `dx` may be null where there is none.
 inline void backward(
     const Geometry& g, const float* x, const Norm& norm, const float* weight, const float* dy, float* dx, float* dweight,
     float* dbias, float* dnorm_weight, float* dnorm_bias) {
@@ -104,7 +104,9 @@ inline void backward(
         const norm::Unit unit{i * rows, 1, rows, pixels};
         const float* s = norm.statistics + 3 * i;
         const auto back = norm.silu ? norm::backward<true> : norm::backward<false>;
-        back(unit, {s[0], s[1], s[2], 0, 0}, false, x, norm.weight, norm.bias, to, dx, dnorm_weight, dnorm_bias);
+        back(
+            unit, {s[0], s[1], s[2], 0, 0}, false, x, norm.weight, norm.bias, norm.weights, to, dx, dnorm_weight,
+            dnorm_bias);
     }
     #pragma omp parallel for
     for (long row = 0; row < g.samples * g.outputs; row++) {

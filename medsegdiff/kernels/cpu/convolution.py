@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from medsegdiff.base import machine
 from medsegdiff.kernels import precision
-from medsegdiff.kernels.cpu.normalisation import NORM
+from medsegdiff.kernels.cpu.normalisation import NORM, of_samples
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime import onednn
@@ -27,17 +27,22 @@ Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
 _WINOGRAD = "winograd_layout.h", "winograd_transforms.h", "winograd.h", "winograd_weights.h"
 _HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
-_HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
+HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
+"""What defines `convolution::forward` and all that it needs."""
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 
-_GEOMETRY = """
+GEOMETRY = """
 const convolution::Geometry g{
     (long)data["samples"], (long)data["inputs"], (long)data["height"], (long)data["width"], (long)data["outputs"],
     (long)data["kernel"], (long)data["stride"], (long)data["padding"], data["low"] != 0,
     data["winograd"] != 0, data["own"] != 0};
 """
-_PACK = _GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
-_NORM = 'const convolution::Norm norm{{{weight}, {bias}, (long)data["groups"], data["silu"] != 0, {statistics}}};\n'
+"""The geometry `g` of what `geometry_of` found."""
+_PACK = GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
+_NORM = """
+const convolution::Norm norm{{
+    {weight}_p, {bias}_p, (long){weight}->num, (long)data["groups"], data["silu"] != 0, {statistics}}};
+"""
 _NO_NORM = "const convolution::Norm norm{};\n"
 _FORWARD = """
 convolution::forward(g, data["each"] != 0, in0_p, norm, in1_p, data["packed"] != 0, {bias}, {rows}, {residual}, out0_p);
@@ -47,9 +52,12 @@ _LINE = 16  # numbers in a line of the processor's cache
 _NORM_PARTS = "norm weight", "norm bias"
 
 
-def _code(shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float]) -> list[Var]:
+def run_code(
+    shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float], header: str = HEADER
+) -> list[Var]:
+    """The float32 arrays that `source`, which may call oneDNN, makes of `inputs`."""
     numbers = {name: float(value) for name, value in data.items()}
-    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=_HEADER, cpu_src=source, data=numbers)
+    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=header, cpu_src=source, data=numbers)
     for result in results:
         result.compile_options = _INCLUDE
     return results
@@ -93,7 +101,7 @@ class Packed:
             spots = 16 if geometry["winograd"] else geometry["kernel"] ** 2
             numbers = spots * _room(geometry["inputs"]) * _room(geometry["outputs"])
             room = (numbers // 2 if geometry["low"] else numbers) + spots * _LINE
-            self._key, self._value = key, _code([[room]], [self._given(weight)], _PACK, geometry)[0]
+            self._key, self._value = key, run_code([[room]], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
                 # Now, before activations come: else both forms of all weights would be there at once, and the memory
                 # of one would be kept for others of its size. Nothing else now: Jittor fuses what it computes together,
@@ -132,6 +140,31 @@ def _transformed(geometry: dict[str, int], least: int) -> bool:
     return wide and shape == (3, 1, 1) and geometry["height"] * geometry["width"] >= least**2
 
 
+def geometry_of(
+    shape: tuple[int, int, int, int], outputs: int, kernel: int, stride: int, padding: int, low: bool
+) -> dict[str, int]:
+    """What a convolution of maps of this shape is, and how it is computed; `low`: in bfloat16 where that pays."""
+    n, c, h, w = shape
+    geometry = {
+        "samples": n,
+        "inputs": c,
+        "height": h,
+        "width": w,
+        "outputs": outputs,
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+    }
+    large = _transformed(geometry, 16 if _has_winograd() and not low else 24)
+    geometry["low"] = low and not (large and precision.of_large_maps() == "fp32")
+    low_winograd = geometry["low"] and _has_low_winograd() and _transformed(geometry, 8)
+    geometry["winograd"] = low_winograd or (large and not geometry["low"])
+    keeps_size = stride == 1 and kernel == 2 * padding + 1 <= 3
+    by_amx = geometry["low"] and keeps_size and onednn.has_amx()
+    geometry["own"] = by_amx or (geometry["winograd"] and _has_winograd())
+    return geometry
+
+
 class _Convolution(Function):
     """Of x, the weights, and then whatever of `parts` there is: bias, residual, the norm's weight and bias."""
 
@@ -145,30 +178,13 @@ class _Convolution(Function):
     def execute(self, x: Var, weight: Optional[Var], *others: Var) -> Var:
         n, c, h, w = x.shape
         outputs, _, kernel = (self.packed.shape if weight is None else weight.shape)[:3]
+        self.geometry = geometry = geometry_of((n, c, h, w), outputs, kernel, self.stride, self.padding, self.low)
         size = [(length + 2 * self.padding - kernel) // self.stride + 1 for length in (h, w)]
-        geometry = {
-            "samples": n,
-            "inputs": c,
-            "height": h,
-            "width": w,
-            "outputs": outputs,
-            "kernel": kernel,
-            "stride": self.stride,
-            "padding": self.padding,
-        }
-        large = _transformed(geometry, 16 if _has_winograd() and not self.low else 24)
-        geometry["low"] = self.low and not (large and precision.of_large_maps() == "fp32")
-        low_winograd = geometry["low"] and _has_low_winograd() and _transformed(geometry, 8)
-        geometry["winograd"] = low_winograd or (large and not geometry["low"])
-        keeps_size = self.stride == 1 and kernel == 2 * self.padding + 1 <= 3
-        by_amx = geometry["low"] and keeps_size and onednn.has_amx()
-        geometry["own"] = by_amx or (geometry["winograd"] and _has_winograd())
-        self.geometry = geometry
-        named = {name: f"in{2 + index}_p" for index, name in enumerate(self.parts)}
+        named = {name: f"in{2 + index}" for index, name in enumerate(self.parts)}
         source = self._norm_source(named, "out1_p") + _FORWARD.format(
-            bias=named.get("bias", "nullptr"),
+            bias="in2_p" if "bias" in named else "nullptr",
             rows="in2->num / g.outputs" if "bias" in named else "0",
-            residual=named.get("residual", "nullptr"),
+            residual=f"{named['residual']}_p" if "residual" in named else "nullptr",
         )
         factors = weight if self.packed is None else self.packed.get(weight, geometry)
         inference = self.packed is not None
@@ -183,17 +199,18 @@ class _Convolution(Function):
     def grad(self, grad: Var) -> list[Optional[Var]]:
         x, weight, *normed = self.saved()  # and the norm's weight, bias and statistics
         learns = self.input_mask[0] >= 0  # Jittor's note that x has a gradient
-        wanted = [x, *normed[:2]] if learns or normed else []
+        wanted = [x.shape, *[x.shape[:2]] * len(normed[:2])] if learns or normed else []
         names = [f"out{2 + index}_p" if index < len(wanted) else "nullptr" for index in range(3)]
-        source = self._norm_source(dict(zip(_NORM_PARTS, ("in3_p", "in4_p"))), "in5_p") + _BACKWARD.format(*names)
-        shapes = [weight.shape, grad.shape[:2], *(value.shape for value in wanted)]
+        source = self._norm_source(dict(zip(_NORM_PARTS, ("in3", "in4"))), "in5_p") + _BACKWARD.format(*names)
+        shapes = [weight.shape, grad.shape[:2], *wanted]
         dweight, dbias, *others = self._run(shapes, [x, weight, grad, *normed], source)
-        gradients = {"residual": grad, **dict(zip(_NORM_PARTS, others[1:]))}
+        of_norm = (of_samples(d, value) for d, value in zip(others[1:], normed))
+        gradients = {"residual": grad, **dict(zip(_NORM_PARTS, of_norm))}
         gradients["bias"] = dbias if self.bias_of_each else dbias.sum(dim=0)
         return [others[0] if wanted else None, dweight, *(gradients[name] for name in self.parts)]
 
     def _run(self, shapes: list[Any], inputs: list[Var], source: str, **more: float) -> list[Var]:
-        return _code(shapes, inputs, _GEOMETRY + source, {**self.geometry, **self.norm, **more})
+        return run_code(shapes, inputs, GEOMETRY + source, {**self.geometry, **self.norm, **more})
 
     def _norm_source(self, named: dict[str, str], statistics: str) -> str:
         if not self.norm:

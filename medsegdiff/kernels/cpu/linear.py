@@ -5,6 +5,7 @@ oneDNN divides and orders a matrix product by its number of rows, so a row's las
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.kernels.function import Function
@@ -16,14 +17,24 @@ extern "C" int dnnl_sgemm(char, char, long, long, long, float, const float*, lon
                           float*, long);
 """
 """oneDNN's, declared for a kernel's header; its matrices lie row by row."""
-_HEADER = f"#include <algorithm>\n{MATRIX_PRODUCT}"
+LANES = Path(__file__).with_name("lanes.h").read_text(encoding="utf-8")
+"""`lanes.h`, for a kernel's header."""
+_HEADER = f"#include <algorithm>\n#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}"
 
-# in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O).
+# in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O). Of single rows the weight is
+# the larger part: it is read once.
 _FORWARD = """
-const long R = in0_shape1, K = in0_shape2, O = in1_shape0;
+const long N = in0_shape0, R = in0_shape1, K = in0_shape2, O = in1_shape0;
 const float* bias = {bias};
-if (bias) for (long row = 0; row < in0_shape0 * R; row++) std::copy_n(bias, O, out0_p + row * O);
-for (long n = 0; n < in0_shape0; n++)
+if (R == 1) {{
+    #pragma omp parallel for
+    for (long o = 0; o < O; o++)
+        for (long n = 0; n < N; n++)
+            out0_p[n * O + o] = dot(in0_p + n * K, in1_p + o * K, K) + (bias ? bias[o] : 0);
+    return;
+}}
+if (bias) for (long row = 0; row < N * R; row++) std::copy_n(bias, O, out0_p + row * O);
+for (long n = 0; n < N; n++)
     dnnl_sgemm('N', 'T', R, O, K, 1, in0_p + n * R * K, K, in1_p, K, bias ? 1 : 0, out0_p + n * R * O, O);
 """
 

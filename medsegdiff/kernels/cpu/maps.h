@@ -7,14 +7,16 @@ namespace convolution {
 
 // What maps are before a convolution: themselves, or normalised (group norm), with SiLU on demand.
 struct Norm {
-    const float *weight, *bias;  // (N, C)
+    const float *weight, *bias;  // (N, C), or (1, C) for all samples
+    long weights;                // numbers of each
     long groups;                 // 0: none
     bool silu;
     float* statistics;  // (N, groups, 3): of norm::Statistics about, rstd, rest
 
-    Norm of_sample(long n, long channels) const {
+    Norm from_sample(long n, long channels) const {
         if (!groups) return *this;
-        return {weight + n * channels, bias + n * channels, groups, silu, statistics + n * groups * 3};
+        const long at = n * channels % weights;
+        return {weight + at, bias + at, weights - at, groups, silu, statistics + n * groups * 3};
     }
 };
 
@@ -86,7 +88,7 @@ inline std::vector<norm::Affine> affines(const Norm& norm, long samples, long ch
     const long of_group = channels / std::max(norm.groups, 1L);
     for (long i = 0; i < samples * norm.groups * of_group; i++) {
         const float* s = norm.statistics + 3 * (i / of_group);
-        found[i] = {{s[0], s[1], s[2], 0, 0}, norm.weight[i], norm.bias[i]};
+        found[i] = {{s[0], s[1], s[2], 0, 0}, norm.weight[i % norm.weights], norm.bias[i % norm.weights]};
     }
     return found;
 }

@@ -93,17 +93,18 @@ struct Affine {
 };
 
 // The gradients of a unit. `dw` and `db` are those of weight and bias: for each row, or one for all of them (`shared`).
+// There are so many `weights`, and as many biases; where rows are more, they are taken in turns.
 template <bool SILU>
 void backward(
     const Unit& unit, const Statistics& s, bool shared, const float* x, const float* weight, const float* bias,
-    const float* dy, float* dx, float* dw, float* db) {
+    long weights, const float* dy, float* dx, float* dw, float* db) {
     const long area = unit.area;
     double sum_d = 0, sum_dx = 0, unit_dw = 0, unit_db = 0;
     for (long k = 0; k < unit.rows; k++) {
         const long row = unit.row(k), at = shared ? unit.first : row;
         const float* __restrict__ from = x + row * area;
         const float* __restrict__ pull = dy + row * area;
-        const float w = weight[at], b = bias[at];
+        const float w = weight[at % weights], b = bias[at % weights];
         float* __restrict__ to = dx + row * area;
         double row_dw = 0, row_db = 0;
         for (long j = 0; j < area; j += 1024) {

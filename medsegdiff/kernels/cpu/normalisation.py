@@ -31,7 +31,7 @@ _FORWARD = (
     out1_p[2 * i] = s.mean;
     out1_p[2 * i + 1] = s.variance;
     for (long k = 0; k < unit.rows; k++) {
-        const long row = unit.row(k), at = groups ? row : i;
+        const long row = unit.row(k), at = (groups ? row : i) % in1->num;
         const norm::Affine affine(s, in1_p[at], in2_p[at]);
         const float* __restrict__ x = in0_p + row * P;
         float* __restrict__ y = out0_p + row * P;
@@ -44,7 +44,7 @@ _FORWARD = (
 _BACKWARD = (
     _UNITS
     + """
-    norm::backward<WITH_SILU>(unit, s, !groups, in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p);
+    norm::backward<WITH_SILU>(unit, s, !groups, in0_p, in1_p, in2_p, in1->num, in3_p, out0_p, out1_p, out2_p);
 }
 """
 )
@@ -62,12 +62,19 @@ class _Norm(Function):
         return tuple(self._code([x.shape, [units, 2]], [x, weight, bias], _FORWARD))
 
     def grad(self, grad: Var, _: Any) -> list[Var]:
-        saved = self.saved()
-        return self._code([value.shape for value in saved], [*saved, grad], _BACKWARD)
+        x, weight, bias = self.saved()
+        each = x.shape[:2] if self.groups else weight.shape
+        dx, dw, db = self._code([x.shape, each, each], [x, weight, bias, grad], _BACKWARD)
+        return [dx, *((of_samples(dw, weight), of_samples(db, bias)) if self.groups else (dw, db))]
 
     def _code(self, shapes: list[Any], inputs: list[Var], source: str) -> list[Var]:
         data = {"groups": float(self.groups)}
         return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=self.header, cpu_src=source, data=data)
+
+
+def of_samples(gradients: Var, value: Var) -> Var:
+    """The gradient of `value` (N, C), or (1, C) for all samples, of those of each sample (N, C)."""
+    return gradients if len(gradients) == len(value) else gradients.sum(dim=0, keepdims=True)
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:

@@ -7,6 +7,7 @@ from typing import Any
 
 from medsegdiff.kernels.cpu import update
 from medsegdiff.kernels.cpu.attention import attention
+from medsegdiff.kernels.cpu.band_pass import band_pass
 from medsegdiff.kernels.cpu.blur import blur
 from medsegdiff.kernels.cpu.channels import channel_map, channel_sums
 from medsegdiff.kernels.cpu.convolution import conv2d
@@ -21,7 +22,6 @@ from medsegdiff.runtime.backend import jt
 Var = Any  # jt.Var
 NAME = "cpu"
 PACKS = True
-SHARES = False
 BY_SAMPLE = True
 
 

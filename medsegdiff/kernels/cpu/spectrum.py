@@ -5,41 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.base.fourier import fourier_matrix
-from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.linear import LANES, MATRIX_PRODUCT
 from medsegdiff.kernels.function import Function
 from medsegdiff.runtime.backend import jt
 
 Var = Any  # jt.Var
-_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}\n{Path(__file__).with_name('spectrum.h').read_text(encoding='utf-8')}"
+_SPECTRUM = Path(__file__).with_name("spectrum.h").read_text(encoding="utf-8")
+_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}\n{_SPECTRUM}"
 
-# in0 is the matrix, in1 the query, in2 the key (N, heads D, 2 T), in3 the value (N, heads V, T), in4 the gain, if any.
+# in0 is the query, in1 the key (N, heads D, 2 T), in2 the value (N, heads V, T), in3 the gain, if any.
 _HEADS = """
-const long heads = (long)data["heads"], D = in1_shape1 / heads, V = in3_shape1 / heads, T = in3_shape2;
+const long heads = (long)data["heads"], D = in0_shape1 / heads, V = in2_shape1 / heads, T = in2_shape2;
+const long height = (long)data["height"];
 const bool softmax = data["softmax"] != 0;
 const long rows = {rows};  // of the gain
 #pragma omp parallel
 {{
-    spectrum::Head head(D, V, T, softmax, in0_p);
+    spectrum::Head head(D, V, height, T / height, softmax);
     #pragma omp for
-    for (long i = 0; i < in1_shape0 * heads; i++) {{
+    for (long i = 0; i < in0_shape0 * heads; i++) {{
         const long wide = i * D * 2 * T, narrow = i * V * T;
         const float* gain = rows ? {gain} + i / heads % rows * T * T : nullptr;
         {compute}
     }}
 }}
 """
-_FORWARD = "head.forward(in1_p + wide, in2_p + wide, in3_p + narrow, gain, out0_p + narrow);"
+_FORWARD = "head.forward(in0_p + wide, in1_p + wide, in2_p + narrow, gain, out0_p + narrow);"
 _BACKWARD = """
-head.backward(in1_p + wide, in2_p + wide, in3_p + narrow, gain, {grad} + narrow, out0_p + wide, out1_p + wide,
+head.backward(in0_p + wide, in1_p + wide, in2_p + narrow, gain, {grad} + narrow, out0_p + wide, out1_p + wide,
               out2_p + narrow, {dgain});
 """
 
 
 class _SpectralAttention(Function):
     def __init__(self, size: tuple[int, int], heads: int, softmax: bool) -> None:
-        self.matrix = jt.array(fourier_matrix(*size))
-        self.data = {"heads": float(heads), "softmax": float(softmax)}
+        self.data = {"heads": float(heads), "height": float(size[0]), "softmax": float(softmax)}
 
     def execute(self, query: Var, key: Var, value: Var, *gain: Var) -> Var:
         self.save(query, key, value, *gain)
@@ -50,9 +50,9 @@ class _SpectralAttention(Function):
         heads, places = int(self.data["heads"]), value.shape[2]
         shapes = [query.shape, key.shape, value.shape]
         if not gain:
-            source = _BACKWARD.format(grad="in4_p", dgain="nullptr")
+            source = _BACKWARD.format(grad="in3_p", dgain="nullptr")
             return self._code(shapes, [query, key, value, grad], False, source)
-        source = _BACKWARD.format(grad="in5_p", dgain="out3_p + i * T * T")
+        source = _BACKWARD.format(grad="in4_p", dgain="out3_p + i * T * T")
         shapes.append([query.shape[0], heads, places, places])
         *gradients, of_heads = self._code(shapes, [query, key, value, *gain, grad], True, source)
         of_gain = of_heads.sum(dim=1, keepdims=True)
@@ -60,10 +60,10 @@ class _SpectralAttention(Function):
 
     def _code(self, shapes: list[Any], inputs: list[Var], gained: bool, compute: str) -> list[Var]:
         source = _HEADS.format(
-            rows="in4_shape0" if gained else "0", gain="in4_p" if gained else "(float*)nullptr", compute=compute
+            rows="in3_shape0" if gained else "0", gain="in3_p" if gained else "(float*)nullptr", compute=compute
         )
         kinds = ["float32"] * len(shapes)
-        return jt.code(shapes, kinds, [self.matrix, *inputs], cpu_header=_HEADER, cpu_src=source, data=self.data)
+        return jt.code(shapes, kinds, inputs, cpu_header=_HEADER, cpu_src=source, data=self.data)
 
 
 def spectral_attention(

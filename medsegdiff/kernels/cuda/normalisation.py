@@ -50,7 +50,7 @@ class _Norm(Function):
 
 
 def group_norm(x: Var, weight: Var, bias: Var, groups: int, silu: bool = False) -> Var:
-    """As in `operations`; `weight` and `bias` may be (1, C), shared by all samples."""
+    """As in `operations`."""
     return _Norm(groups, silu)(x, weight, bias)[0]
 
 

@@ -5,12 +5,10 @@ from medsegdiff.kernels.cuda.convolution import conv2d
 from medsegdiff.kernels.cuda.linear import linear, product
 from medsegdiff.kernels.cuda.normalisation import batch_norm, group_norm
 from medsegdiff.kernels.cuda.update import adamw, approach, sum_of_squares
-from medsegdiff.kernels.reference import blur, channel_map, channel_sums, join, mixed, upsample_nearest
+from medsegdiff.kernels.reference import band_pass, blur, channel_map, channel_sums, join, mixed, upsample_nearest
 
 NAME = "cuda"
 PACKS = False
 """Whether convolutions keep their weights packed."""
-SHARES = True
-"""Whether a group norm takes weights (1, C) that all samples share."""
 BY_SAMPLE = False
 """Whether inference computes so that a sample's result is the same in every batch."""

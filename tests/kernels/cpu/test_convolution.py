@@ -293,15 +293,16 @@ NORMED = [
 ]
 
 
-@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+@pytest.mark.parametrize("silu, shared", [(False, False), (True, False), (True, True)], ids=["plain", "silu", "shared"])
 @pytest.mark.parametrize(("shape", "outputs", "kernel", "groups"), NORMED)
 @pytest.mark.parametrize("function", [conv2d, reference.conv2d], ids=["cpu", "reference"])
-def test_a_norm_before_it(function, shape, outputs, kernel, groups, silu):
+def test_a_norm_before_it(function, shape, outputs, kernel, groups, silu, shared):
     """Its values and gradients are those of the norm and the convolution one after another."""
     arrays, dy = given(shape, outputs, kernel)
     rng = np.random.default_rng(1)
     arrays[0] = 3 + 2 * arrays[0]
-    arrays += [1 + rng.standard_normal(shape[:2]), rng.standard_normal(shape[:2])]
+    size = (1 if shared else shape[0], shape[1])
+    arrays += [1 + rng.standard_normal(size), rng.standard_normal(size)]
     y, grads = run(normed(function, groups, silu), arrays, dy)
     wanted, wanted_grads = run(lambda *values: in_two(*values, groups, silu), arrays, dy)
     assert_close(y, wanted)

@@ -86,3 +86,14 @@ def test_batch_norm_is_the_formula_with_its_gradient():
     step[1, 2, 3, 1] = 1e-5
     slope = ((exact(x + step) - exact(x - step)) * pull).sum() / 2e-5
     np.testing.assert_allclose(dx[1, 2, 3, 1], slope, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("silu", [False, True], ids=["plain", "silu"])
+def test_samples_may_share_weight_and_bias(silu):
+    (x, weight, bias), dy = inputs((3, 6, 3, 4))
+    y, grads = run(lambda *given: group_norm(*given, 2, silu), [x, weight[:1], bias[:1]], dy)
+    each = [np.tile(value[:1], (3, 1)) for value in (weight, bias)]
+    same, of_each = run(lambda *given: group_norm(*given, 2, silu), [x, *each], dy)
+    np.testing.assert_array_equal(y, same)
+    for grad, other in zip(grads, of_each):
+        assert_close(grad, other if len(grad) == 3 else other.sum(axis=0, keepdims=True))
