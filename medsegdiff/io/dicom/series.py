@@ -86,15 +86,11 @@ def series_of(folder: Path) -> dict[str, Series]:
     return series
 
 
-def read_dicom(path: Path, window: bool = False) -> Volume:
+def read_dicom(path: Path) -> Volume:
     """Read the series in a folder, or a file, as (X, Y, Z), or (X, Y, Z, 3) of colours in [0, 255].
 
     Values are rescaled as the files say: Hounsfield units of CT, int32 or float32; of MONOCHROME1, where low is white,
     they are turned round. Palettes and YBR become RGB.
-
-    Args:
-        path: the folder, or the file.
-        window: give grey values as the first window of the file shows them, float32 from 0 (black) to 1 (white).
 
     Raises:
         InputError: a file is missing, damaged, compressed in a manner that is not known, or no image; a folder holds no
@@ -110,7 +106,7 @@ def read_dicom(path: Path, window: bool = False) -> Volume:
     slices: list[np.ndarray] = []
     for own in read:
         pixels = pixels_of(own[0].dataset, own[0].path, len(own))
-        slices += [values_of(stored, frame, window) for stored, frame in zip(pixels, own)]
+        slices += [values_of(stored, frame) for stored, frame in zip(pixels, own)]
         del own[0].dataset.PixelData
     values = np.stack([slices[number] for number in order]).swapaxes(0, 2)
     if len(datasets) == len(frames):
