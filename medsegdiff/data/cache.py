@@ -100,16 +100,14 @@ def prepare(
     known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
-    make = partial(_make_anew, folder, form)
+    lacking: list[tuple[Path, Case]] = []
     if not all(path.exists() for path in paths):
         with _lock(lists / f".{fingerprint}.lock"):
             lacking = [(path, case) for path, case in zip(paths, cases) if not path.exists()]
             _build(folder, lacking, form, progress)
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
-        for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
-            screen.note(f"warning: {line}")
-    else:
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
+    prepared = Prepared(cases, paths, form, fingerprint, skip_blank, partial(_make_anew, folder, form))
+    for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
+        screen.note(f"warning: {line}")
     _remember(lists / f"{fingerprint}.json", prepared, paths)
     return prepared
 

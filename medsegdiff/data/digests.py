@@ -29,20 +29,15 @@ def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[P
     Raises:
         InputError: a file cannot be read, or the index not written.
     """
-    inside = {path: _files(path) if path.is_dir() else [path] for path in paths}
+    inside = {path: [path] for path in paths}
+    for folder in filter(Path.is_dir, inside):
+        inside[folder] = [path for path in list_folder(folder) if path.is_file()]
     found = _of_files([file for files in inside.values() for file in files], index, progress)
     for path, files in inside.items():
         if files != [path]:
-            found[path] = _joined(found[file] for file in files)
+            joined = "".join(found[file] for file in files)
+            found[path] = hashlib.blake2b(joined.encode(), digest_size=32).hexdigest()
     return {path: found[path] for path in inside}
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in list_folder(folder) if path.is_file()]
-
-
-def _joined(digests: Iterable[str]) -> str:
-    return hashlib.blake2b("".join(digests).encode(), digest_size=32).hexdigest()
 
 
 def _of_files(paths: Iterable[Path], index: Path, progress: bool) -> dict[Path, str]:
