@@ -94,11 +94,8 @@ def quota() -> float:
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files,
     https://docs.kernel.org/scheduler/sched-bwc.html
     """
-    limits = [math.inf]
-    for found in _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        if len(found) == 2 and min(found) > 0:  # -1: none
-            limits.append(found[0] / found[1])
-    return min(limits)
+    found = _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return min((one[0] / one[1] for one in found if len(one) == 2 and min(one) > 0), default=math.inf)  # -1: none
 
 
 def memory() -> float:
