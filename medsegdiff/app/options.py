@@ -110,7 +110,7 @@ class Parser(ArgumentParser):
             InputError: as `parse_object`, or an option that takes a list is given twice: one list would be lost.
         """
         if args is not None:
-            args = files_first(with_dashes(args))
+            args = files_first(respelled(args, "_", "-"))
             given = [word.partition("=")[0] for word in args if word.startswith("--")]
             self.given = set(given)
             for action in self._actions:
@@ -191,12 +191,12 @@ def output_folder(name: str) -> Path:
     return Path(name)
 
 
-def with_dashes(argv: Sequence[str]) -> list[str]:
-    """`argv` with the underscores of option names turned into dashes."""
+def respelled(argv: Sequence[str], before: str, after: str) -> list[str]:
+    """`argv` with `before` in option names, behind their dashes, turned into `after`."""
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
-        words.append(name.replace("_", "-") + equals + value if name.startswith("--") else word)
+        words.append("--" + name[2:].replace(before, after) + equals + value if name.startswith("--") else word)
     return words
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from medsegdiff.base import machine, screen, system
 from medsegdiff.base.bounds import check_bounds
@@ -49,7 +49,7 @@ def default_cache() -> Path:
 def prepare(
     cases: Sequence[Case],
     size: int,
-    cache_dir: Optional[Path] = None,
+    cache_dir: Union[str, Path, None] = None,
     mask_resize: str = "bilinear",
     progress: bool = True,
     num_classes: int = 2,

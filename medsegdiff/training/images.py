@@ -120,16 +120,8 @@ def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
     config = images.config
     if ranks.rank() == 0:
         own(Path(config.training.out_dir))  # complains of what would be lost, before anything takes long
-    data, network, validation = config.data, config.network, config.validation
-    dataset = prepare(
-        images.cases,
-        network.image_size,
-        Path(data.cache_dir) if data.cache_dir else None,
-        data.mask_resize,
-        num_classes=network.num_classes,
-        spec=config.spec,
-        skip_blank=data.skip_blank,
-    )
+    validation = config.validation
+    dataset = prepare(images.cases, cache_dir=config.data.cache_dir, **config.preparation)
     if not validation.val_interval and not images.split.validation:
         return dataset, None
     held_out = {case.group for case in take(images.cases, images.split.validation)} or None
