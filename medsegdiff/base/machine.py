@@ -1,4 +1,4 @@
-"""The operating system and the processor."""
+"""The operating system, the processor, and other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -76,6 +77,14 @@ def home() -> Path:
         return Path(os.environ.get("HOME") or system.account_home()).absolute()
     except KeyError:  # as in a container that runs under a number without a name
         raise InputError("HOME: is not set, and this user has no home folder; set HOME to a folder of yours") from None
+
+
+def completed(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a command printed, and its exit code: 127, as shells say, where it cannot run, or not within a minute."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.CompletedProcess(command, 127, "", "")
 
 
 def allowed_cores() -> int:

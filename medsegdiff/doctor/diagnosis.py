@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -126,12 +125,8 @@ def _gpu() -> Finding:
     newest = toolkit.driver_version()
     if newest is None:
         return Finding("GPU", "no NVIDIA driver (libcuda); the CPU is used", "for a GPU, install NVIDIA's driver")
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
-        named = "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
-    except (OSError, subprocess.TimeoutExpired):
-        named = ""
+    done = machine.completed("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
+    named = "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
     cuda = ".".join(map(str, newest))
     return Finding("GPU", f"{named or 'kind unknown: nvidia-smi does not tell'}; the driver runs CUDA up to {cuda}")
 

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -33,12 +32,7 @@ _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
     """The version number that `command --version` prints, or None if it does not run."""
-    try:
-        done = subprocess.run(
-            [command, *(arguments or ("--version",))], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = machine.completed(command, *(arguments or ("--version",)))
     found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
     return found.group() if done.returncode == 0 and found else None
 
@@ -164,7 +158,7 @@ def find_mpi() -> tuple[Optional[str], str]:
     version = command_version(mpicc, "--showme:version")  # which other kinds of MPI do not understand
     if version is None:
         return None, f"{mpicc} is not Open MPI's"
-    folders = subprocess.run([mpicc, "--showme:incdirs"], capture_output=True, text=True, check=False).stdout.split()
+    folders = machine.completed(mpicc, "--showme:incdirs").stdout.split()
     if not any((Path(folder) / "mpi.h").is_file() for folder in folders):
         return None, f"{mpicc} found, but not mpi.h"
     if shutil.which("mpirun") is None:
