@@ -83,12 +83,7 @@ def run(options: Any) -> int:
 
 
 def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[Mapping[str, Any]] = None) -> int:
-    """Segment images with a trained model.
-
-    Args:
-        options: what is segmented, with which network, and what is written
-        sampling: how to sample
-        expected: options that the model must have been trained with
+    """Segment images with a trained model, which must have been trained with the options `expected`.
 
     Raises:
         InputError: an option makes no sense, or a file cannot be read or written.

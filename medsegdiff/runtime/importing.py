@@ -51,12 +51,9 @@ def check_variables() -> None:
 
 @contextlib.contextmanager
 def as_before(home: Path) -> Iterator[None]:
-    """Import `jittor_utils` within this block, and it changes nothing of the process nor of the user's home.
+    """Import `jittor_utils`, whose cache is in `home`, within this block, and it changes nothing else.
 
-    It would note a `JITTOR_HOME` there for ever, let HTTPS trust anybody, and recursion end in a crash.
-
-    Args:
-        home: where it keeps its cache
+    It would note a `JITTOR_HOME` in the user's home for ever, let HTTPS trust anybody, and recursion end in a crash.
     """
     users, recursion, https = os.environ.get("HOME"), sys.getrecursionlimit(), ssl._create_default_https_context
     os.environ["HOME"] = str(home)
