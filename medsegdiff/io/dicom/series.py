@@ -73,19 +73,6 @@ def find_series(folder: Path) -> Contents:
     return found
 
 
-def series_of(folder: Path) -> dict[str, Series]:
-    """The one series right in a folder, by its UID; none where there is no DICOM image.
-
-    Raises:
-        InputError: as `find_series`, or there are several.
-    """
-    series = find_series(folder).series
-    if len(series) > 1:
-        named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series.values())
-        raise InputError(f"{folder}: holds {len(series)} series ({named}); keep each in a folder of its own")
-    return series
-
-
 def read_dicom(path: Path) -> Volume:
     """Read the series in a folder, or a file, as (X, Y, Z), or (X, Y, Z, 3) of colours in [0, 255].
 
@@ -127,10 +114,13 @@ def _read(path: Path, pixels: bool = True) -> tuple[list[list[Frame]], Geometry]
     """The frames of each file, and where they lie; the header is in the files' order."""
     files: Sequence[Path] = [path]
     if path.is_dir():
-        series = series_of(path)
+        series = list(find_series(path).series.values())
         if not series:
             raise InputError(f"{path}: holds no DICOM image; give the folder of a series")
-        files = next(iter(series.values())).files
+        if len(series) > 1:
+            named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series)
+            raise InputError(f"{path}: holds {len(series)} series ({named}); keep each in a folder of its own")
+        files = series[0].files
     read = [frames_of(file, pixels=pixels) for file in files]
     frames = [frame for own in read for frame in own]
     order, affine = stack(frames)
