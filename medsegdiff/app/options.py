@@ -37,15 +37,10 @@ class Parser(ArgumentParser):
         """How the options are written that no file sets."""
 
     def option(self, name: str, default: Any, text: str, kind: Any = None, group: Any = None, **more: Any) -> None:
-        """Add an option.
+        """Add the option `name`, with its dashes, to a group of the help if one is given; `text` is its help.
 
-        Args:
-            name: with its dashes
-            default: its value where it is not given
-            text: its help
-            kind: its type; by default that of `default`, or an optional text if that is None
-            group: the group of the help that it belongs to
-            more: as for `add_argument`
+        Its type is `kind`, by default that of `default`, or an optional text if that is None; `more` is as for
+        `add_argument`.
         """
         kind = kind or (Optional[str] if default is None else type(default))
         options: dict[str, Any] = {"type": kind, "default": default}

@@ -66,11 +66,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     found = list(dict.fromkeys(followed(path) for folder in folders for path in _below(Path(folder))))
     predicted = [run for run in map(_read_predictions, found) if run.predictions]
     trained = [path for path in found if (path / LOG).is_file() or _is_training(path)]
-    runs = []
     for run in predicted:
         run.training = run.training or next((path for path in _trainings(run) if _is_training(path)), None)
-        runs.append(run)
-    runs += [Run(path) for path in trained if path not in [run.training for run in predicted]]
+    runs = predicted + [Run(path) for path in trained if path not in [run.training for run in predicted]]
     for run in runs:
         if run.training:
             _read_training(run, run.training)
