@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import remove, writing
+from medsegdiff.base.files import opened, remove
 from medsegdiff.base.reading import read_json
 from medsegdiff.data.cache import DATASETS, ENTRIES, INDEX, LOCK
 
@@ -55,9 +54,7 @@ def clear(folder: Path) -> int:
     lock = folder / ENTRIES / LOCK
     if not lock.exists():
         return 0
-    with writing(lock):
-        handle = os.open(lock, os.O_RDWR)
-    try:
+    with opened(lock) as handle:
         try:
             system.lock(handle, wait=False)
         except BlockingIOError:
@@ -68,8 +65,6 @@ def clear(folder: Path) -> int:
         for path in _own(folder):
             size += sum(map(_size, [path, *path.rglob("*")]))
             remove(path)
-    finally:
-        os.close(handle)
     remove(lock)  # now: Windows keeps what is open
     for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
         with suppress(OSError):  # of others there is something in it
