@@ -191,6 +191,13 @@ def replacing(path: Path) -> Iterator[Path]:
             remove(leftover)
 
 
+def size(path: Path) -> int:
+    """The bytes of a file; 0 where it is none, or somebody removes it just now."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed processes left of `replacing` in `folder`, which nobody else may be using.
 

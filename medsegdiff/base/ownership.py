@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple, Optional
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
@@ -200,8 +200,13 @@ def _remove_abandoned(folder: Path) -> None:
 
 def digest(path: Path) -> str:
     """BLAKE2b of a file's bytes, 128 bits in hexadecimal digits."""
-    hasher = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            hasher.update(block)
+        return hashed(file)
+
+
+def hashed(file: IO[bytes], hasher: Any = None) -> str:
+    """What a hash function of `hashlib`, by default that of `digest`, makes of an open file, in hexadecimal digits."""
+    hasher = hasher or hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 22):
+        hasher.update(block)
     return hasher.hexdigest()

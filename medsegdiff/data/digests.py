@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.ownership import hashed
 from medsegdiff.base.reading import reading
 from medsegdiff.base.screen import track
 from medsegdiff.io.pictures import list_folder
@@ -86,11 +87,8 @@ def file_digest(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=32)
     with _reading(path), reading(path) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashed(file, hashlib.blake2b(digest_size=32))
 
 
 @contextlib.contextmanager

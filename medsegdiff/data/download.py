@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, writing
-from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, size, writing
+from medsegdiff.base.ownership import Ledger, hashed
 from medsegdiff.base.screen import Bar
 from medsegdiff.data.archives import unpack
 
@@ -130,10 +130,10 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
     failures, trouble = 0, ""
     while failures < _TRIES:
         time.sleep(_PAUSE * 2 ** (failures - 1) if failures else 0)
-        before, over, trouble = _size(part), False, ""
+        before, over, trouble = size(part), False, ""
         try:
             _append(url, part, before)
-            over = _size(part) == before
+            over = size(part) == before
         except requests.HTTPError as error:
             status, trouble = error.response.status_code, f"{error.response.status_code} {error.response.reason}"
             over = status == _PAST_THE_END
@@ -142,10 +142,13 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
         except requests.RequestException as error:
             trouble = type(error).__name__
         finally:
-            if not _size(part):
+            if not size(part):
                 part.unlink(missing_ok=True)
         if over or not trouble:
-            actual = _checksum(part, algorithm) if _size(part) else "of an empty file"
+            actual = "of an empty file"
+            if size(part):
+                with part.open("rb") as file:
+                    actual = hashed(file, hashlib.new(algorithm))
             if actual == expected:
                 return
             if over:
@@ -154,23 +157,11 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
                     f"{url}: its {algorithm} is {actual}, not {expected}: damaged, or another file; it is removed: "
                     "run the same command again, or give a mirror's as `base_url`"
                 )
-        failures = 0 if _size(part) > before else failures + 1
+        failures = 0 if size(part) > before else failures + 1
     raise InputError(
         f"{url}: cannot be fetched ({trouble}); check the network, or give a mirror's as `base_url`; "
         "what has arrived is kept, and the same command continues"
     )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _checksum(path: Path, algorithm: str) -> str:
-    hasher = hashlib.new(algorithm)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _append(url: str, part: Path, before: int) -> None:

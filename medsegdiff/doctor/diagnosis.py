@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Optional
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import size
 from medsegdiff.config import choices
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
@@ -186,21 +187,13 @@ def _mpi() -> Finding:
 
 def _cache() -> Finding:
     folder = Path(toolchain.utilities().cache_path)
-    used = sum(_sizes(folder))
+    used = sum(map(size, folder.rglob("*")))  # a running process compiles and removes files there
     free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
     state = "the core is compiled" if toolchain.is_compiled() else "medsegdiff doctor --warm compiles the core now"
     detail = f"{folder}: {_readable(used)}, {state}; {_readable(free)} free"
     if free < _LEAST_FREE:
         return Finding("Cache", f"little space: {detail}", "free some, or set JITTOR_HOME to a folder on another disk")
     return Finding("Cache", detail)
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        try:
-            yield path.stat().st_size if path.is_file() else 0
-        except OSError:  # a running process compiles and removes files there
-            continue
 
 
 def _readable(count: int) -> str:
