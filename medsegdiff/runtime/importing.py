@@ -17,17 +17,6 @@ from medsegdiff.base.errors import InputError
 _NUMBERS = ("log_silent", "log_v", "conv_opt")
 
 
-def refuse_spaces() -> None:
-    """Refuse a Jittor whose kernels could not be compiled where it lies.
-
-    Raises:
-        InputError: there is a space in its path.
-    """
-    folder = place_with_space()
-    if folder:  # some minutes later no kernel would compile
-        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
-
-
 def place_with_space() -> str:
     """The folder of the installed Jittor, if there is a space in its path."""
     found = importlib.util.find_spec("jittor")

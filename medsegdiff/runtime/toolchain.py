@@ -23,7 +23,7 @@ from medsegdiff.base.files import replacing, writing
 from medsegdiff.base.reading import read_json
 from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
-from medsegdiff.runtime.importing import as_before, check_variables, refuse_spaces
+from medsegdiff.runtime.importing import as_before, check_variables, place_with_space
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -57,7 +57,8 @@ def utilities(nvcc: Optional[str] = None) -> Any:
     """
     if "jittor_utils" in sys.modules:
         return sys.modules["jittor_utils"]
-    refuse_spaces()
+    if folder := place_with_space():  # some minutes later no kernel would compile
+        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
     check_variables()
     os.environ.setdefault("log_silent", "1")
     os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
