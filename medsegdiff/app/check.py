@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -91,10 +93,8 @@ def _draw(found: Checked, sheet: Path, num_classes: int) -> None:
     flag = {case.image: next((flags[path] for path in case.files if path in flags), "") for case in cases}
     some = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, _TILES).astype(int))] if cases else []
     chosen = list(dict.fromkeys([*(case for case in cases if flag[case.image]), *some]))
-    tiles: list[Tile] = []
-    for case in chosen:
-        tile = _tile(found, case, flag[case.image], num_classes) if len(tiles) < _TILES else None
-        tiles += [tile] if tile else []
+    drawn = (_tile(found, case, flag[case.image], num_classes) for case in chosen)
+    tiles = list(itertools.islice(filter(None, drawn), _TILES))
     if not tiles:
         raise InputError(f"{sheet}: not written, no image can be drawn")
     with Ledger(sheet.parent, "data check").together(sheet.name) as stage:
@@ -103,8 +103,7 @@ def _draw(found: Checked, sheet: Path, num_classes: int) -> None:
 
 def _tile(found: Checked, case: Case, flag: str, num_classes: int) -> Optional[Tile]:
     """A case on the sheet, of a volume the slice with most foreground; None if it cannot be drawn."""
-    from medsegdiff.data.scaling import scale
-    from medsegdiff.data.source import read_classes, read_source
+    from medsegdiff.data.source import read_classes, read_source, shown
     from medsegdiff.plots.contact_sheet import Tile
 
     spec, mask = found.spec, None
@@ -115,13 +114,9 @@ def _tile(found: Checked, case: Case, flag: str, num_classes: int) -> Optional[T
     except InputError:
         return None
     slice_ = len(source.values) // 2
-    try:
-        classes = read_classes(case, spec, max(num_classes, spec.num_classes), source) if case.mask else None
-    except InputError:
-        classes = None
-    if classes is not None:
-        slice_ = int((classes > 0).sum(axis=(1, 2)).argmax())
-        mask = classes[slice_] > 0
-    scaled = scale(source.values, spec.scaling)[slice_]
-    shown = scaled if spec.colour and scaled.shape[-1] == 3 else np.repeat(scaled[..., :1], 3, axis=-1)
-    return Tile(np.round(255 * shown).astype(np.uint8), mask, case.id, flag)
+    if case.mask:
+        with contextlib.suppress(InputError):
+            classes = read_classes(case, spec, max(num_classes, spec.num_classes), source)
+            slice_ = int((classes > 0).sum(axis=(1, 2)).argmax())
+            mask = classes[slice_] > 0
+    return Tile(shown(source, spec)[slice_], mask, case.id, flag)

@@ -10,12 +10,7 @@ from typing import Callable
 
 
 def complete(commands: Mapping[str, Callable[[], argparse.ArgumentParser]], of_all: Iterable[str]) -> None:
-    """Answer the shell, and end.
-
-    Args:
-        commands: what gives each command's parser, by name
-        of_all: options that every command has
-    """
+    """Answer the shell, and end; `commands` give their parsers, and all have the options `of_all`."""
     import argcomplete
 
     named = os.environ["COMP_LINE"].split()[1:2]

@@ -101,14 +101,11 @@ def _prepare(options: Any) -> int:
     if options.part == "test":
         cases = find_test(Path(config.data.data_dir), config.data.data_name, images.split.test)
     cache = Path(options.cache_dir) if options.cache_dir else default_cache()
-    size, classes = config.network.image_size, config.network.num_classes
-    data = config.data
-    dataset = prepare(
-        cases, size, cache, data.mask_resize, num_classes=classes, spec=config.spec, skip_blank=data.skip_blank
-    )
+    dataset = prepare(cases, cache_dir=cache, **config.preparation)
     kind = "images with masks" if dataset.has_masks else "images without masks"
     if dataset.has_masks and dataset.num_classes > 2:
         kind += f" of {dataset.num_classes} classes"
+    size = config.network.image_size
     print(f"{len(dataset)} {kind}, {size} x {size}")
     if dataset.has_masks:
         print("\n".join(describe(dataset.shares)))

@@ -57,13 +57,8 @@ def comparison(
 ) -> dict[str, Any]:
     """What predictions are compared with, for `evaluation.evaluate`; what is not given is as in training.
 
-    Args:
-        predictions: their folder
-        ground_truth: folder of masks, or their files by id; unused with `data_dir`
-        data_dir: a dataset's folder, whose test masks are taken, see `layouts.find_test`
-        labels: as the option
-        rules: how they are compared
-        data_name: the dataset's layout
+    The ground truth is a folder of masks, or their files by id; or, with `data_dir`, the test masks of that dataset,
+    see `layouts.find_test`. The other arguments are as the options.
     """
     from medsegdiff.data import layouts
     from medsegdiff.evaluation.truth import truth_from_folder

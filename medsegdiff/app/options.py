@@ -37,15 +37,10 @@ class Parser(ArgumentParser):
         """How the options are written that no file sets."""
 
     def option(self, name: str, default: Any, text: str, kind: Any = None, group: Any = None, **more: Any) -> None:
-        """Add an option.
+        """Add the option `name`, with its dashes, to a group of the help if one is given; `text` is its help.
 
-        Args:
-            name: with its dashes
-            default: its value where it is not given
-            text: its help
-            kind: its type; by default that of `default`, or an optional text if that is None
-            group: the group of the help that it belongs to
-            more: as for `add_argument`
+        Its type is `kind`, by default that of `default`, or an optional text if that is None; `more` is as for
+        `add_argument`.
         """
         kind = kind or (Optional[str] if default is None else type(default))
         options: dict[str, Any] = {"type": kind, "default": default}
@@ -110,7 +105,7 @@ class Parser(ArgumentParser):
             InputError: as `parse_object`, or an option that takes a list is given twice: one list would be lost.
         """
         if args is not None:
-            args = files_first(with_dashes(args))
+            args = files_first(respelled(args, "_", "-"))
             given = [word.partition("=")[0] for word in args if word.startswith("--")]
             self.given = set(given)
             for action in self._actions:
@@ -191,12 +186,12 @@ def output_folder(name: str) -> Path:
     return Path(name)
 
 
-def with_dashes(argv: Sequence[str]) -> list[str]:
-    """`argv` with the underscores of option names turned into dashes."""
+def respelled(argv: Sequence[str], before: str, after: str) -> list[str]:
+    """`argv` with `before` in option names, behind their dashes, turned into `after`."""
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
-        words.append(name.replace("_", "-") + equals + value if name.startswith("--") else word)
+        words.append("--" + name[2:].replace(before, after) + equals + value if name.startswith("--") else word)
     return words
 
 

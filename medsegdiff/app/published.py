@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from medsegdiff.app.options import helps, in_our_words
+from medsegdiff.app.options import helps, in_our_words, respelled
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
@@ -68,6 +68,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{in_our_words(message, self._option_string_actions)} (see --help)")
 
+    def read(self, argv: Optional[Sequence[str]]) -> argparse.Namespace:
+        """The options of a command line, where `--image-size` is `--image_size`: our messages use dashes."""
+        return self.parse_args(respelled(sys.argv[1:] if argv is None else argv, "-", "_"))
+
 
 def _parser(description: str, sections: dict[type, Collection[str]]) -> _Parser:
     """Flags for the named fields of the `sections`, and for what the published scripts alone have."""
@@ -98,17 +102,8 @@ def _names(section: type, *without: str) -> list[str]:
     return [f.name for f in dataclasses.fields(section) if f.name not in without]
 
 
-def _with_underscores(argv: Optional[Sequence[str]]) -> list[str]:
-    """The words of the command line, `--image-size` written as `--image_size`: our messages use dashes."""
-    words = []
-    for word in sys.argv[1:] if argv is None else argv:
-        name, equals, value = word.partition("=")
-        words.append("--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else word)
-    return words
-
-
 def _parse(parser: _Parser, argv: Optional[Sequence[str]]) -> dict[str, Any]:
-    options = vars(parser.parse_args(_with_underscores(argv)))
+    options = vars(parser.read(argv))
     for name, (default, reason) in IDLE_FLAGS.items():
         given = options.pop(name)
         if given is not None and str(given) != str(default):
@@ -209,7 +204,7 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--traceback", action="store_true", help="show where a failing command failed")
     parser.add_argument("--pred_path", "--inp_pth", default="", help="folder of the predictions")
     parser.add_argument("--gt_path", "--gt_pred", "--out_pth", default="", help="folder of the ground-truth masks")
-    options = parser.parse_args(_with_underscores(argv))
+    options = parser.read(argv)
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")

@@ -83,12 +83,7 @@ def run(options: Any) -> int:
 
 
 def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[Mapping[str, Any]] = None) -> int:
-    """Segment images with a trained model.
-
-    Args:
-        options: what is segmented, with which network, and what is written
-        sampling: how to sample
-        expected: options that the model must have been trained with
+    """Segment images with a trained model, which must have been trained with the options `expected`.
 
     Raises:
         InputError: an option makes no sense, or a file cannot be read or written.
@@ -135,15 +130,8 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
     if ranks.rank() == 0:  # now, before anything takes long, and again when the folder is locked
         ledger = Ledger(out, WRITER)
         results.check(ledger, results.settings(sampling, used), [case.id for case in cases], options.overwrite)
-    dataset = prepare(
-        [dataclasses.replace(case, mask=None) for case in cases],  # whatever masks there are, none is needed
-        config.network.image_size,
-        Path(options.cache_dir) if options.cache_dir else None,
-        config.data.mask_resize,
-        num_classes=config.network.num_classes,
-        spec=config.spec,
-        skip_blank=config.data.skip_blank,
-    )
+    bare = [dataclasses.replace(case, mask=None) for case in cases]  # whatever masks there are, none is needed
+    dataset = prepare(bare, cache_dir=options.cache_dir, **config.preparation)
 
     from medsegdiff.inference.files import Extras
     from medsegdiff.inference.predict import predict
@@ -196,7 +184,6 @@ def find_inputs(
     several_channels: bool = False,
 ) -> list[Case]:
     """The images to segment: a dataset's test images, see `layouts.find_test`, or files and folders."""
-    _check_inputs(data_dir, images)
     if data_dir:
         from medsegdiff.data.layouts import find_test
 

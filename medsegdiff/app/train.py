@@ -85,7 +85,11 @@ def train(config: RunConfig, dry: bool = False) -> int:
     if ranks.count() > 1 and "OMPI_MCA_odls_base_sigkill_timeout" not in os.environ:
         print("note: to stop and save, send SIGUSR1 to mpirun: after Ctrl-C it waits one second only (docs/cluster.md)")
     if dry:
-        return _dry_run(config, images.count)
+        from medsegdiff.training.dry_run import dry_run
+
+        for what, how_much in dry_run(config, images.count):
+            print(f"{what:16}{how_much}", flush=True)
+        return 0
     dataset, held_out = open_images(images)
 
     from medsegdiff.training.interruption import Interrupted
@@ -115,11 +119,3 @@ def _say_best(last: Path) -> None:
         tell(said, best_dice=progress["best"], best_step=progress["best_step"], best=chosen)
     words = ["medsegdiff", "sample", "--model-path", str(chosen), "--data-dir", state["config"]["data_dir"]]
     tell(f"next: {shlex.join(words)}", next=words)
-
-
-def _dry_run(config: RunConfig, images: int) -> int:
-    from medsegdiff.training.dry_run import dry_run
-
-    for what, how_much in dry_run(config, images):
-        print(f"{what:16}{how_much}", flush=True)
-    return 0

@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
@@ -76,6 +77,40 @@ def make_folder(path: Path, remedy: str = "") -> Path:
 
 
 @contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The handle of a file that is there to be locked (`system.lock`), and is made if need be.
+
+    Raises:
+        InputError: it cannot be written to.
+    """
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | system.NO_LINK | system.NO_WAITING, 0o644)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def held(path: Path, lock: Callable[[int], None]) -> Iterator[None]:
+    """Hold the file `path`, which is there for that and gone in the end; `lock` locks it by its handle, or raises.
+
+    Raises:
+        InputError: it cannot be written to.
+    """
+    while True:
+        with opened(path) as handle:
+            lock(handle)
+            if os.fstat(handle).st_nlink:  # else its holder removed it after it was opened here
+                try:
+                    yield
+                    return
+                finally:
+                    with contextlib.suppress(OSError):  # Windows keeps what is open
+                        path.unlink()
+
+
+@contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process alone, by a lock on the file `LOCK` in it, which is gone in the end.
 
@@ -84,27 +119,17 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it, or it cannot be written to.
     """
-    path, held = Path(folder) / LOCK, False
-    while True:
-        with writing(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | system.NO_LINK | system.NO_WAITING, 0o644)
+
+    def lock(handle: int) -> None:
         try:
-            try:
-                system.lock(handle, wait=False, of_process=True)
-            except BlockingIOError:
-                raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
-            except OSError:  # a network file system without locks: nothing can be checked
-                pass
-            if os.fstat(handle).st_nlink == 0:  # its holder removed it after it was opened here
-                continue
-            held = True
-            yield
-            return
-        finally:
-            if held:
-                with contextlib.suppress(OSError):  # Windows keeps what is open
-                    path.unlink()
-            os.close(handle)
+            system.lock(handle, wait=False, of_process=True)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+        except OSError:  # a network file system without locks: nothing can be checked
+            pass
+
+    with held(Path(folder) / LOCK, lock):
+        yield
 
 
 @contextlib.contextmanager
@@ -164,6 +189,13 @@ def replacing(path: Path) -> Iterator[Path]:
             aside.rename(path)
         for leftover in (beside, aside):
             remove(leftover)
+
+
+def size(path: Path) -> int:
+    """The bytes of a file; 0 where it is none, or somebody removes it just now."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The operating system and the processor."""
+"""The operating system, the processor, and other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,14 @@ def home() -> Path:
         raise InputError("HOME: is not set, and this user has no home folder; set HOME to a folder of yours") from None
 
 
+def completed(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a command printed, and its exit code: 127, as shells say, where it cannot run, or not within a minute."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.CompletedProcess(command, 127, "", "")
+
+
 def allowed_cores() -> int:
     """How many cores the threads of this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -94,11 +103,8 @@ def quota() -> float:
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files,
     https://docs.kernel.org/scheduler/sched-bwc.html
     """
-    limits = [math.inf]
-    for found in _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        if len(found) == 2 and min(found) > 0:  # -1: none
-            limits.append(found[0] / found[1])
-    return min(limits)
+    found = _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return min((one[0] / one[1] for one in found if len(one) == 2 and min(one) > 0), default=math.inf)  # -1: none
 
 
 def memory() -> float:

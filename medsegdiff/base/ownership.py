@@ -19,11 +19,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple, Optional
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import fsync, make_folder, remove, writing
+from medsegdiff.base.files import fsync, make_folder, opened, remove, writing
 
 MANIFEST = ".medsegdiff.jsonl"
 _LOCK = ".lock"  # in a stage: whoever writes there holds it
@@ -179,35 +179,34 @@ class Ledger:
 def _made(stage: Path) -> Iterator[None]:
     """Make a stage and hold it within the block, or until the process ends."""
     stage.mkdir()
-    handle = os.open(stage / _LOCK, os.O_RDWR | os.O_CREAT)
-    try:
+    with opened(stage / _LOCK) as handle:
         with suppress(OSError):  # where there are no locks, a stage that a killed process left stays
             system.lock(handle)
         yield
-    finally:
-        os.close(handle)
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove the stages of killed processes, and what they left of `make_folder`'s looks, which minds no loss."""
     for stage in folder.glob(".*.tmp"):
         if _STAGE.fullmatch(stage.name) and not stage.is_symlink():
-            with suppress(OSError):
+            with suppress(OSError, InputError):
                 if stage.is_file():
                     stage.unlink()
                     continue
-                handle = os.open(stage / _LOCK, os.O_RDWR | os.O_CREAT)
-                try:
+                with opened(stage / _LOCK) as handle:  # closed before it is removed: Windows keeps what is open
                     system.lock(handle, wait=False)
-                finally:
-                    os.close(handle)  # before it is removed: Windows keeps what is open
                 remove(stage)
 
 
 def digest(path: Path) -> str:
     """BLAKE2b of a file's bytes, 128 bits in hexadecimal digits."""
-    hasher = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            hasher.update(block)
+        return hashed(file)
+
+
+def hashed(file: IO[bytes], hasher: Any = None) -> str:
+    """What a hash function of `hashlib`, by default that of `digest`, makes of an open file, in hexadecimal digits."""
+    hasher = hasher or hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 22):
+        hasher.update(block)
     return hasher.hexdigest()

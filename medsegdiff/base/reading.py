@@ -60,16 +60,15 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); give a regular file") from None
     except ValueError:  # a NUL in the name
         raise InputError(f"{str(path)!r}: cannot be a file's name; check the path") from None
-    with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refused(path, handle) as file:
-        if os.fstat(handle).st_size == 0:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise InputError(f"{path}: {kind}, where a file was expected; give a regular file")
+    with os.fdopen(handle, "rb") as file:
+        if found.st_size == 0:
             raise InputError(f"{path}: the file is empty (0 bytes); fetch or export it again")
         yield file
-
-
-def _refused(path: Path, handle: int) -> BinaryIO:
-    kind = _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode), "something else")
-    os.close(handle)
-    raise InputError(f"{path}: {kind}, where a file was expected; give a regular file")
 
 
 def read_text(path: Path) -> str:

@@ -141,15 +141,14 @@ def track(
     total: int,
     what: str,
     unit: str,
-    after: float = 3.0,
     shown: bool = True,
     weights: Sequence[float] = (),
 ) -> Iterator[T]:
-    """The `items`, with a bar once it takes longer than `after` seconds; none where it is not to be `shown`."""
+    """The `items`, with a bar once it takes longer than three seconds; none where it is not to be `shown`."""
     if not shown:
         yield from items
         return
-    with Bar(total, what, unit, after=after, weights=weights) as bar:
+    with Bar(total, what, unit, after=3, weights=weights) as bar:
         for item in items:
             yield item
             bar.update()

@@ -83,16 +83,13 @@ def heeded() -> Iterator[None]:
 
 @contextmanager
 def asked(heard: list[int]) -> Iterator[None]:
-    """Raise `Stopped` within the block when a signal asks for it, and note its number in the list.
+    """Raise `Stopped` within the block when a signal asks for it, and note its number in `heard`.
 
     Not every library lets an exception through: C code may clear one that came in a function that it called, as
     NumPy's does while it is imported, and destructors and callbacks of weak references let none out. So it is raised
     again until the block has ended, and what they print of it is not shown. Where Python itself would not bear it, it
     is raised a moment later. Signals that are ignored, as `nohup` wants it, stay so. In another thread than the main
     one nothing is changed.
-
-    Args:
-        heard: gets the number of each signal that was raised
     """
     timed = hasattr(signal, "setitimer")  # Windows has none
 

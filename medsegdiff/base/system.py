@@ -91,7 +91,8 @@ if sys.platform == "win32":
                     raise
             time.sleep(0.05)
 
-    def _account_home() -> str:
+    def account_home() -> str:
+        """The home folder of this user's account; a KeyError where the system knows of none."""
         return os.environ["USERPROFILE"]
 
     def is_ours(path: Path) -> bool:
@@ -105,7 +106,8 @@ else:
         how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         (fcntl.lockf if of_process else fcntl.flock)(handle, how)
 
-    def _account_home() -> str:
+    def account_home() -> str:
+        """The home folder of this user's account; a KeyError where the system knows of none."""
         import pwd
 
         return pwd.getpwuid(os.getuid()).pw_dir
@@ -113,12 +115,3 @@ else:
     def is_ours(path: Path) -> bool:
         """Whether `path`, itself if it is a link, belongs to this user."""
         return path.lstat().st_uid == os.getuid()
-
-
-def account_home() -> str:
-    """The home folder of this user's account.
-
-    Raises:
-        KeyError: the system knows of none.
-    """
-    return _account_home()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.ownership import hashed
 from medsegdiff.base.reading import read_text, reading
 
 STATE = "state.json"
@@ -21,11 +22,8 @@ _SEAL = ',\n "checksum": "'
 
 def digest(path: Path) -> str:
     """The checksum of a file."""
-    hasher = hashlib.blake2b(digest_size=16)
     with reading(path) as file:
-        for block in iter(lambda: file.read(1 << 22), b""):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return hashed(file)
 
 
 def sealed(text: str) -> str:

@@ -100,7 +100,8 @@ class NetworkConfig:
                 f"`channel_mult` {self.channel_mult}: {len(self.level_widths)} levels do not divide "
                 f"`image_size` {self.image_size} into whole pixels; use fewer levels"
             )
-        for width in {width for width, factor in self._attended()} | {self.level_widths[-1]}:
+        widths, factors = self.level_widths, self.attention_factors
+        for width in {widths[-1], *(width for level, width in enumerate(widths) if 2**level in factors)}:
             for heads in (self.heads(width), self.heads(width, upsample=True)):
                 if heads < 1 or width % heads:
                     raise InputError(
@@ -191,10 +192,6 @@ class NetworkConfig:
         if self.num_head_channels != -1:
             return width // self.num_head_channels if self.num_head_channels > 0 else 0
         return self.num_heads_upsample if upsample and self.num_heads_upsample != -1 else self.num_heads
-
-    def _attended(self) -> list[tuple[int, int]]:
-        levels = [(width, 2**level) for level, width in enumerate(self.level_widths)]
-        return [(width, factor) for width, factor in levels if factor in self.attention_factors]
 
 
 def _parse_integers(option: str, text: str) -> tuple[int, ...]:

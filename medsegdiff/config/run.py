@@ -58,6 +58,13 @@ class RunConfig:
         labels = parse_labels(data.labels)
         return DataSpec(self.network.image_channels, data.scaling or EIGHT_BITS, labels, data.colour, data.axis)
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What `data.cache.prepare` makes of files for this network, by the names of its arguments."""
+        network, data = self.network, self.data
+        found = {"size": network.image_size, "num_classes": network.num_classes, "spec": self.spec}
+        return {**found, "mask_resize": data.mask_resize, "skip_blank": data.skip_blank}
+
     def reading(self, spec: DataSpec, data_name: str) -> RunConfig:
         """This configuration for a dataset whose files are read so; its network has the channels and classes.
 

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Callable, NamedTuple, Optional
+from typing import IO, Callable, NamedTuple
 
 from medsegdiff.base.errors import InputError
 
@@ -22,7 +22,7 @@ class _Member(NamedTuple):
     name: str
     size: int
     kind: str  # "file", "folder", or what it is else
-    open: Callable[[], Optional[IO[bytes]]]
+    open: Callable[[], IO[bytes]]
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -42,10 +42,7 @@ def unpack(archive: Path, folder: Path) -> int:
             for member, place in places:
                 target = folder / place
                 target.parent.mkdir(parents=True, exist_ok=True)
-                source = member.open()
-                if source is None:
-                    raise InputError(f"{archive}: {member.name!r} cannot be read; fetch the archive again")
-                with source, target.open("xb") as file:
+                with member.open() as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
                 if target.stat().st_size != member.size:
                     raise InputError(f"{archive}: {member.name!r} is cut off; fetch the archive again")

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from medsegdiff.base import machine, screen, system
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, make_folder, replacing, writing
+from medsegdiff.base.files import clear_leftovers, held, make_folder, opened, replacing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
 from medsegdiff.data.entries import RESIZE, Form, build
@@ -49,7 +49,7 @@ def default_cache() -> Path:
 def prepare(
     cases: Sequence[Case],
     size: int,
-    cache_dir: Optional[Path] = None,
+    cache_dir: Union[str, Path, None] = None,
     mask_resize: str = "bilinear",
     progress: bool = True,
     num_classes: int = 2,
@@ -100,16 +100,14 @@ def prepare(
     known = digests(sources, folder / INDEX, progress)
     fingerprint = _fingerprint(cases, form, known, skip_blank)
     paths = [_path(folder, case, form, known) for case in cases]
-    make = partial(_make_anew, folder, form)
+    lacking: list[tuple[Path, Case]] = []
     if not all(path.exists() for path in paths):
-        with _lock(lists / f".{fingerprint}.lock"):
+        with held(lists / f".{fingerprint}.lock", _wait):
             lacking = [(path, case) for path, case in zip(paths, cases) if not path.exists()]
             _build(folder, lacking, form, progress)
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
-        for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
-            screen.note(f"warning: {line}")
-    else:
-        prepared = Prepared(cases, paths, form, fingerprint, skip_blank, make)
+    prepared = Prepared(cases, paths, form, fingerprint, skip_blank, partial(_make_anew, folder, form))
+    for line in warnings(prepared.shares, prepared.corners) if lacking and with_masks else []:
+        screen.note(f"warning: {line}")
     _remember(lists / f"{fingerprint}.json", prepared, paths)
     return prepared
 
@@ -170,10 +168,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
 @contextlib.contextmanager
 def _using(folder: Path) -> Iterator[None]:
     """Write into the folder of entries, as others may; what killed processes left is removed if nobody else does."""
-    path = folder / LOCK
-    with writing(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with opened(folder / LOCK) as handle:
         with contextlib.suppress(OSError):
             system.lock(handle, wait=False)
             for below in folder.iterdir():
@@ -181,8 +176,6 @@ def _using(folder: Path) -> Iterator[None]:
                     clear_leftovers(below)
         _wait(handle, shared=True)
         yield
-    finally:
-        os.close(handle)
 
 
 def _remember(path: Path, prepared: Prepared, paths: Sequence[Path]) -> None:
@@ -201,26 +194,6 @@ def _remember(path: Path, prepared: Prepared, paths: Sequence[Path]) -> None:
     }
     with replacing(path) as beside:
         beside.write_text(json.dumps(content), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `path` alone. The system frees it when its holder dies; the file goes with its last holder."""
-    with writing(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _wait(handle)
-        while os.fstat(handle).st_nlink == 0:  # its holder removed it while this process waited
-            os.close(handle)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            _wait(handle)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(PermissionError):  # Windows keeps what is open
-                path.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
 
 
 def _wait(handle: int, shared: bool = False) -> None:

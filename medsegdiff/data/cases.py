@@ -130,8 +130,7 @@ def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:
 def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """The cases with distinct ids: those of the same name in several folders are named after their folders, too.
 
-    Args:
-        located: each with its place, for error messages.
+    Each is given with its place, for error messages.
 
     Raises:
         InputError: two images of a folder share a name, or one's is not UTF-8.

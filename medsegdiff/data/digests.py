@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
+from medsegdiff.base.ownership import hashed
 from medsegdiff.base.reading import reading
 from medsegdiff.base.screen import track
 from medsegdiff.io.pictures import list_folder
@@ -29,20 +30,15 @@ def digests(paths: Iterable[Path], index: Path, progress: bool = True) -> dict[P
     Raises:
         InputError: a file cannot be read, or the index not written.
     """
-    inside = {path: _files(path) if path.is_dir() else [path] for path in paths}
+    inside = {path: [path] for path in paths}
+    for folder in filter(Path.is_dir, inside):
+        inside[folder] = [path for path in list_folder(folder) if path.is_file()]
     found = _of_files([file for files in inside.values() for file in files], index, progress)
     for path, files in inside.items():
         if files != [path]:
-            found[path] = _joined(found[file] for file in files)
+            joined = "".join(found[file] for file in files)
+            found[path] = hashlib.blake2b(joined.encode(), digest_size=32).hexdigest()
     return {path: found[path] for path in inside}
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in list_folder(folder) if path.is_file()]
-
-
-def _joined(digests: Iterable[str]) -> str:
-    return hashlib.blake2b("".join(digests).encode(), digest_size=32).hexdigest()
 
 
 def _of_files(paths: Iterable[Path], index: Path, progress: bool) -> dict[Path, str]:
@@ -91,11 +87,8 @@ def file_digest(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=32)
     with _reading(path), reading(path) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashed(file, hashlib.blake2b(digest_size=32))
 
 
 @contextlib.contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, writing
-from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, size, writing
+from medsegdiff.base.ownership import Ledger, hashed
 from medsegdiff.base.screen import Bar
 from medsegdiff.data.archives import unpack
 
@@ -123,17 +124,16 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
 
     Only the checksum says when it is whole: servers break off, and are wrong about lengths.
     """
-    import pooch
     import requests
 
     algorithm, _, expected = checksum.partition(":")
     failures, trouble = 0, ""
     while failures < _TRIES:
         time.sleep(_PAUSE * 2 ** (failures - 1) if failures else 0)
-        before, over, trouble = _size(part), False, ""
+        before, over, trouble = size(part), False, ""
         try:
             _append(url, part, before)
-            over = _size(part) == before
+            over = size(part) == before
         except requests.HTTPError as error:
             status, trouble = error.response.status_code, f"{error.response.status_code} {error.response.reason}"
             over = status == _PAST_THE_END
@@ -142,10 +142,13 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
         except requests.RequestException as error:
             trouble = type(error).__name__
         finally:
-            if not _size(part):
+            if not size(part):
                 part.unlink(missing_ok=True)
         if over or not trouble:
-            actual = pooch.file_hash(part, algorithm) if _size(part) else "of an empty file"
+            actual = "of an empty file"
+            if size(part):
+                with part.open("rb") as file:
+                    actual = hashed(file, hashlib.new(algorithm))
             if actual == expected:
                 return
             if over:
@@ -154,48 +157,24 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
                     f"{url}: its {algorithm} is {actual}, not {expected}: damaged, or another file; it is removed: "
                     "run the same command again, or give a mirror's as `base_url`"
                 )
-        failures = 0 if _size(part) > before else failures + 1
+        failures = 0 if size(part) > before else failures + 1
     raise InputError(
         f"{url}: cannot be fetched ({trouble}); check the network, or give a mirror's as `base_url`; "
         "what has arrived is kept, and the same command continues"
     )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-class _Megabytes:
-    """A bar as pooch wants it, in bytes."""
-
-    total = 0
-
-    def __init__(self, bar: Bar) -> None:
-        self.bar = bar
-
-    def update(self, count: int) -> None:
-        """Count bytes."""
-        self.bar.total = self.total / 1e6
-        self.bar.update(count / 1e6)
-
-    def reset(self) -> None:
-        """Begin anew, as pooch does when all has come."""
-        self.bar.n = 0
-
-    def close(self) -> None:
-        """Leave the bar to its block."""
-
-
 def _append(url: str, part: Path, before: int) -> None:
     """Add to `part`, of `before` bytes, what follows them at `url`; where a server cannot do that, all of it anew."""
-    import pooch
+    import requests
 
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={before}-"} if before else {})}
-    with writing(part), part.open("ab") as file, Bar(0, part.stem[1:], "MB", after=3) as bar:
-
-        def check(response: Any, **_: Any) -> None:
+    with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+        response.raise_for_status()
+        total = int(response.headers.get("Content-Length", 0)) / 1e6
+        with writing(part), part.open("ab") as file, Bar(total, part.stem[1:], "MB", after=3) as bar:
             if response.status_code == 200:  # all of it; a part is 206
                 file.truncate(0)
-
-        fetch = pooch.HTTPDownloader(_Megabytes(bar), _BLOCK, timeout=60, headers=headers, hooks={"response": check})
-        fetch(url, file, None)
+            for block in response.iter_content(_BLOCK):
+                file.write(block)
+                bar.update(len(block) / 1e6)

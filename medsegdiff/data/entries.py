@@ -44,16 +44,12 @@ class Form:
 
     def image(self, slices: np.ndarray) -> np.ndarray:
         """A case's images (D, H, W, C) as uint8 or uint16 (D, S, S, C), with Pillow's antialiased bilinear filter."""
-        if self.spec.scaling == EIGHT_BITS:
-            # Of more channels than Pillow knows one after another.
-            known = slices.shape[-1] == 3
-            layers = slices[None] if known else np.moveaxis(slices, -1, 0)
-            layers = layers.astype(np.uint8, copy=False)
-            found = [np.stack([self._resized(one, "bilinear") for one in layer]) for layer in layers]
-            return found[0] if known else np.stack(found, axis=-1)
-        scaled = np.moveaxis(scale(slices, self.spec.scaling), -1, 0)
-        layers = [np.stack([self._resized(one, "bilinear") for one in layer]) for layer in scaled]
-        return to_sixteen_bits(np.clip(np.stack(layers, axis=-1), 0, 1))
+        plain = self.spec.scaling == EIGHT_BITS
+        values = slices.astype(np.uint8, copy=False) if plain else scale(slices, self.spec.scaling)
+        if plain and values.shape[-1] == 3:  # else channel by channel, which is what Pillow knows
+            return self._resized(values, "bilinear")
+        found = np.stack([self._resized(layer, "bilinear") for layer in np.moveaxis(values, -1, 0)], axis=-1)
+        return found if plain else to_sixteen_bits(np.clip(found, 0, 1))
 
     def mask(self, classes: np.ndarray) -> np.ndarray:
         """A case's masks, uint8 (D, H, W) of class indices, at network resolution (D, S, S).
@@ -63,12 +59,12 @@ class Form:
         """
         how = str(self.mask_resize)
         if self.num_classes > 2:
-            return np.stack([self._resized(one, how) for one in classes])
-        return np.stack([self._resized(one * np.uint8(255), how) > 0 for one in classes]).astype(np.uint8)
+            return self._resized(classes, how)
+        return (self._resized(classes * np.uint8(255), how) > 0).astype(np.uint8)
 
-    def _resized(self, array: np.ndarray, how: str) -> np.ndarray:
-        image = Image.fromarray(np.ascontiguousarray(array))
-        return np.asarray(image.resize((self.size, self.size), RESIZE[how]))
+    def _resized(self, arrays: np.ndarray, how: str) -> np.ndarray:
+        images = (Image.fromarray(np.ascontiguousarray(array)) for array in arrays)
+        return np.stack([np.asarray(image.resize((self.size, self.size), RESIZE[how])) for image in images])
 
 
 class About(NamedTuple):

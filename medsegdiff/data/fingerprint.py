@@ -20,13 +20,12 @@ from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import Source
 from medsegdiff.io.labels import whole_numbers
-from medsegdiff.io.pictures import look, read_grey
+from medsegdiff.io.pictures import BIT_DEPTHS, look, read_grey
 from medsegdiff.io.volumes import is_volume, read_volume
 
 _MOST = 24  # volumes whose intensities are measured
 _PER_VOLUME = 20_000  # voxels
 _AIR = -500  # CT numbers of what is around a patient are lower
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Fingerprint:
         if self.kind == "pictures":
             if not self.deep:
                 return EIGHT_BITS
-            full = (1 << next((bits for bits in _BIT_DEPTHS if max(highs) < 1 << bits), 16)) - 1
+            full = (1 << next((bits for bits in BIT_DEPTHS if max(highs) < 1 << bits), 16)) - 1
             return window(0, 1 if max(highs) <= 1 else full)
         if is_ct or (self.channels == 1 and lows[0] < _AIR):
             return window(round(self.intensities[0]["0.5 %"]), round(self.intensities[0]["99.5 %"]) + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from medsegdiff.base import system
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import remove, writing
+from medsegdiff.base.files import opened, remove, size
 from medsegdiff.base.reading import read_json
 from medsegdiff.data.cache import DATASETS, ENTRIES, INDEX, LOCK
 
@@ -33,9 +32,9 @@ def listing(folder: Path) -> Stock:
     for path in (folder / DATASETS).glob("*.json"):
         try:
             content, used = read_json(path), path.stat().st_mtime
-            size = sum(_size(folder / name) for name in content["entries"])
+            taken = sum(size(folder / name) for name in content["entries"])
             line = (
-                f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {size / 2**20:8.1f} MiB  "
+                f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {taken / 2**20:8.1f} MiB  "
                 f"{len(content['entries'])} cases, {content['slices']} slices, {content['size']} x {content['size']}, "
                 f"of {content['folder']}"
             )
@@ -43,7 +42,7 @@ def listing(folder: Path) -> Stock:
         except (InputError, OSError, ValueError, KeyError, TypeError):
             continue  # of another version, or being written
     entries = list((folder / ENTRIES).glob("*/*.safetensors"))
-    return Stock([line for _, line in sorted(found, reverse=True)], len(entries), sum(map(_size, entries)))
+    return Stock([line for _, line in sorted(found, reverse=True)], len(entries), sum(map(size, entries)))
 
 
 def clear(folder: Path) -> int:
@@ -55,26 +54,22 @@ def clear(folder: Path) -> int:
     lock = folder / ENTRIES / LOCK
     if not lock.exists():
         return 0
-    with writing(lock):
-        handle = os.open(lock, os.O_RDWR)
-    try:
+    with opened(lock) as handle:
         try:
             system.lock(handle, wait=False)
         except BlockingIOError:
             raise InputError(f"{folder}: another process prepares a dataset there; wait for its end") from None
         except OSError:  # a file system without locks
             pass
-        size = 0
+        freed = 0
         for path in _own(folder):
-            size += sum(map(_size, [path, *path.rglob("*")]))
+            freed += sum(map(size, [path, *path.rglob("*")]))
             remove(path)
-    finally:
-        os.close(handle)
     remove(lock)  # now: Windows keeps what is open
     for kept in [*(folder / ENTRIES).glob("[0-9a-f][0-9a-f]"), folder / ENTRIES, folder / DATASETS]:
         with suppress(OSError):  # of others there is something in it
             kept.rmdir()
-    return size
+    return freed
 
 
 def _own(folder: Path) -> Iterator[Path]:
@@ -86,10 +81,3 @@ def _own(folder: Path) -> Iterator[Path]:
     for path in (folder / ENTRIES).glob("*/*"):
         if re.fullmatch(r"[0-9a-f]{2}/[0-9a-f]{38}\.safetensors", f"{path.parent.name}/{path.name}"):
             yield path
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Optional
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import size
 from medsegdiff.config import choices
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
@@ -126,12 +126,8 @@ def _gpu() -> Finding:
     newest = toolkit.driver_version()
     if newest is None:
         return Finding("GPU", "no NVIDIA driver (libcuda); the CPU is used", "for a GPU, install NVIDIA's driver")
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
-        named = "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
-    except (OSError, subprocess.TimeoutExpired):
-        named = ""
+    done = machine.completed("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
+    named = "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
     cuda = ".".join(map(str, newest))
     return Finding("GPU", f"{named or 'kind unknown: nvidia-smi does not tell'}; the driver runs CUDA up to {cuda}")
 
@@ -191,21 +187,13 @@ def _mpi() -> Finding:
 
 def _cache() -> Finding:
     folder = Path(toolchain.utilities().cache_path)
-    used = sum(_sizes(folder))
+    used = sum(map(size, folder.rglob("*")))  # a running process compiles and removes files there
     free = shutil.disk_usage(folder if folder.exists() else toolchain.jittor_home()).free
     state = "the core is compiled" if toolchain.is_compiled() else "medsegdiff doctor --warm compiles the core now"
     detail = f"{folder}: {_readable(used)}, {state}; {_readable(free)} free"
     if free < _LEAST_FREE:
         return Finding("Cache", f"little space: {detail}", "free some, or set JITTOR_HOME to a folder on another disk")
     return Finding("Cache", detail)
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        try:
-            yield path.stat().st_size if path.is_file() else 0
-        except OSError:  # a running process compiles and removes files there
-            continue
 
 
 def _readable(count: int) -> str:

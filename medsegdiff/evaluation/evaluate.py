@@ -70,6 +70,9 @@ def evaluate(
     for id, prediction in track(found.items(), len(found), "evaluating", "image"):
         drawn = read_truth(truth[id], num_classes, labels, prediction.path)
         scores.append(measure(id, prediction, drawn, protocol, ensembles.get(id), rules))
+    gaps = summary.gaps(scores)
+    if unknown:
+        gaps.append(f"{len(unknown)} predictions have no ground truth and are not scored, such as {unknown[0]}")
     report = Report(
         scores=scores,
         summaries=summary.summaries(scores, [*METRICS, *class_metrics(num_classes)], rules.seed),
@@ -80,7 +83,7 @@ def evaluate(
         calibration=summary.calibration(scores),
         comparison=summary.comparison(scores, rules.seed),
         selection=summary.selection(scores),
-        gaps=(*summary.gaps(scores), *summary.without_truth(unknown)),
+        gaps=tuple(gaps),
         note=note,
         patients=summary.by_patient(scores, patients or {}, rules.seed),
     )

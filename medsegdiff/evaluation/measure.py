@@ -54,15 +54,8 @@ def measure(
     """Compare all files of an image's prediction with its ground truth, one member after another.
 
     With more than two classes, each foreground class is a binary problem of its own, and metrics are means
-    over those that occur in the mask or the ground truth (over all, where neither has any).
-
-    Args:
-        id: the image's.
-        prediction: its files.
-        truth: its mask.
-        protocol: how the probability is compared.
-        ensemble: what the sampler says of the members, if it does.
-        rules: how masks are compared.
+    over those that occur in the mask or the ground truth (over all, where neither has any). The probability is compared
+    by the `protocol`, masks by the `rules`; `ensemble` is what the sampler says of the members, if it does.
 
     Raises:
         InputError: a file cannot be read, differs from the ground truth in size, or a member is missing.

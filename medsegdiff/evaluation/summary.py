@@ -115,10 +115,3 @@ def gaps(scores: Sequence[Score]) -> list[str]:
     if sum("agreement" in score.metrics for score in scores) == 1:
         lines.append("error retention: not measured, one image alone has no order; evaluate at least 2")
     return lines
-
-
-def without_truth(names: Sequence[str]) -> list[str]:
-    """A line on the prediction files, if any, that have no ground truth."""
-    if not names:
-        return []
-    return [f"{len(names)} predictions have no ground truth and are not scored, such as {names[0]}"]

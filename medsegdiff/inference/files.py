@@ -20,7 +20,7 @@ from medsegdiff.io.png import write_png
 from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.regions import one_region_each
-from medsegdiff.masks.resizing import resize_probability
+from medsegdiff.masks.resizing import resize_probability, shrunk
 from medsegdiff.plots.overlay import overlay
 
 _LONGEST = 2048  # pixels of an overlay's longer side: more than a screen shows, and a larger one takes seconds to write
@@ -78,7 +78,7 @@ def write_image(
 
     def draw(folder: Path) -> None:
         if extras.overlays:
-            shown = _shown(size)
+            shown = shrunk(size, _LONGEST)
             true = None if truth is None else _ground_truth(truth, len(maps.probability) == 1, size, labels or {})
             deviation = np.stack([resize_probability(channel, shown) for channel in result.std]).max(axis=0)
             drawn = overlay(picture(shown), _small(mask > 0, shown), _small(true, shown), deviation)
@@ -87,12 +87,6 @@ def write_image(
             trace(folder)
 
     return write_prediction(ledger, result.id, maps, mask, draw, about)
-
-
-def _shown(size: tuple[int, int]) -> tuple[int, int]:
-    """The size of an overlay of a picture of this size."""
-    share = min(1, _LONGEST / max(size))
-    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def _small(mask: Optional[np.ndarray], size: tuple[int, int]) -> Optional[np.ndarray]:

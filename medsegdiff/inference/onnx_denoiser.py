@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Union
 
 import numpy as np
 
@@ -18,16 +18,6 @@ from medsegdiff.diffusion.process import Output
 from medsegdiff.inference.backends import RUNTIMES
 
 Condition = dict[str, np.ndarray]  # by the names of the graphs
-
-
-class Session(Protocol):
-    """A graph that is ready to compute."""
-
-    def __init__(self, model: Any, inside: str) -> None: ...
-
-    def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name; values that are no input are passed over."""
-        ...
 
 
 class OnnxDenoiser:
@@ -58,7 +48,7 @@ class OnnxDenoiser:
 
 
 class OnnxRuntime:
-    """A `Session` of ONNX Runtime; the precision is the graph's own."""
+    """A graph that is ready to compute, by ONNX Runtime; the precision is the graph's own."""
 
     def __init__(self, model: Any, inside: str) -> None:
         # Where it is imported it would tell its maker of it, and keep a number for this machine in the user's home.
@@ -77,12 +67,12 @@ class OnnxRuntime:
         self._outputs = [given.name for given in self._session.get_outputs()]
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See `Session`."""
+        """All outputs by name; values that are no input are passed over."""
         return dict(zip(self._outputs, self._session.run(None, {name: values[name] for name in self._inputs})))
 
 
 class OpenVino:
-    """A `Session` of OpenVINO, in "fp32" or "bf16" (with AMX, where the processor has it)."""
+    """The same by OpenVINO, in "fp32" or "bf16" (with AMX, where the processor has it)."""
 
     def __init__(self, model: Any, inside: str) -> None:
         import openvino
@@ -101,11 +91,12 @@ class OpenVino:
         )
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See `Session`."""
+        """As `OnnxRuntime.run`."""
         found = self._request.infer([values[name] for name in self._inputs])
         return {name: found[place] for place, name in enumerate(self._outputs)}
 
 
+Session = Union[OnnxRuntime, OpenVino]
 SESSIONS: dict[str, type[Session]] = {"onnx": OnnxRuntime, "openvino": OpenVino}
 
 

@@ -110,8 +110,8 @@ def predict(
         left = exchange.tell([index for index, case in enumerate(cases) if case.id not in done])
         chosen = [index for place in left[ranks.rank() :: ranks.count()] for index in slices[place]]
         threads = min(machine.usable_cores(), _THREADS)
-        bar = ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling)
-        with bar as progress, beside(threads) as do:  # files are written while the next images are computed
+        progress = ProgressBar([dataset.ids[index] for index in chosen], segmenter.sampling)
+        with progress, beside(threads) as do:  # files are written while the next images are computed
 
             def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
                 progress.step(ids)

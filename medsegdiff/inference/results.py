@@ -73,14 +73,10 @@ def save(
     slices: Sequence[ImageResult],
     write: Callable[[Ledger, dict[str, Any]], Path],
 ) -> Path:
-    """Have `write` write the files of one image, and its row of `images.csv`; returns what it does, the mask's path.
+    """Have the files of one image written, with the settings `wanted`, and its row of `images.csv`.
 
-    Args:
-        folder: where to; it is made if need be
-        id: the image's
-        wanted: its `settings`
-        slices: what was sampled of it
-        write: is given the folder's ledger, and what to remember of the files
+    `write` is given the ledger of the folder, which is made if need be, and what to remember of the files. Returns what
+    it does, the mask's path.
 
     Raises:
         InputError: the id cannot name files, a file in the way is not sampling's own, the folder holds masks with
@@ -102,11 +98,7 @@ def save(
 def check(ledger: Ledger, wanted: dict[str, Any], ids: Collection[str], overwrite: bool = False) -> None:
     """Refuse to write predictions of the images `ids` beside, or over, what does not belong to them.
 
-    Args:
-        ledger: what sampling wrote in the folder
-        wanted: the `settings`
-        ids: the images to segment
-        overwrite: whether earlier predictions with other settings may be replaced
+    With `overwrite` earlier predictions with other settings than those `wanted` may be replaced.
 
     Raises:
         InputError: a file in the way is not sampling's own, or the folder holds masks with other settings.

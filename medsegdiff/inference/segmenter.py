@@ -111,12 +111,6 @@ class BatchSegmenter:
         """Of the network, for each mask."""
         self.flips = FLIPS if sampling.tta else FLIPS[:1]
 
-    def _encode_flips(self, image: np.ndarray) -> list[Condition]:
-        """One for each flip of `image` (C, S, S)."""
-        # One at a time: the features are then the same whatever they are batched with later.
-        flipped = [np.ascontiguousarray(np.flip(image, axes)) for axes in self.flips]
-        return [self.denoiser.encode(one[None]) for one in flipped]
-
     def states(
         self, condition: Condition, noise_ids: Sequence[str], members: Sequence[int], names: Sequence[str] = ()
     ) -> Iterator[samplers.State]:
@@ -225,7 +219,11 @@ class BatchSegmenter:
             index, name = next(waiting, (-1, ""))
             if index < 0:
                 break
-            images.append(_Image(index, name, self._encode_flips(image(index)), self.sampling, keep_members))
+            pixels = image(index)
+            flipped = [np.ascontiguousarray(np.flip(pixels, axes)) for axes in self.flips]
+            # One at a time: the features are then the same whatever they are batched with later.
+            conditions = [self.denoiser.encode(one[None]) for one in flipped]
+            images.append(_Image(index, name, conditions, self.sampling, keep_members))
             hand_out(images[-1])
         return rows
 

@@ -135,20 +135,12 @@ class Segmenter:
             InputError: a file cannot be read or does not fit the network, there is no such slice, it is blank, an
                 option makes no sense, or the network predicts what is not finite.
         """
-        spec, data = self.config.spec, self.config.data
         paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
         case = Case(id or stem(paths[0]), paths)
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
-        dataset = prepare(
-            [case],
-            self._denoiser.mask_shape[-1],
-            Path(cache_dir) if cache_dir else None,
-            progress=False,
-            num_classes=self.config.network.num_classes,
-            spec=spec,
-            skip_blank=data.skip_blank,
-        )
+        form = {**self.config.preparation, "size": self._denoiser.mask_shape[-1]}
+        dataset = prepare([case], cache_dir=cache_dir, progress=False, **form)
         places = {number: index for index, (_, number) in enumerate(dataset.slices)}
         for number in slices or ():
             if number not in places:

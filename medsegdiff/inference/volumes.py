@@ -34,14 +34,8 @@ def write_case(
 ) -> Path:
     """Write the files of a volume, see `io.predictions`, together; returns the path of the mask, `ID.nii.gz`.
 
-    Args:
-        ledger: of what sampling wrote in the folder
-        case: the volume
-        dataset: has its slices
-        slices: what was sampled of each; those that are missing are background
-        extras: what to write besides; the overlay is of the slice with the largest mask
-        postprocess: keep one region of each class in the mask
-        about: what to remember of the files, see `Ledger.together`
+    Slices that are missing are background. The overlay is of the slice with the largest mask. With `postprocess` one
+    region of each class is kept in the mask. `about` is what to remember of the files, see `Ledger.together`.
 
     Raises:
         InputError: as `io.predictions.write_prediction`, or the volume cannot be read.

@@ -25,7 +25,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", 
 MOST_FOLDERS = 20_000
 GLANCED, DEEPEST, _FEW = 10_000, 5, 50  # entries, levels: as archive/collection/patient/study/series, folders of each
 _LOSSY = ("JPEG", "MPO")
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
+BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
 _SILENT = logging.NullHandler()
 
@@ -174,9 +174,9 @@ def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
         full = 1 if high <= 1 else 255
         note(path, f"holds fractions, read as 0 to {full}")
     else:
-        bits = next(bits for bits in _BIT_DEPTHS if high < 1 << bits)
+        bits = next(bits for bits in BIT_DEPTHS if high < 1 << bits)
         full = (1 << bits) - 1
-        if high > 0 and bits < _BIT_DEPTHS[-1]:
+        if high > 0 and bits < BIT_DEPTHS[-1]:
             note(path, f"holds {bits}-bit values in wider pixels, read as 0 to {full}")
     return np.rint(values / (full / 255)).astype(np.uint8)
 

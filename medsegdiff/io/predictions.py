@@ -169,12 +169,11 @@ def write_prediction(
             write_volume(stage / f"{id}{end}", to_values(classes, grid.labels), grid.geometry)
             if isinstance(grid.geometry.header, Source):
                 _write_segmentation(stage / f"{id}{DICOM}", classes, len(maps.probability), grid.geometry)
-            return ledger.folder / f"{id}{end}"
-        if len(maps.probability) == 1:
+        elif len(maps.probability) == 1:
             write_png(stage / f"{id}.png", classes * np.uint8(255))
         else:
             write_png(stage / f"{id}.png", classes, class_palette(len(maps.probability) + 1))
-    return ledger.folder / f"{id}.png"
+    return ledger.folder / f"{id}{end}"
 
 
 def _write_segmentation(path: Path, classes: np.ndarray, count: int, geometry: Geometry) -> None:

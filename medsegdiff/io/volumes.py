@@ -46,13 +46,6 @@ class Geometry:
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return x, y, z
 
-    @property
-    def orientation(self) -> str:
-        """Where X, Y and Z go to, such as "RAS" or "LPS"; the nearest direction of oblique ones."""
-        from nibabel.orientations import aff2axcodes
-
-        return "".join(map(str, aff2axcodes(self.affine)))
-
     def differs(self, other: Geometry, voxels: float = 0.01) -> str:
         """How `other` is another grid, in words; empty if it is the same, its corners to so many voxels' sides."""
         if self.shape != other.shape:

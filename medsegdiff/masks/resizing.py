@@ -1,4 +1,4 @@
-"""Probabilities at another size."""
+"""Sizes, and probabilities at another size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import numpy as np
 from PIL import Image
 
 _PIXELS = 1 << 20  # of a strip
+
+
+def shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(H, W) of at most `longest` pixels, in the proportions of `size`; that itself where it is no larger."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def resize_probability(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:

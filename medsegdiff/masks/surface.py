@@ -72,13 +72,16 @@ def surface(
         diagonal = float(np.linalg.norm(step * target.shape))
         return Surface(diagonal, diagonal, 0.0, 0.0, difference)
 
+    from scipy import ndimage
     from scipy.spatial import cKDTree
 
-    inside = _box(prediction | target)
+    # Outside of the box around both there is nothing, and that is most of a picture.
+    inside = ndimage.find_objects((prediction | target).astype(np.uint8))[0]
     prediction, target = prediction[inside], target[inside]
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, target)]
     # From 1, not 0: the tree splits just above a coordinate, and where subnormal numbers are zero, as Jittor makes them
     # for its threads, nothing is just above 0.
-    points = [(np.argwhere(_border(mask)) + 1) * step for mask in (prediction, target)]
+    points = [(np.argwhere(border) + 1) * step for border in borders]
     there, back = (cKDTree(points[1 - i]).query(points[i])[0] for i in range(2))
     both = np.concatenate([there, back])
     return Surface(
@@ -88,19 +91,6 @@ def surface(
         lesion_f1=_lesion_f1(prediction, target),
         volume_difference=difference,
     )
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty: all else is of no account, and most of a picture."""
-    from scipy.ndimage import find_objects
-
-    return find_objects(mask.astype(np.uint8))[0]
-
-
-def _border(mask: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import binary_erosion
-
-    return mask & ~binary_erosion(mask)
 
 
 def _lesion_f1(prediction: np.ndarray, target: np.ndarray) -> float:

@@ -34,10 +34,7 @@ def _write_numbers(curve: Curve, path: Path) -> None:
 
 
 def _draw(curve: Curve, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     titles = {
         "loss_diff": "noise prediction loss",
@@ -45,7 +42,8 @@ def _draw(curve: Curve, path: Path) -> None:
         "loss_cal": "conditioning network's loss",
         "grad_norm": "gradient norm",
     }
-    figure, axes = pyplot.subplots(2, len(CURVES), figsize=(16, 6), sharex=True, height_ratios=(3, 1))
+    figure = Figure(figsize=(16, 6))
+    axes = figure.subplots(2, len(CURVES), sharex=True, height_ratios=(3, 1))
     for column, name in enumerate(CURVES):
         ours = curve.ours[name]
         theirs = curve.case.arrays[name][: len(ours)]
@@ -64,4 +62,3 @@ def _draw(curve: Curve, path: Path) -> None:
     figure.suptitle(f"{curve.case.name}: the same weights, images, timesteps and noise in both frameworks")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)

@@ -42,14 +42,12 @@ def relative(
     ours: np.ndarray,
     theirs: np.ndarray,
     tolerance: float,
-    scale: Optional[np.ndarray] = None,
     names: Optional[list[str]] = None,
 ) -> Row:
-    """A row with the largest difference relative to `scale`, by default their value; zero must be met exactly."""
+    """A row with the largest difference relative to their value; zero must be met exactly."""
     difference = np.abs(_float(ours) - _float(theirs))
-    scale = np.abs(_float(theirs if scale is None else scale))
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.where(difference == 0, 0.0, difference / scale)
+        errors = np.where(difference == 0, 0.0, difference / np.abs(_float(theirs)))
     note = f"worst: {names[int(np.argmax(errors))]}" if names else ""
     return Row(case, quantity, _largest(errors), tolerance, note)
 

@@ -139,12 +139,9 @@ class Curve:
 
 
 def curve(case: Case, isic_train: Path, steps: int) -> Curve:
-    """Train on the first images of ISIC 2016 for `steps` steps and compare with the stored curve.
+    """Train on the first images of ISIC 2016, whose training CSV is in `isic_train`, and compare with the stored curve.
 
-    Args:
-        case: a case of kind "curve"
-        isic_train: the folder with the training CSV
-        steps: how many of the stored steps to replay
+    Of the stored steps `steps` are replayed.
     """
     images, masks, rows = _real_images(case, isic_train)
     trainer = _trainer(case)

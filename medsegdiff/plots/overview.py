@@ -15,6 +15,7 @@ from PIL import Image
 
 from medsegdiff.base.files import replacing
 from medsegdiff.masks.decision import THRESHOLD
+from medsegdiff.masks.resizing import shrunk
 from medsegdiff.plots.palette import HEAT, MAX_STD, TRUTH_COLOUR
 
 if TYPE_CHECKING:
@@ -124,9 +125,5 @@ def _add_scale(figure: Figure, axes: np.ndarray, columns: list[str]) -> None:
 
 def _shrink(values: np.ndarray) -> np.ndarray:
     """The array at the size of a panel: uint8 (h, w, 3) from a colour image, else float32 (h, w)."""
-    height, width = values.shape[:2]
-    scale = min(1.0, _PANEL_PIXELS / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    colour = values.ndim == 3
-    picture = Image.fromarray(values if colour else values.astype(np.float32))
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    picture = Image.fromarray(values if values.ndim == 3 else values.astype(np.float32))
+    return np.asarray(picture.resize(shrunk(values.shape[:2], _PANEL_PIXELS)[::-1], Image.Resampling.BILINEAR))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from medsegdiff.masks.resizing import resize_probability
+from medsegdiff.masks.resizing import resize_probability, shrunk
 from medsegdiff.plots.overlay import overlay
 
 _LONGEST = 384  # pixels of a panel's longer side
@@ -23,9 +23,7 @@ def panels(image: np.ndarray, probability: np.ndarray, std: np.ndarray) -> np.nd
     Returns:
         uint8 (h, w, 3)
     """
-    height, width = image.shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = shrunk(image.shape[:2], _LONGEST)
     small = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     drawn = overlay(small, resize_probability(probability, size), None, resize_probability(std, size))
     return np.concatenate([small, np.full((size[0], _GAP, 3), 255, np.uint8), drawn], axis=1)

@@ -30,17 +30,11 @@ class Frame(NamedTuple):
 
 
 def write_trace(out: Path, id: str, image: np.ndarray, frames: Sequence[Frame]) -> None:
-    """Write `ID_trace.gif` and the strip `ID_trace.png` into the folder `out`.
+    """Write `ID_trace.gif` and the strip `ID_trace.png` of an image, float (C, S, S) in [0, 1], into the folder `out`.
 
     Each moment has the image with the outline of the mask so far, the noisy mask, and the predicted clean
     mask; of several classes the largest value is shown. The strip has them one below the other, up to
     ten moments from left to right.
-
-    Args:
-        out: the folder.
-        id: the image's id.
-        image: float (C, S, S) in [0, 1].
-        frames: every step, in order.
 
     Raises:
         InputError: the disk refuses.

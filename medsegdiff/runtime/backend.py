@@ -86,7 +86,7 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
                 if handler is not None:  # None: installed by other C code
                     signal.signal(number, handler)
     jittor.flags.python_path = compilation.kernel_compiler(jittor.flags.python_path)
-    flags = compilation.for_kernels(jittor.flags.cc_flags)
+    flags = jittor.flags.cc_flags.replace(f'/{compilation.CORE_HEADER}"', f'/{compilation.KERNEL_HEADER}"')
     jittor.flags.cc_flags = compilation.exact(flags, jittor.flags.cc_path)
     jittor.flags.use_parallel_op_compiler = compilers.count()
     # Jittor's -Ofast libraries flush subnormal numbers to zero, which NumPy remarks upon.

@@ -192,11 +192,6 @@ def precompiled(name: str, folder: Path, more: str = "") -> Path:
     return header
 
 
-def for_kernels(flags: str) -> str:
-    """Jittor's `flags` with the header of kernels in place of that of its core."""
-    return flags.replace(f'/{CORE_HEADER}"', f'/{KERNEL_HEADER}"')
-
-
 def kernel_compiler(python: str) -> str:
     """What to call in place of `python` for each kernel: for the flag `python_path` of Jittor.
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.base import machine, screen, stopping
+from medsegdiff.base import machine, ranks, screen, stopping
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 
@@ -77,10 +77,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
 
 def count() -> int:
     """How many compilers may run at once: `$MEDSEGDIFF_COMPILERS`, else one a core, and one for each 3 GB of memory."""
-    chosen = os.environ.get(NUMBER, "")
-    if chosen.isdecimal() and int(chosen) > 0:
-        return int(chosen)
-    return max(1, min(machine.usable_cores(), int(machine.memory() / _COMPILER)))
+    return ranks.number(NUMBER, 0) or max(1, min(machine.usable_cores(), int(machine.memory() / _COMPILER)))
 
 
 def _start_worker(tasks: Sequence[Any], todo: int, tell: int) -> int:

@@ -17,17 +17,6 @@ from medsegdiff.base.errors import InputError
 _NUMBERS = ("log_silent", "log_v", "conv_opt")
 
 
-def refuse_spaces() -> None:
-    """Refuse a Jittor whose kernels could not be compiled where it lies.
-
-    Raises:
-        InputError: there is a space in its path.
-    """
-    folder = place_with_space()
-    if folder:  # some minutes later no kernel would compile
-        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
-
-
 def place_with_space() -> str:
     """The folder of the installed Jittor, if there is a space in its path."""
     found = importlib.util.find_spec("jittor")
@@ -51,12 +40,9 @@ def check_variables() -> None:
 
 @contextlib.contextmanager
 def as_before(home: Path) -> Iterator[None]:
-    """Import `jittor_utils` within this block, and it changes nothing of the process nor of the user's home.
+    """Import `jittor_utils`, whose cache is in `home`, within this block, and it changes nothing else.
 
-    It would note a `JITTOR_HOME` there for ever, let HTTPS trust anybody, and recursion end in a crash.
-
-    Args:
-        home: where it keeps its cache
+    It would note a `JITTOR_HOME` in the user's home for ever, let HTTPS trust anybody, and recursion end in a crash.
     """
     users, recursion, https = os.environ.get("HOME"), sys.getrecursionlimit(), ssl._create_default_https_context
     os.environ["HOME"] = str(home)

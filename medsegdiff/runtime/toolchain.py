@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -24,7 +23,7 @@ from medsegdiff.base.files import replacing, writing
 from medsegdiff.base.reading import read_json
 from medsegdiff.runtime import cache, compilation, threads
 from medsegdiff.runtime.cuda import copies, toolkit
-from medsegdiff.runtime.importing import as_before, check_variables, refuse_spaces
+from medsegdiff.runtime.importing import as_before, check_variables, place_with_space
 
 ONEDNN_WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 # The folder in which Jittor looks for the oneDNN that it would otherwise download.
@@ -33,12 +32,7 @@ _JITTOR_ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"
 
 def command_version(command: str, *arguments: str) -> Optional[str]:
     """The version number that `command --version` prints, or None if it does not run."""
-    try:
-        done = subprocess.run(
-            [command, *(arguments or ("--version",))], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = machine.completed(command, *(arguments or ("--version",)))
     found = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
     return found.group() if done.returncode == 0 and found else None
 
@@ -63,7 +57,8 @@ def utilities(nvcc: Optional[str] = None) -> Any:
     """
     if "jittor_utils" in sys.modules:
         return sys.modules["jittor_utils"]
-    refuse_spaces()
+    if folder := place_with_space():  # some minutes later no kernel would compile
+        raise InputError(f"{folder}: Jittor cannot compile from a path with a space; make an environment without one")
     check_variables()
     os.environ.setdefault("log_silent", "1")
     os.environ["nvcc_path"] = (find_cuda()[0] or "") if nvcc is None else nvcc
@@ -164,7 +159,7 @@ def find_mpi() -> tuple[Optional[str], str]:
     version = command_version(mpicc, "--showme:version")  # which other kinds of MPI do not understand
     if version is None:
         return None, f"{mpicc} is not Open MPI's"
-    folders = subprocess.run([mpicc, "--showme:incdirs"], capture_output=True, text=True, check=False).stdout.split()
+    folders = machine.completed(mpicc, "--showme:incdirs").stdout.split()
     if not any((Path(folder) / "mpi.h").is_file() for folder in folders):
         return None, f"{mpicc} found, but not mpi.h"
     if shutil.which("mpirun") is None:

@@ -12,12 +12,7 @@ _INDIFFERENT = {"out_dir", "steps", "save_interval", "keep", "tensorboard", "dat
 
 
 def compare(found: Checkpoint, config: RunConfig, dataset: str) -> None:
-    """Say which options of `config` are new to the run whose checkpoint was `found`.
-
-    Args:
-        found: the checkpoint to continue from
-        config: what is asked for now
-        dataset: the fingerprint of the training data
+    """Say which options of `config` are new to the run whose checkpoint was `found`; `dataset` is a fingerprint.
 
     Raises:
         InputError: the checkpoint is of another network or process, or of other data.

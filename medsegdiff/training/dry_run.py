@@ -25,9 +25,7 @@ WARM_UP, TIMED = 2, 5
 def dry_run(config: RunConfig, images: int) -> Iterator[tuple[str, str]]:
     """Train a few steps on noise of the images' size; yields (what, how much) as it becomes known.
 
-    Args:
-        config: the run's configuration; its folder is neither read nor written
-        images: how many there are to train on
+    There are so many `images` to train on. The run's folder is neither read nor written.
     """
     training = config.training
     trainer = Trainer(config)

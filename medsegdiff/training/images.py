@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -68,28 +69,24 @@ def find_images(config: RunConfig) -> Images:
     twice = {case.id for case in cases} & {case.id for case in validation}
     if twice:
         raise InputError(f"{root}: {min(twice)} is to train on and to validate with; rename or remove one")
-    measured: list[Fingerprint] = []
-
-    def measuring() -> Fingerprint:
-        measured.append(measured[0] if measured else measure(cases, ranks.rank() == 0))
-        return measured[0]
-
+    measuring = functools.cache(lambda: measure(cases, ranks.rank() == 0))
     given = {}
     if data.labels:
         given["labels"] = parse_labels(data.labels, root, name)
     if data.scaling:
         given["scaling"] = data.scaling
     spec = dataclasses.replace(layout.spec(root, measuring), axis=data.axis, **given)
+    measured = measuring() if measuring.cache_info().currsize else None
     config = config.reading(spec, name)
     split = _split(config, cases, validation)
     found = take([*cases, *validation], [*split.train, *split.validation])
     if measured and ranks.rank() == 0:
         labels = format_labels(spec.labels) or "none"
-        lines = [*measured[0].lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
+        lines = [*measured.lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
         print("\n".join(f"fingerprint: {line}" for line in lines), file=sys.stderr)
     if split.test and ranks.rank() == 0:
         print(f"note: {len(split.test)} of {len(cases)} cases are kept for testing", file=sys.stderr)
-    return Images(config, found, split, measured[0] if measured else None)
+    return Images(config, found, split, measured)
 
 
 def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Split:
@@ -120,16 +117,8 @@ def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
     config = images.config
     if ranks.rank() == 0:
         own(Path(config.training.out_dir))  # complains of what would be lost, before anything takes long
-    data, network, validation = config.data, config.network, config.validation
-    dataset = prepare(
-        images.cases,
-        network.image_size,
-        Path(data.cache_dir) if data.cache_dir else None,
-        data.mask_resize,
-        num_classes=network.num_classes,
-        spec=config.spec,
-        skip_blank=data.skip_blank,
-    )
+    validation = config.validation
+    dataset = prepare(images.cases, cache_dir=config.data.cache_dir, **config.preparation)
     if not validation.val_interval and not images.split.validation:
         return dataset, None
     held_out = {case.group for case in take(images.cases, images.split.validation)} or None

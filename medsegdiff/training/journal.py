@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,8 @@ class Journal:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, "step": step, **details}, ensure_ascii=False)
         with writing(self.path), self.path.open("a+b") as file:
-            if not self._begun:
-                _drop_torn_line(file)
+            if not self._begun:  # a crash may have cut the last line short
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
                 self._begun = True
             file.write(line.encode() + b"\n")
-
-
-def _drop_torn_line(file: Any) -> None:
-    """Remove the end of a line that a crash cut short."""
-    file.seek(0)
-    content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        file.truncate(whole)
-        file.seek(0, os.SEEK_END)

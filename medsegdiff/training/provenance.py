@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -55,11 +54,7 @@ def commit(folder: Path) -> Optional[dict[str, Any]]:
 
 def _git(folder: Path, *words: str) -> Optional[str]:
     # Looking must not lock or change anything that somebody else may be working with.
-    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = machine.completed("git", "--no-optional-locks", "-C", str(folder), *words)
     return done.stdout.strip() if done.returncode == 0 else None
 
 

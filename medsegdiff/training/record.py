@@ -43,13 +43,7 @@ class Record:
     ) -> None:
         """Restore `trainer` from the newest checkpoint, if there is one.
 
-        Args:
-            config: the run's configuration
-            dataset: what it is trained on
-            held_out: what it is validated with, if it is
-            ledger: of its folder
-            about: of the dataset, what is saved with the run and its checkpoints, ready for JSON
-            trainer: what is trained
+        `about` is what is saved of the dataset with the run and its checkpoints, ready for JSON.
 
         Raises:
             InputError: the checkpoints cannot be used, or are those of another configuration or of other images.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.predictions import NIFTI, PNG
-from medsegdiff.masks.resizing import resize_probability
+from medsegdiff.masks.resizing import resize_probability, shrunk
 from medsegdiff.plots.palette import HEAT, MAX_STD
 from medsegdiff.web.runs import Run
 from medsegdiff.web.slices import read_deviation, read_foreground, read_picture
@@ -85,7 +85,7 @@ def show(kind: str, id: str, runs: list[Run]) -> Shown:
     if not layers:
         return Shown(id, kind, "", (_LONGEST, _LONGEST), "", "", [], list(dict.fromkeys(notes)))
     count, at = len(layers[0]), int(np.argmax([layer.sum() for layer in layers[0]]))
-    place, size = f"slice {at + 1} of {count}" if count > 1 else "", shrunk(layers[-1].shape[1:])
+    place, size = f"slice {at + 1} of {count}" if count > 1 else "", size_shown(layers[-1].shape[1:])
 
     def slice_of(layer: np.ndarray) -> np.ndarray:
         return layer[min(at, len(layer) - 1)]
@@ -121,11 +121,10 @@ def _tried(notes: list[str], read: Callable[..., np.ndarray], *given: Any) -> Op
         return None
 
 
-def shrunk(shape: tuple[int, ...]) -> tuple[int, int]:
+def size_shown(shape: tuple[int, ...]) -> tuple[int, int]:
     """(width, height) of what is shown of an array (H, W, ...)."""
-    height, width = shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    height, width = shrunk(shape[:2], _LONGEST)
+    return width, height
 
 
 def outline(mask: np.ndarray, size: tuple[int, int]) -> str:

@@ -84,10 +84,9 @@ def _headline(run: Run) -> str:
     return f"validation Dice {best[1]:.3f} at step {best[0]:g}; not scored on test images" if best else "no scores yet"
 
 
-def _interval(row: dict[str, Any], digits: int = 3) -> str:
-    if row.get("low") is None:
-        return f"{row['mean']:.{digits}f}"
-    return f"{row['mean']:.{digits}f} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+def _interval(row: dict[str, Any]) -> str:
+    interval = "" if row.get("low") is None else f" ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{row['mean']:.3f}{interval}"
 
 
 def _curves(runs: list[Run]) -> list[tuple[str, str, Markup]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -66,11 +66,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     found = list(dict.fromkeys(followed(path) for folder in folders for path in _below(Path(folder))))
     predicted = [run for run in map(_read_predictions, found) if run.predictions]
     trained = [path for path in found if (path / LOG).is_file() or _is_training(path)]
-    runs = []
     for run in predicted:
-        run.training = run.training or next((path for path in _trainings(run) if _is_training(path)), None)
-        runs.append(run)
-    runs += [Run(path) for path in trained if path not in [run.training for run in predicted]]
+        near = [path for path in [*Path(run.sampled.get("weights", "")).parents][:3] if path.name != BEST]
+        run.training = run.training or next(filter(_is_training, near), None)
+    runs = predicted + [Run(path) for path in trained if path not in [run.training for run in predicted]]
     for run in runs:
         if run.training:
             _read_training(run, run.training)
@@ -94,12 +93,6 @@ def _below(folder: Path) -> list[Path]:
 
 def _is_training(folder: Path) -> bool:
     return (folder / LOG).is_file() or ("dataset" in _read_json(folder / RUN) and (folder / CONFIG).is_file())
-
-
-def _trainings(run: Run) -> Iterable[Path]:
-    """Where the weights of `run` may come from."""
-    parents = Path(run.sampled.get("weights", "")).parents
-    return [folder for folder in parents[:3] if folder.name != BEST]
 
 
 def _read_predictions(folder: Path) -> Run:

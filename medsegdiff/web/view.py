@@ -17,7 +17,7 @@ from medsegdiff.io.predictions import files_of
 from medsegdiff.io.volumes import DICOM
 from medsegdiff.masks.metrics import overlap
 from medsegdiff.masks.resizing import resize_probability
-from medsegdiff.web.cases import data_uri, heat_of, outline, shrunk
+from medsegdiff.web.cases import data_uri, heat_of, outline, size_shown
 from medsegdiff.web.worker import Found
 
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def given(slices: np.ndarray, number: int) -> str:
 
 def forming(image: np.ndarray, state: State, step: int) -> str:
     """The mask as the sampler sees it after network evaluation `step`, over the image uint8 (H, W, 3)."""
-    size = shrunk(image.shape)
+    size = size_shown(image.shape)
     clean = resize_probability(np.clip(state.x0[0].max(axis=0), 0, 1), size[::-1])
     noisy = Image.fromarray(np.uint8(np.clip((state.x[0].max(axis=0) + 3) / 6, 0, 1) * 255))
     noise = f'<img class="noise" src="{data_uri(noisy, "PNG")}" alt="The mask with the noise that is left">'
@@ -140,7 +140,7 @@ def _picture(
     std: Optional[np.ndarray] = None,
     truth: Optional[np.ndarray] = None,
 ) -> str:
-    width, height = size = shrunk(image.shape)
+    width, height = size = size_shown(image.shape)
     shown = data_uri(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), "JPEG")
     parts = [f'<image href="{shown}" width="{width}" height="{height}"/>']
     if std is not None:

@@ -14,7 +14,7 @@ import yaml
 
 from medsegdiff.app import sample as app_sample
 from medsegdiff.app import train as app_train
-from medsegdiff.app.options import Parser, add_section, helps, output_folder, with_dashes
+from medsegdiff.app.options import Parser, add_section, helps, output_folder, respelled
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
@@ -83,12 +83,8 @@ def test_a_value_may_begin_with_a_minus():
 
 
 def test_values_keep_their_underscores():
-    assert with_dashes(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"]) == [
-        "--out-dir",
-        "my_run",
-        "--cache-dir=a_b",
-        "x_y",
-    ]
+    words = respelled(["--out_dir", "my_run", "--cache_dir=a_b", "x_y"], "_", "-")
+    assert words == ["--out-dir", "my_run", "--cache-dir=a_b", "x_y"]
     assert parse("--cache_dir=a_b").cache_dir == "a_b"
 
 

@@ -9,24 +9,10 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.masks import find_masks, read_labels, read_mask
+from tests.io.test_pictures import ORIENTATION, refusal
 
-ORIENTATION = 0x0112
 Y, X = np.mgrid[:40, :60]
 DISC = ((Y - 20) / 12) ** 2 + ((X - 30) / 20) ** 2 <= 1
-
-
-@pytest.fixture
-def rgb():
-    return np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
-
-
-def refusal(function, path):
-    with pytest.raises(InputError) as caught:
-        function(path)
-    message = str(caught.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
 
 
 def saved(tmp_path, values, name="a.png", mode=None):

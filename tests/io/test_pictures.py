@@ -21,11 +21,6 @@ from medsegdiff.io.predictions import read_probability
 ORIENTATION = 0x0112
 
 
-@pytest.fixture
-def rgb():
-    return np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
-
-
 def refusal(function, path):
     with pytest.raises(InputError) as caught:
         function(path)

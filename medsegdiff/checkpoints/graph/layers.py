@@ -61,9 +61,9 @@ class Layers:
         parts = self.b.node("Split", qkv, self.integers(1, 1, 1), outputs=3, axis=axis)
         q, k, v = (self.b.node("Reshape", part, self.integers(0, heads, depth, tokens)) for part in parts)
         scale = self.b.constant(np.float32([depth**-0.25]))  # of both, or float16 overflows
-        q = self.b.node("Transpose", self.b.node("Mul", q, scale), perm=[0, 1, 3, 2])
+        q = self.turned(self.b.node("Mul", q, scale))
         scores = self.b.node("Softmax", self.b.product("MatMul", q, self.b.node("Mul", k, scale)), axis=-1)
-        h = self.b.product("MatMul", v, self.b.node("Transpose", scores, perm=[0, 1, 3, 2]))
+        h = self.b.product("MatMul", v, self.turned(scores))
         h = self.b.node("Reshape", h, self.integers(0, x.width, x.size, x.size))
         return self.add(x, self.conv(f"{name}.proj_out", x._replace(value=h), x.width, 1, flat=True))
 
@@ -76,14 +76,11 @@ class Layers:
             matrix = (matrix / math.sqrt(size)).astype(np.float32)
             return self.b.node("MatMul", value, self.b.constant(matrix))  # never in fewer bits
 
-        def turned(value: Value) -> Value:
-            return self.b.node("Transpose", value, perm=[0, 1, 3, 2])
-
         cos, sin = np.cos(along_h), np.sin(along_h)
         weight = self.b.weight(f"{name}.complex_weight", (x.width, size, size // 2 + 1, 2))
         weight = self.b.node("Transpose", weight, perm=[3, 0, 2, 1])
         w_re, w_im = self.b.node("Split", weight, self.integers(1, 1), outputs=2, axis=0)
-        re, im = turned(times(x.value, np.cos(along_w))), turned(times(x.value, -np.sin(along_w)))
+        re, im = self.turned(times(x.value, np.cos(along_w))), self.turned(times(x.value, -np.sin(along_w)))
         re, im = (
             self.b.node("Add", times(re, cos), times(im, sin)),
             self.b.node("Sub", times(im, cos), times(re, sin)),
@@ -96,8 +93,8 @@ class Layers:
             self.b.node("Sub", times(re, cos), times(im, sin)),
             self.b.node("Add", times(im, cos), times(re, sin)),
         )
-        real = times(turned(re), fold * np.cos(along_w).T)
-        return x._replace(value=self.b.node("Sub", real, times(turned(im), fold * np.sin(along_w).T)))
+        real = times(self.turned(re), fold * np.cos(along_w).T)
+        return x._replace(value=self.b.node("Sub", real, times(self.turned(im), fold * np.sin(along_w).T)))
 
     def conv(
         self, name: str, x: Map, width: int, kernel: int = 3, stride: int = 1, bias: bool = True, flat: bool = False
@@ -114,6 +111,10 @@ class Layers:
         """(N, inputs) -> (N, outputs)."""
         weight, bias = self.b.weight(f"{name}.weight", (outputs, inputs)), self.b.weight(f"{name}.bias", (outputs,))
         return self.b.product("Gemm", x, weight, bias, transB=1)
+
+    def turned(self, x: Value) -> Value:
+        """(N, M, a, b) -> (N, M, b, a)."""
+        return self.b.node("Transpose", x, perm=[0, 1, 3, 2])
 
     def parts(self, values: Value, width: int, count: int) -> list[Value]:
         """(N, count width) -> so many (N, width, 1, 1)."""

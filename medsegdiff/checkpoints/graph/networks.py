@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from medsegdiff.checkpoints.graph.builder import Builder, Names, Value
+from medsegdiff.checkpoints.graph.builder import Builder, Value
 from medsegdiff.checkpoints.graph.layers import EPS, Layers, Map
 from medsegdiff.config.network import NetworkConfig
 
@@ -17,10 +17,10 @@ STAGES = 5
 
 def shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a network by its published name."""
-    names = Names()
-    walk = walk_through(config, names)
+    builder = Builder()
+    walk = walk_through(config, builder)
     walk.denoise("", "", walk.encode("", ""))
-    return names.shapes
+    return builder.shapes
 
 
 def walk_through(config: NetworkConfig, builder: Builder) -> Walk:

@@ -13,7 +13,7 @@ import numpy as np
 
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
-from medsegdiff.checkpoints.graph.builder import Value
+from medsegdiff.checkpoints.graph.builder import Builder, Value
 from medsegdiff.checkpoints.graph.networks import walk_through
 from medsegdiff.config.network import NetworkConfig
 
@@ -23,8 +23,8 @@ BATCH = "N"
 Shapes = Mapping[str, Sequence[Union[str, int]]]
 
 
-class Graph:
-    """A `Builder` of one graph; with `half`, products are of float16 and their weights are stored so."""
+class Graph(Builder):
+    """One graph; with `half`, products are of float16 and their weights are stored so."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], half: bool) -> None:
         self.arrays, self.half = arrays, half
@@ -61,7 +61,7 @@ class Graph:
     def product(self, kind: str, *inputs: Value, **attributes: Any) -> Value:
         """See `Builder`."""
         if not self.half:
-            return self.node(kind, *inputs, **attributes)
+            return super().product(kind, *inputs, **attributes)
         return self._cast(self.node(kind, *map(self._narrow, inputs), **attributes), "FLOAT")
 
     def _narrow(self, value: Value) -> Value:

@@ -94,8 +94,8 @@ class SpectrumWalk(Walk):
                 self.b.node("Mul", self.b.node("Reshape", x, self.integers(0, heads, depth, n)), scale)
                 for x in (query, key)
             )
-            scores = self.b.product("MatMul", self._turned(query), key)
-            taken = self.b.product("MatMul", value, self._turned(self.b.node("Softmax", scores, axis=-1)))
+            scores = self.b.product("MatMul", self.turned(query), key)
+            taken = self.b.product("MatMul", value, self.turned(self.b.node("Softmax", scores, axis=-1)))
         taken = self.b.node("Reshape", taken, self.integers(0, q.width, q.size, q.size))
         z = self.add(self.conv(f"{name}.proj_out", q._replace(value=taken), q.width, 1), q)
         e = self.linear(f"{name}.emb_layers.1", self.embedding, 4 * config.num_channels, 2 * q.width)
@@ -105,9 +105,6 @@ class SpectrumWalk(Walk):
         half = self.b.node("Mul", h.value, self.b.constant(np.float32([0.5])))
         gelu = self.b.node("Mul", half, self.b.node("Add", erf, self.b.constant(np.float32([1]))))
         return self.add(self.conv(f"{name}.mlp.2", h._replace(value=gelu), q.width, 1), z)
-
-    def _turned(self, x: Value) -> Value:
-        return self.b.node("Transpose", x, perm=[0, 1, 3, 2])
 
     def _affinity(self, query: Value, key: Value, n: int, q: Map, gain: Optional[Value]) -> Value:
         """A of `kernels.operations.spectral_attention`: (N, heads, n, n), transposed; never in fewer bits."""
@@ -119,7 +116,7 @@ class SpectrumWalk(Walk):
             rows = self.b.node("Reshape", x, self.integers(0, q.width, 2 * n))
             spectrum = self.b.node("MatMul", rows, self.b.constant(matrix))
             spectra.append(self.b.node("Reshape", spectrum, self.integers(0, heads, depth, 2 * n)))
-        products = self.b.node("MatMul", self._turned(spectra[0]), spectra[1])
+        products = self.b.node("MatMul", self.turned(spectra[0]), spectra[1])
         products = self.b.node("Mul", products, self.b.constant(np.float32([depth**-0.5])))
         real, imaginary = self.b.node("Split", products, self.integers(n, n), outputs=2, axis=2)
         first, second = self.b.node("Split", imaginary, self.integers(n, n), outputs=2, axis=3)

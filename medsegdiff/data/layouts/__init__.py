@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from types import MappingProxyType
-from typing import Protocol, cast
+from typing import Protocol
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
@@ -18,7 +17,11 @@ from medsegdiff.io.pictures import DEEPEST, GLANCED, list_folder
 
 
 class Layout(Protocol):
-    """A module of this folder."""
+    """A module of this folder.
+
+    Where its datasets may name overlapping regions, each a union of values, it also has `regions(root)`: of each region
+    by its name the class of every value, 1 inside it, else 0.
+    """
 
     def matches(self, root: Path) -> bool:
         """Whether a folder looks like this layout; it may be missing."""
@@ -41,28 +44,14 @@ class Layout(Protocol):
         ...
 
 
-class WithRegions(Layout, Protocol):
-    """A layout whose datasets may name overlapping regions, each a union of values."""
-
-    def regions(self, root: Path) -> dict[str, dict[int, int]]:
-        """Of each region by its name the class of every value: 1 inside it, else 0."""
-        ...
-
-
-LAYOUTS = MappingProxyType(
-    {
-        # In the order in which a folder is asked: what is more particular first.
-        name: cast(Layout, module)
-        for name, module in (
-            ("isic", isic),
-            ("nnunet", nnunet),
-            ("brats", brats),
-            ("dicom", dicom),
-            ("volume", volume),
-            ("folder", folder),
-        )
-    }
-)
+LAYOUTS: dict[str, Layout] = {  # in the order in which a folder is asked: what is more particular first
+    "isic": isic,
+    "nnunet": nnunet,
+    "brats": brats,
+    "dicom": dicom,
+    "volume": volume,
+    "folder": folder,
+}
 _WITH_VALIDATION = ("folder", "volume")
 
 
@@ -96,8 +85,7 @@ def parse_labels(text: str, root: Path, name: str = "auto") -> dict[int, int]:
     """
     if not text or text[0] in "-0123456789":
         return labels.parse_labels(text)
-    layout = LAYOUTS[choose(root, name)]
-    regions = cast(WithRegions, layout).regions(root) if hasattr(layout, "regions") else {}
+    regions = getattr(LAYOUTS[choose(root, name)], "regions", lambda root: {})(root)
     if text in regions:
         return regions[text]
     known = f"has the regions {', '.join(regions)}" if regions else "names no regions"

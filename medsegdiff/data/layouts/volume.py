@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsegdiff.data.cases import Case
-from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import description
+from medsegdiff.data.layouts.description import regions, spec
 from medsegdiff.data.layouts.pairs import Pair, cases_of, holds, pair_of
-from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.volumes import is_volume
+
+__all__ = ["find", "matches", "regions", "spec"]
 
 
 def matches(root: Path) -> bool:
@@ -21,16 +22,6 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
     """The cases of a split; see `pairs.pair_of` and `pairs.cases_of`. Of a Decathlon task `imagesTr` are "train"."""
     pair = _pair(root, split)
     return cases_of(pair, is_volume, need_masks) if pair else []
-
-
-def spec(root: Path, measure: Measure) -> DataSpec:
-    """What the files are, found out from them; of a Decathlon task with the labels of its `dataset.json`."""
-    return description.spec(root, measure)
-
-
-def regions(root: Path) -> dict[str, dict[int, int]]:
-    """Those of `dataset.json`."""
-    return description.regions(root)
 
 
 def _pair(root: Path, split: str) -> Pair | None:

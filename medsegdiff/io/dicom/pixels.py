@@ -1,4 +1,4 @@
-"""The pixels of DICOM files, in their units or as a window shows them."""
+"""The pixels of DICOM files, in their units."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def is_colour(kind: str) -> bool:
     return not kind.startswith("MONOCHROME")
 
 
-def values_of(stored: np.ndarray, frame: Frame, window: bool) -> np.ndarray:
-    """A frame's values in their units, or as the window shows them; colours as they are."""
+def values_of(stored: np.ndarray, frame: Frame) -> np.ndarray:
+    """A frame's values in their units; colours as they are."""
     kind, dataset = str(frame.dataset.PhotometricInterpretation), frame.dataset
     if is_colour(kind):
         return stored
@@ -64,24 +64,4 @@ def values_of(stored: np.ndarray, frame: Frame, window: bool) -> np.ndarray:
     ends = a * low + b, a * (low + (1 << bits) - 1) + b
     whole = float(a).is_integer() and float(b).is_integer() and max(map(abs, ends)) < 1 << 31
     values = stored.astype(np.int32) * int(a) + int(b) if whole else stored * np.float32(a) + np.float32(b)
-    if window:
-        values, ends = _windowed(values, frame, min(ends), max(ends)), (0.0, 1.0)
     return type(values[0, 0])(sum(ends)) - values if kind == "MONOCHROME1" else values
-
-
-def _windowed(values: np.ndarray, frame: Frame, low: float, high: float) -> np.ndarray:
-    """Values as the file's first window shows them (DICOM PS3.3, C.11.2.1.2), or from `low` to `high` without one."""
-    centre, width = (
-        None if value is None else float(np.atleast_1d(np.array(value, dtype=np.float64))[0])
-        for value in (frame.get("FrameVOILUTSequence", "WindowCenter"), frame.get("FrameVOILUTSequence", "WindowWidth"))
-    )
-    function = str(frame.get("FrameVOILUTSequence", "VOILUTFunction") or "LINEAR")
-    if centre is None or width is None:
-        shown = (values - low) / max(high - low, 1)
-    elif function == "SIGMOID":
-        shown = 1 / (1 + np.exp(-4 * (values - centre) / width))
-    elif function == "LINEAR_EXACT":
-        shown = (values - centre) / width + 0.5
-    else:
-        shown = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return np.clip(shown, 0, 1).astype(np.float32)

@@ -73,28 +73,11 @@ def find_series(folder: Path) -> Contents:
     return found
 
 
-def series_of(folder: Path) -> dict[str, Series]:
-    """The one series right in a folder, by its UID; none where there is no DICOM image.
-
-    Raises:
-        InputError: as `find_series`, or there are several.
-    """
-    series = find_series(folder).series
-    if len(series) > 1:
-        named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series.values())
-        raise InputError(f"{folder}: holds {len(series)} series ({named}); keep each in a folder of its own")
-    return series
-
-
-def read_dicom(path: Path, window: bool = False) -> Volume:
+def read_dicom(path: Path) -> Volume:
     """Read the series in a folder, or a file, as (X, Y, Z), or (X, Y, Z, 3) of colours in [0, 255].
 
     Values are rescaled as the files say: Hounsfield units of CT, int32 or float32; of MONOCHROME1, where low is white,
     they are turned round. Palettes and YBR become RGB.
-
-    Args:
-        path: the folder, or the file.
-        window: give grey values as the first window of the file shows them, float32 from 0 (black) to 1 (white).
 
     Raises:
         InputError: a file is missing, damaged, compressed in a manner that is not known, or no image; a folder holds no
@@ -110,7 +93,7 @@ def read_dicom(path: Path, window: bool = False) -> Volume:
     slices: list[np.ndarray] = []
     for own in read:
         pixels = pixels_of(own[0].dataset, own[0].path, len(own))
-        slices += [values_of(stored, frame, window) for stored, frame in zip(pixels, own)]
+        slices += [values_of(stored, frame) for stored, frame in zip(pixels, own)]
         del own[0].dataset.PixelData
     values = np.stack([slices[number] for number in order]).swapaxes(0, 2)
     if len(datasets) == len(frames):
@@ -131,10 +114,13 @@ def _read(path: Path, pixels: bool = True) -> tuple[list[list[Frame]], Geometry]
     """The frames of each file, and where they lie; the header is in the files' order."""
     files: Sequence[Path] = [path]
     if path.is_dir():
-        series = series_of(path)
+        series = list(find_series(path).series.values())
         if not series:
             raise InputError(f"{path}: holds no DICOM image; give the folder of a series")
-        files = next(iter(series.values())).files
+        if len(series) > 1:
+            named = "; ".join(f"{len(one.files)} files of {one.description}" for one in series)
+            raise InputError(f"{path}: holds {len(series)} series ({named}); keep each in a folder of its own")
+        files = series[0].files
     read = [frames_of(file, pixels=pixels) for file in files]
     frames = [frame for own in read for frame in own]
     order, affine = stack(frames)

@@ -43,12 +43,7 @@ def cache(copy: Optional[Path], jittor_utils: Any) -> Path:
 
 
 def put_in_front(copy: Path, jittor_utils: Any) -> None:
-    """Make `import jittor` import `copy`, compiled into a cache of its own.
-
-    Args:
-        copy: its folder
-        jittor_utils: the module of this name, which is not copied
-    """
+    """Make `import jittor` import `copy`, compiled into a cache of its own; `jittor_utils` is not copied."""
     if str(copy) not in sys.path:
         sys.path.insert(0, str(copy))
     os.environ.update(

@@ -214,11 +214,7 @@ def refuse_other(version: str) -> None:
 
 
 def apply(package: Path, version: str) -> None:
-    """Make all edits in the copy of Jittor at `package`, or none.
-
-    Args:
-        package: the folder `jittor` of the copy
-        version: its release
+    """Make all edits in the copy of Jittor of this `version`, whose folder `jittor` is `package`, or none.
 
     Raises:
         InputError: it is another release than the edits were made for, or was changed by somebody else.

@@ -9,10 +9,11 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
+
+from medsegdiff.base import machine
 
 MAJORS = (12, 13)
 """The releases of CUDA that a copy of Jittor is made for."""
@@ -193,10 +194,7 @@ def _capability(driver: ctypes.CDLL, index: int) -> int:
 
 
 def _output(command: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run([str(command), *arguments], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    done = machine.completed(str(command), *arguments)
     return done.stdout + done.stderr
 
 
