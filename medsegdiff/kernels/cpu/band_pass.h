@@ -32,10 +32,11 @@ inline void band_pass(
     const long side = g.height, places = side * side, hidden = g.outputs;
     float* at = (float*)coordinates.at_least(sizeof(float) * 2 * places);
     const double step = 2.0 / std::max(1L, side - 1);
-    for (long i = 0; i < places; i++) {
-        at[i] = i / side * step - 1;
-        at[places + i] = i % side * step - 1;
-    }
+    for (long row = 0; row < side; row++)
+        for (long column = 0; column < side; column++) {
+            at[row * side + column] = row * step - 1;
+            at[places + row * side + column] = column * step - 1;
+        }
     float* first = (float*)beginning.at_least(sizeof(float) * hidden * places);
     Geometry narrow = g;
     narrow.inputs = 2;
