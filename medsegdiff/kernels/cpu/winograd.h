@@ -142,7 +142,8 @@ void leave(
                     _mm_prefetch((const char*)(residual + at + l.area()), _MM_HINT_T0);
                     added = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + at), added);
                 }
-                _mm512_mask_storeu_ps(y + at, mask, _mm512_add_ps(strips[part * F::RUN / TILE], added));
+                // By a masked sum, as -Ofast changes the order of others.
+                _mm512_mask_storeu_ps(y + at, mask, _mm512_maskz_add_ps(mask, strips[part * F::RUN / TILE], added));
             }
         }
     }
