@@ -19,7 +19,9 @@ inline void pack(const Geometry& g, const float* weight, float* packed, size_t r
     if (winograd::takes(g)) {
         const winograd::Layout<winograd::Low> l(g, false);
         check(l.weight_bytes());
-        return winograd::pack(l, false, weight, packed);
+        #pragma omp parallel
+        winograd::pack(l, false, weight, packed);
+        return;
     }
 #endif
     const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;

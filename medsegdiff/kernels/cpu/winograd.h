@@ -9,8 +9,9 @@
 namespace convolution {
 namespace winograd {
 
-const long ROWS = 12;    // outputs that are summed at a time, of two vectors
-const long AHEAD = 768;  // weights that are asked for early
+const long ROWS = 12;          // outputs that are summed at a time, of two vectors
+const long AHEAD = 768;        // weights that are asked for early
+const long AT_ONCE = 1 << 20;  // transformed weights that stay in the cache
 
 // Sums of products: of numbers, or of pairs in bfloat16.
 inline __m512 multiplied(Wide, __m512 weights, __m512 line, __m512 sum) { return _mm512_fmadd_ps(weights, line, sum); }
@@ -25,9 +26,10 @@ inline __m512 joined_inputs(const __m512 (&values)[2]) { return joined(values[0]
 
 // Weights (O, I, 3, 3) as products want them: for each spot, 12 outputs of each input, or pair of them, side by side, or
 // what is left of 12. For the gradient of the maps they are turned: inputs and outputs change places, and the taps' order.
+// All threads of a team share the work.
 template <class F> void pack(const Layout<F>& l, bool turned, const float* weight, float* to) {
     const long by_output = turned ? 9 : l.inputs * 9, by_input = turned ? l.outputs * 9 : 9;
-    #pragma omp parallel for collapse(2)
+    #pragma omp for collapse(2)
     for (long o = 0; o < l.rounded; o += ROWS)
         for (long first = 0; first < l.deep; first += TILE)
             for (long i = first; i < std::min(first + TILE, l.deep); i++) {
@@ -188,29 +190,38 @@ void run(
     const Geometry& g, bool turned, const float* x, const Norm& norm, const float* weight, bool packed, const float* bias,
     long rows, const float* residual, float* y) {
     const Layout<F> l(g, turned);
-    float* factors = packed ? const_cast<float*>(weight) : room_for(WEIGHTS, F::SPOTS * l.of_weights);
+    const long all = l.samples * l.vectors;
+    // Weights that are used once are transformed for some outputs at a time, and stay in the cache.
+    const bool once = !packed && !turned && all <= l.part;
+    const long count = once ? std::max(ROWS, AT_ONCE / (F::SPOTS * l.deep) / ROWS * ROWS) : l.rounded;
+    const size_t numbers = F::SPOTS * l.some(0, count).of_weights;
+    float* factors = packed ? const_cast<float*>(weight) : room_for(WEIGHTS, numbers);
     float* lines = room_for(LINES, F::SPOTS * l.of_inputs * l.part);
     float* results = room_for(RESULTS, F::SPOTS * l.of_outputs);
     const long own = F::DEEP * l.own();
     float* rooms = room_for(OWN, own * omp_get_max_threads());
     const auto affine = affines(norm, l.samples, l.inputs);
-    const long all = l.samples * l.vectors;
-    if (!packed) pack(l, turned, weight, factors);
     #pragma omp parallel
     {
         float* room = rooms + own * omp_get_thread_num();
         std::memset(room, 0, sizeof(float) * own);
+        if (!packed && !once) pack(l, turned, weight, factors);
         for (long first = 0; first < all; first += l.part) {
             const long last = std::min(first + l.part, all);
             #pragma omp for
             for (long i = 0; i < l.deep; i++) enter(l, i, first, last, x, affine, norm.silu, room, lines);
-            #pragma omp for collapse(2)
-            for (long spot = 0; spot < F::SPOTS; spot++)
-                for (long v = first; v < last; v += 2) {
-                    const float* line = lines + ((v - first) * F::SPOTS + spot) * l.of_inputs;
-                    const auto chosen = v + 1 < last ? products<F, 2> : products<F, 1>;
-                    chosen(l, line, factors + spot * l.of_weights, results + spot * l.of_outputs + (v - first) * TILE);
-                }
+            for (long o = 0; o < l.outputs; o += count) {
+                const Layout<F> some = l.some(o, count);
+                if (once) pack(some, false, weight + o * l.inputs * 9, factors);
+                #pragma omp for collapse(2)
+                for (long spot = 0; spot < F::SPOTS; spot++)
+                    for (long v = first; v < last; v += 2) {
+                        const float* line = lines + ((v - first) * F::SPOTS + spot) * l.of_inputs;
+                        float* to = results + spot * l.of_outputs + (o * l.part + v - first) * TILE;
+                        const auto chosen = v + 1 < last ? products<F, 2> : products<F, 1>;
+                        chosen(some, line, factors + spot * some.of_weights, to);
+                    }
+            }
             #pragma omp for
             for (long o = 0; o < l.outputs; o++)
                 for (long v = first; v < last;) {

@@ -50,6 +50,14 @@ template <class F> struct Layout {
           of_outputs(rounded * part * TILE + TILE), of_weights(rounded * deep + TILE),
           pitch((of_row * F::RUN + F::SIDE + TILE - 1) / TILE * TILE) {}
     long area() const { return height * width; }
+    // The same for so many outputs from the one numbered `first` on, or what is left of them.
+    Layout some(long first, long count) const {
+        Layout found = *this;
+        found.outputs = std::min(count, outputs - first);
+        found.rounded = (found.outputs + 3) / 4 * 4;
+        found.of_weights = found.rounded * deep + TILE;
+        return found;
+    }
     size_t weight_bytes() const { return sizeof(float) * F::SPOTS * of_weights; }
     // Rows of tiles that vectors of a sample share in, `first` to `last`.
     long top(long first) const { return first * RUNS / of_row; }
