@@ -179,11 +179,15 @@ def draw(path: Path, logs: Logs) -> None:
 def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, float]]) -> str:
     """The table, in Markdown."""
     given = f"--config {options.config} --steps {options.steps}" + (f" --lr {options.lr:g}" if options.lr else "")
+    given += f" --work {options.work} --out {options.out}"
     lines = [
         "# One training, two frameworks",
         "",
-        f"`python -m benchmarks.alignment --data-dir DIR {given}`: the same",
-        "initial weights, batches, timesteps, noise and dropout masks; test images are sampled from the same noise.",
+        "```",
+        f"python -m benchmarks.alignment --data-dir DIR {given}",
+        "```",
+        "",
+        "Initial weights, batches, timesteps, noise and dropout masks are the same, and so is the noise of sampling.",
         f"The third training is ours again, from weights that differ by {NUDGE:g} of themselves: as far as it is from",
         "the first, rounding alone moves a training.",
         "",

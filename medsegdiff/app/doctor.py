@@ -17,7 +17,8 @@ from medsegdiff.config.run import RunConfig, read_run
 SUMMARY = "check this machine and say how to fix what is missing; compile ahead"
 
 PURPOSES = ("sample", "train")
-# As wide as the demo's and as the published one. Kernels may differ with the width, but not with the image size.
+# As wide as the demo's and as the published one. Kernels may differ with the width, and one of training with the number
+# of blocks.
 _NETWORKS = tuple(RunConfig(network=NetworkConfig(image_size=64, num_channels=width)) for width in (32, 128))
 _STYLES = {"ok": "green", "optional": "yellow", "required": "bold red"}
 

@@ -171,8 +171,8 @@ def _precision() -> Finding:
         major, minor = version.split(".")[:2]
         missing = {name: precision.missing_on_gpu(name, 10 * int(major) + int(minor)) for name in choices.PRECISIONS}
     offered = [name for name, reason in missing.items() if not reason]
-    if "bf16" in offered and toolchain.find_cuda()[0] is None:
-        offered[offered.index("bf16")] += f" (3x3 convolutions of large maps in {precision.of_large_maps()})"
+    if "bf16" in offered and toolchain.find_cuda()[0] is None and precision.of_large_maps() == "fp32":
+        offered[offered.index("bf16")] += " (3x3 convolutions of large maps in fp32)"
     lacking = [f"; not {name}: {reason.partition(';')[0]}" for name, reason in missing.items() if reason]
     return Finding("Precision", ", ".join(offered) + "".join(lacking))
 

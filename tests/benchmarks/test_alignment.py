@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,10 +65,12 @@ def test_curves_are_compared_after_they_have_settled():
     assert found["loss_cal"] == pytest.approx((0.05, 0.05))
     assert found["vb"] == (0, 0)
     scores = {side: dict.fromkeys(alignment.METRICS, 0.5) for side in alignment.SIDES}
-    text = alignment.page(SimpleNamespace(config="c.yaml", steps=500, lr=1e-4), logs, scores)
+    text = alignment.page(
+        SimpleNamespace(config="c.yaml", steps=500, lr=1e-4, work=Path("w"), out=Path("o")), logs, scores
+    )
     assert "| PyTorch | 0.5000 | 0.5000 | 0.5000 | 0.5000 |" in text
     assert "| PyTorch | +0.0% (0.0%) | +0.0% (0.0%) | +5.0% (5.0%) |" in text
-    assert "--steps 500 --lr 0.0001`" in text
+    assert "--steps 500 --lr 0.0001 --work w --out o\n```" in text
 
 
 def test_a_nudged_training_starts_beside_ours_and_only_beside(config, monkeypatch):
