@@ -16,7 +16,7 @@ NORM = f"#define EPS {EPS}\n{NUMBERS}\n{Path(__file__).with_name('norm.h').read_
 HEADER = f"#include <omp.h>\n{NUMBERS}"
 
 _UNITS = """
-const long N = in0_shape0, C = in0_shape1, P = in0->num / (N * C);
+const long N = in0_shape0, C = in0_shape1, P = in0->num / std::max(1L, N * C);
 const long groups = (long)data["groups"];  // 0: batch norm
 const long units = groups ? N * groups : C;
 #pragma omp parallel for

@@ -97,3 +97,9 @@ def test_samples_may_share_weight_and_bias(silu):
     np.testing.assert_array_equal(y, same)
     for grad, other in zip(grads, of_each):
         assert_close(grad, other if len(grad) == 3 else other.sum(axis=0, keepdims=True))
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_batch_may_be_empty(rows):
+    y = group_norm(jt.zeros((0, 32, 4, 4)), jt.ones((rows, 32)), jt.zeros((rows, 32)), 32)
+    assert y.numpy().shape == (0, 32, 4, 4)
