@@ -208,8 +208,16 @@ def test_the_precisions_of_a_gpu_are_told(monkeypatch, capability, said):
     assert diagnosis._precision().text == said
 
 
-@pytest.mark.parametrize(("flag", "offered"), [("avx512_bf16", "fp32, bf16 ("), ("avx512f", "fp32; not bf16: ")])
-def test_the_precisions_of_a_cpu_are_told(monkeypatch, flag, offered):
+@pytest.mark.parametrize(
+    ("flag", "large_maps", "offered"),
+    [
+        ("avx512_bf16", "", "fp32, bf16; not fp16"),
+        ("avx512_bf16", "fp32", "fp32, bf16 (3x3 convolutions of large maps in fp32)"),
+        ("avx512f", "", "fp32; not bf16: "),
+    ],
+)
+def test_the_precisions_of_a_cpu_are_told(monkeypatch, flag, large_maps, offered):
+    monkeypatch.setenv("MEDSEGDIFF_LARGE_MAPS", large_maps)
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(toolchain, "find_cuda", lambda: (None, "no nvcc found"))
