@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.scaling import EIGHT_BITS, scale
 from medsegdiff.data.spec import DataSpec
@@ -44,6 +46,8 @@ def read_source(case: Case, spec: DataSpec) -> Source:
             raise InputError(f"{path}: is another grid than {case.image}: {differs}; resample it to that one")
         layers.append(values if values.ndim == 4 else values[..., None])
     _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
+    for path, layer in zip(case.channels, layers):
+        _note_holes(path, layer)
     stacked = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=-1)
     return Source(to_slices(stacked, first.geometry, spec.axis), first.geometry)
 
@@ -100,6 +104,14 @@ def _picture(case: Case, spec: DataSpec) -> np.ndarray:
             raise InputError(f"{path}: is of another size than {case.image}; channels have one size")
     _check_channels(case, len(layers), spec)
     return np.stack(layers, axis=-1)
+
+
+def _note_holes(path: Path, layer: np.ndarray) -> None:
+    wrong = layer.size - np.count_nonzero(np.isfinite(layer)) if layer.dtype.kind == "f" else 0
+    if wrong == layer.size:
+        raise InputError(f"{path}: none of its values is a finite number; export it again")
+    if wrong:
+        note(path, "holds values that are no finite numbers; those are read as the lowest or highest ones")
 
 
 def _check_channels(case: Case, found: int, spec: DataSpec) -> None:

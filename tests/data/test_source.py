@@ -127,3 +127,14 @@ def test_channels_of_pictures_are_files(tmp_path):
 def test_a_spec_that_makes_no_sense_is_refused(options):
     with pytest.raises(InputError, match=next(iter(options.values()))):
         DataSpec(**options)
+
+
+def test_values_that_are_no_numbers_are_said_and_a_volume_of_them_alone_is_refused(tmp_path, capsys):
+    image, _ = ball()
+    image[:3] = np.nan
+    spec = DataSpec(1, "z-score", colour=False)
+    found = prepared([Case("a", (write(tmp_path / "a.nii", image),))], tmp_path, spec=spec)
+    assert "a.nii: holds values that are no finite numbers" in capsys.readouterr().err
+    assert (found.image(4)[0] == 0).any()
+    with pytest.raises(InputError, match=r"b\.nii: none of its values is a finite number"):
+        prepared([Case("b", (write(tmp_path / "b.nii", image * np.nan),))], tmp_path, spec=spec)
