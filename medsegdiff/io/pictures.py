@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder, note, reading
-from medsegdiff.io import png
+from medsegdiff.io import png, tiff
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
@@ -24,7 +24,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MOST_FOLDERS = 20_000
 GLANCED, DEEPEST, _FEW = 10_000, 5, 50  # entries, levels: as archive/collection/patient/study/series, folders of each
-_LOSSY = ("JPEG", "MPO")
+_LOSSY = ("JPEG", "MPO", "jpeg", "tiff_jpeg")  # formats, and compressions of TIFF
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
 _SILENT = logging.NullHandler()
@@ -75,14 +75,17 @@ def decode(path: Path) -> Picture:
                 image.load()
                 if image.format == "PNG":
                     png.check_pixels(file)
-                lossy = image.format in _LOSSY
+                if image.format == "TIFF":
+                    tiff.check_pixels(path, image)
+                lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY
                 ImageOps.exif_transpose(image, in_place=True)  # a second one would take 400 MB of the largest
                 picture = Picture(image, stored, lossy)
         except InputError:
             raise
         except Image.UnidentifiedImageError:
             known = ", ".join(FORMATS)
-            raise InputError(f"{path}: not an image of a known format ({known}); export it as PNG or TIFF") from None
+            remedy = "export it as PNG or TIFF, a volume as .nii.gz"
+            raise InputError(f"{path}: not an image of a known format ({known}); {remedy}") from None
         except Image.DecompressionBombError:
             raise InputError(too_large(path, "too many pixels")) from None
         except Exception as error:  # on damaged files its decoders raise nearly anything
