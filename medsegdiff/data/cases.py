@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, is_folder
+from medsegdiff.base.reading import check_name, composed, is_folder
 from medsegdiff.io.pictures import SUFFIXES, folders_below, is_picture, list_folder
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
 from medsegdiff.io.volumes import is_series, is_volume, stem
@@ -130,6 +130,8 @@ def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:
 def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """The cases with distinct ids: those of the same name in several folders are named after their folders, too.
 
+    Names are compared, and written, with their accents as `composed` has them.
+
     Each is given with its place, for error messages.
 
     Raises:
@@ -137,7 +139,7 @@ def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """
     rivals: dict[str, list[tuple[str, Case]]] = {}
     seen: dict[str, Case] = {}
-    located = list(located)
+    located = [(where, replace(case, id=composed(case.id), patient=composed(case.patient))) for where, case in located]
     for where, case in located:
         check_name(case.image)
         rivals.setdefault(case.id, []).append((where, case))
@@ -159,4 +161,4 @@ def _named(case: Case, rivals: Sequence[Path]) -> Case:
         folders = [parts for parts in folders if parts[-count:] == own[-count:]]
     if len(folders) > 1 or not count:  # alone, or in one folder with another: then nothing tells them apart
         return case
-    return replace(case, id="_".join([*own[-count:], case.id]))
+    return replace(case, id=composed("_".join([*own[-count:], case.id])))

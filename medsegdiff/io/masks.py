@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, note
+from medsegdiff.base.reading import check_name, composed, note
 from medsegdiff.io.pictures import Picture, decode
 from medsegdiff.io.volumes import stem
 
@@ -100,7 +100,7 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in named or pictures:
         check_name(path)
-        id = _SEGMENTATION.sub("", stem(path))
+        id = composed(_SEGMENTATION.sub("", stem(path)))
         rivals = [found[id], path] if id in found else [path]
         lossless = [other for other in rivals if other.suffix.lower() not in (".jpg", ".jpeg")] or rivals
         if len(lossless) > 1:

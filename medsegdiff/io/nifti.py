@@ -18,6 +18,7 @@ from medsegdiff.io.volumes import Geometry, Volume, by
 
 _GZIP = b"\x1f\x8b"
 _HEADER, _BLOCK = 540, 1 << 20  # bytes; the header of the second version is the longer one
+_MOST_REST = 64  # blocks after the voxels, which nothing needs
 _MOST_VOXELS = 1 << 31
 _SAME_PLACE = 0.5  # voxels
 
@@ -39,8 +40,11 @@ def read_nifti(path: Path) -> Volume:
     """
     with _opened(path) as (file, image, shape, geometry):
         values = np.asanyarray(image.dataobj).reshape(shape)
-        while isinstance(file, gzip.GzipFile) and file.read(_BLOCK):  # at its end it compares the checksum
-            pass
+        rest = 0  # it compares the checksum at its end
+        while isinstance(file, gzip.GzipFile) and file.read(_BLOCK):
+            rest += 1
+            if rest > _MOST_REST:
+                raise InputError(f"{path}: goes on long after its last voxel; export it again")
     if values.dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels of type {values.dtype}, where numbers are read; export its channels apart")
     return Volume(values, geometry)
@@ -54,6 +58,16 @@ def geometry_of(path: Path) -> Geometry:
     """
     with _opened(path) as opened:
         return opened.geometry
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """A file's axes, of three or, where there are channels, four, from its header alone.
+
+    Raises:
+        InputError: as `read_nifti`.
+    """
+    with _opened(path) as opened:
+        return opened.shape
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_finding_masks(tmp_path, capsys):
     assert list(find_masks(named)) == ["ISIC_1", "ISIC_2"]
     assert capsys.readouterr().err == ""
     assert list(find_masks([*paths, *named])) == ["ISIC_1", "ISIC_2"]
+    assert list(find_masks([tmp_path / "u\u0308.png"])) == ["\u00fc"]
     assert "only files named _Segmentation are taken for masks, not a.jpg" in capsys.readouterr().err
 
 

@@ -56,6 +56,21 @@ def test_masks_are_matched_by_name(tmp_path, images, masks):
     assert found(tmp_path, "test") == {}
 
 
+PARTED, WHOLE = "u\u0308", "\u00fc"  # of macOS, and of others
+
+
+@pytest.mark.parametrize("image", [PARTED, WHOLE])
+@pytest.mark.parametrize("below", ["", f"{PARTED}/", f"{WHOLE}/"])
+def test_accents_are_the_same_however_a_system_writes_them(tmp_path, image, below):
+    picture(tmp_path / f"images/{below}{image}_1.png")
+    picture(tmp_path / f"masks/{below.replace(PARTED, WHOLE)}{PARTED}_1_mask.png", 255)
+    picture(tmp_path / f"images/{below}b.png", 1)
+    picture(tmp_path / f"masks/{below.replace(WHOLE, PARTED)}b.png", 255)
+    cases = found(tmp_path)
+    assert set(cases) == {f"{WHOLE}_1", "b"}
+    assert all(len(files) == 2 and patient == (WHOLE if below else "") for files, patient in cases.values())
+
+
 @pytest.mark.parametrize(
     "order",
     [
