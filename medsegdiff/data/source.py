@@ -81,7 +81,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if highest >= num_classes:
         raise InputError(
             f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to "
-            f"{num_classes - 1}; give `num_classes` {highest + 1}, or correct the mask"
+            f"{num_classes - 1}; give `num_classes` {highest + 1}, `labels` if values are left out, or correct the mask"
         )
     return values.astype(np.uint8)
 

@@ -17,6 +17,7 @@ _HIGHEST_LABEL = 255
 _SEGMENTATION = re.compile(r"_segmentation$", re.IGNORECASE)
 _SPARE = "export it black and white, as PNG, or give `num_classes` where it holds class indices"
 _FEW_LEVELS = 8
+_FOREGROUND = (1, 255, 65535)  # as most programs write it
 # JPEG moves levels: up to the first it is all black, from the second on it has white; grey is what differs so little,
 # but for a few pixels.
 _BLACK, _WHITE, _GREYISH, _STRAY = 16, 192, 32, 0.01
@@ -26,7 +27,7 @@ _BETWEEN = (0.1, 0.9)  # neither background nor foreground; a mask has little of
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask of one foreground class: how much of each pixel is foreground, float32 (H, W) in [0, 1].
 
-    * Of two values the higher is foreground, whatever they are, and of one value 0 is background.
+    * Of two values the higher is foreground, with a note where it may be a class; of one value 0 is background.
     * More values are grey levels of the full range (255, or 65535 of 16 bits, or 1 of fractions).
     * A JPEG is foreground above one half.
     * Colours must be grey, or black and one other; a shape may be in alpha alone.
@@ -46,8 +47,10 @@ def read_mask(path: Path) -> np.ndarray:
             raise InputError(f"{path}: a JPEG whose highest grey level is {high}, far from white; {_SPARE}")
         return (_of_full(values, high, path) > 0.5).astype(np.float32)
     levels = _levels(values)
-    if len(levels) == 1 and high not in (0, 1, 255, 65535):
+    if len(levels) == 1 and high not in (0, *_FOREGROUND):
         raise InputError(f"{path}: holds the value {high} alone, which may mean anything; write masks with 0 and 255")
+    if len(levels) == 2 and (low or high not in _FOREGROUND):
+        note(path, f"holds the values {low} and {high} alone; {high} is foreground")
     if len(levels) <= 2:
         return (values == high).astype(np.float32) if high else np.zeros(values.shape, np.float32)
     share = _of_full(values, high, path)

@@ -195,3 +195,13 @@ def test_what_holds_no_labels_is_refused(tmp_path, rgb):
     assert "16-bit" in refusal(read_labels, tmp_path / "float.tif")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.jpg")
     assert "a JPEG" in refusal(read_labels, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0, 4, True), (1, 2, True), (1, 255, True), (0, 1, False), (0, 255, False)]
+)
+def test_two_values_that_may_be_classes_are_said(tmp_path, capsys, low, high, said):
+    path = saved(tmp_path, np.where(DISC, high, low).astype(np.uint8), f"{low}-{high}.png")
+    np.testing.assert_array_equal(read_mask(path), DISC)
+    line = f"note: {path}: holds the values {low} and {high} alone; {high} is foreground\n"
+    assert capsys.readouterr().err == (line if said else "")
