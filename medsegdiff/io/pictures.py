@@ -18,6 +18,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder, note, reading
 from medsegdiff.io import png, tiff
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
+from medsegdiff.io.dicom.files import is_dicom
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
@@ -85,6 +86,10 @@ def decode(path: Path) -> Picture:
         except Image.UnidentifiedImageError:
             known = ", ".join(FORMATS)
             remedy = "export it as PNG or TIFF, a volume as .nii.gz"
+            if is_dicom(path):
+                raise InputError(
+                    f"{path}: a DICOM file without the suffix .dcm; rename it, or give its folder"
+                ) from None
             raise InputError(f"{path}: not an image of a known format ({known}); {remedy}") from None
         except Image.DecompressionBombError:
             raise InputError(too_large(path, "too many pixels")) from None

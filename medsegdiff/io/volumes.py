@@ -8,6 +8,8 @@ ones, the front at the left of sagittal ones, the head up.
 from __future__ import annotations
 
 import dataclasses
+import heapq
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Optional, get_args
@@ -25,6 +27,7 @@ Axis = Literal["axial", "coronal", "sagittal"]
 AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
 _DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+_FIRST = 16  # files of a folder: beside a series lie texts and the like
 _MOST_LEVELS = 32  # of a mask that is a picture; grey edges have more
 
 
@@ -67,14 +70,21 @@ def is_volume(path: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Whether it is a folder whose first file is a DICOM file."""
+    """Whether it is a folder with a DICOM file among its first files, pictures and NIfTI files apart."""
     if not is_folder(path):
         return False
     try:
-        first = min((file for file in path.iterdir() if file.is_file() and file.name[0] != "."), default=None)
-        return first is not None and is_dicom(first)
-    except (OSError, InputError):  # forbidden, or empty: said by who reads it
+        others = (file for file in path.iterdir() if not (is_picture(file) or file.name.lower().endswith(SUFFIXES)))
+        files = heapq.nsmallest(_FIRST, (file for file in others if file.is_file() and file.name[0] != "."))
+    except OSError:  # forbidden: said by who reads it
         return False
+    return any(map(_begins_as_dicom, files))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    with suppress(InputError):  # forbidden, or empty: said by who reads it
+        return is_dicom(path)
+    return False
 
 
 def stem(path: Path) -> str:

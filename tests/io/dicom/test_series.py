@@ -9,8 +9,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import from_files
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.series import find_series, read_dicom
+from medsegdiff.io.pictures import decode
+from medsegdiff.io.volumes import is_series
 from tests.dicom_series import SHAPE
 
 
@@ -242,3 +245,25 @@ def test_damaged_files_are_one_line(make_series, tmp_path):
             read_dicom(path)
         except InputError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("other", ["0.txt", "0.png", "00.nii.gz", "0"])
+def test_a_series_is_one_whatever_lies_before_it(make_series, other):
+    folder, _, _ = make_series()
+    (folder / other).write_bytes(b"no DICOM")
+    assert is_series(folder)
+    assert [case.id for case in from_files([folder])] == ["series"]
+    assert read_dicom(folder).values.shape == SHAPE
+
+
+def test_pictures_and_volumes_are_no_series(tmp_path):
+    for name in ("0.png", "1.nii.gz", "2.txt", "3"):
+        (tmp_path / name).write_bytes(b"" if name == "3" else b"no DICOM")
+    assert not is_series(tmp_path)
+
+
+def test_a_file_without_the_suffix_says_what_to_do(make_series):
+    folder, _, _ = make_series()
+    path = next(folder.iterdir()).rename(folder.parent / "IM0001")
+    with pytest.raises(InputError, match="IM0001: a DICOM file without the suffix"):
+        decode(path)
