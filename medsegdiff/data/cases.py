@@ -115,16 +115,28 @@ def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:
 
     Each must have the same channels, from 0 on.
     """
+    found = numbered(files)
+    wanted = range(max(map(len, found.values()), default=0))
+    if not found or any(sorted(channels) != list(wanted) for channels in found.values()):
+        return None
+    return {base: tuple(channels[number] for number in wanted) for base, channels in found.items()}
+
+
+def numbered(files: Iterable[Path]) -> dict[Path, dict[int, Path]]:
+    """As `by_channel`, each by its numbers, whatever these are; empty unless all are named so.
+
+    Raises:
+        InputError: two files have a name and a number in common.
+    """
     found: dict[Path, dict[int, Path]] = {}
     for file in files:
         named = _CHANNEL.fullmatch(stem(file))
         if named is None:
-            return None
-        found.setdefault(file.with_name(named[1]), {})[int(named[2])] = file
-    wanted = list(range(max(map(len, found.values()), default=0)))
-    if any(sorted(channels) != wanted for channels in found.values()):
-        return None
-    return {base: tuple(channels[number] for number in wanted) for base, channels in found.items()}
+            return {}
+        first = found.setdefault(file.with_name(named[1]), {}).setdefault(int(named[2]), file)
+        if first != file:
+            raise InputError(f"{file}: an image of the same name as {first.name}; rename or remove one")
+    return found
 
 
 def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:

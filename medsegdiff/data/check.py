@@ -153,7 +153,7 @@ def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
     for folder in sorted({case.mask.parent for case in cases if case.mask}):
         for path in list_images(folder):
             if path not in used:
-                found.add("unmatched", path, "a mask without its image")
+                found.add("unmatched", path, "belongs to no image")
 
 
 def _image(found: Checked, case: Case) -> Optional[_Image]:
@@ -218,7 +218,7 @@ def _mask(
     soft = np.mean((values > 0) & (values < 1)) if binary else 0
     if soft or (binary and path.suffix.lower() in _JPEG):
         found.add("soft", path, f"{soft:.1%} of its pixels are grey" if soft else "a JPEG, which blurs edges")
-    foreground = to_classes(values, labels) > 0 if labels else values > (0.5 if binary else 0)
+    foreground = to_classes(values, labels) > 0 if labels else values > 0.5 if binary else values != 0
     share, corners = foreground.mean(), foreground[np.ix_(*[[0, -1]] * foreground.ndim)]
     if share in (0, 1):
         found.add("full" if share else "empty", path, f"has {'no background' if share else 'no foreground'}")
@@ -229,6 +229,8 @@ def _mask(
 
 def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
     values, geometry = read_volume(path, image)
+    if values.ndim > 3:
+        raise InputError(f"{path}: has channels, where a mask holds labels; export it again")
     return whole_numbers(values, path), geometry
 
 

@@ -25,6 +25,7 @@ from medsegdiff.io.volumes import is_volume, read_volume
 
 _MOST = 24  # volumes whose intensities are measured
 _PER_VOLUME = 20_000  # voxels
+_MOST_LABELS, _SHOWN = 255, 20
 _AIR = -500  # CT numbers of what is around a patient are lower
 
 
@@ -50,8 +51,15 @@ class Fingerprint:
     """Whether pictures are wider than 8 bits."""
 
     def spec(self, *, is_ct: bool = False, labels: Optional[Mapping[int, int]] = None) -> DataSpec:
-        """How these files are read. Without `labels` each value of the masks is a class, in order."""
+        """How these files are read. Without `labels` each value of the masks is a class, in order.
+
+        Raises:
+            InputError: that are too many.
+        """
         if labels is None:
+            if len(self.values) > _MOST_LABELS:
+                what = f"the masks hold {len(self.values)} values besides 0, and at most {_MOST_LABELS} can be classes"
+                raise InputError(f"{what}; give those that are as `labels`, or check that these are the masks")
             labels = {value: place for place, value in enumerate(sorted(self.values), 1)}
         return DataSpec(self.channels, self._scaling(is_ct), dict(labels), self.colour)
 
@@ -65,7 +73,8 @@ class Fingerprint:
             full = (1 << next((bits for bits in BIT_DEPTHS if max(highs) < 1 << bits), 16)) - 1
             return window(0, 1 if max(highs) <= 1 else full)
         if is_ct or (self.channels == 1 and lows[0] < _AIR):
-            return window(round(self.intensities[0]["0.5 %"]), round(self.intensities[0]["99.5 %"]) + 1)
+            low, high = min(one["0.5 %"] for one in self.intensities), max(one["99.5 %"] for one in self.intensities)
+            return window(round(low), round(high) + 1)
         return Z_SCORE
 
     def lines(self) -> list[str]:
@@ -80,8 +89,9 @@ class Fingerprint:
                 f"standard deviation {one['std']:.4g}"
             )
         if self.values:
-            shares = ", ".join(f"{value} ({share:.2%})" for value, share in sorted(self.values.items()))
-            found.append(f"labels: {shares} of the voxels")
+            shares = [f"{value} ({share:.2%})" for value, share in sorted(self.values.items())]
+            more = f" and {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
+            found.append(f"labels: {', '.join(shares[:_SHOWN])}{more} of the voxels")
         return found
 
     def plain(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import measure
 from tests.data.volumes import ball, write
@@ -34,6 +35,17 @@ def test_volumes_are_normalised_one_by_one_and_their_labels_are_the_masks(volume
     assert found.intensities[0]["mean"] == pytest.approx(500, abs=10)  # of the foreground
     assert found.lines()[0].startswith("3 volumes of 2 patients, 2 channels, median 20 x 24 x 10")
     assert json.loads(json.dumps(found.plain()))["values"].keys() == {"2", "4"}
+
+
+def test_an_image_is_no_mask(volumes):
+    cases = volumes()
+    labels = np.arange(20 * 24 * 10, dtype=np.int16).reshape(20, 24, 10) % 300
+    write(cases[0].mask, labels)
+    found = measure(cases, progress=False)
+    assert found.lines()[-1].endswith("and 279 more of the voxels")
+    with pytest.raises(InputError, match="the masks hold 299 values besides 0, and at most 255 can be classes"):
+        found.spec()
+    assert found.spec(labels={2: 1}).labels == {2: 1}
 
 
 def test_ct_numbers_are_cut_to_a_window_over_the_foreground(volumes):

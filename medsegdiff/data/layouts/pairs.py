@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import composed, is_folder
-from medsegdiff.data.cases import Case, by_channel, distinct, list_images
+from medsegdiff.data.cases import Case, by_channel, distinct, list_images, numbered
 from medsegdiff.io.pictures import glance, list_folder
 from medsegdiff.io.volumes import stem
 
@@ -82,6 +82,7 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     masks = _masks(pair.masks, together, accepts, whole) if pair.masks else {}
     if not any(keys[base].as_posix() in masks or keys[base].name in masks for base in images):
         images = grouped or images
+        _check_channels({} if grouped else numbered(files), masks)
     located = []
     for base, channels in images.items():
         below = keys[base]
@@ -94,6 +95,17 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     if masks and need_masks:
         raise InputError(f"{min(masks.values())}: a mask without its image; restore the image or remove the mask")
     return distinct(located)
+
+
+def _check_channels(found: Mapping[Path, Mapping[int, Path]], masks: Collection[str]) -> None:
+    """Refuse files of channels, which masks tell from files that are numbered, where one is missing."""
+    most = max((max(channels) for channels in found.values()), default=0)
+    for base, channels in found.items() if any(base.name in masks for base in found) else ():
+        for number in range(most + 1):
+            if number not in channels:
+                one = next(iter(channels.values()))
+                lacking = f"{base.name}_{number:04d}{one.name[len(stem(one)) :]}"
+                raise InputError(f"{base.with_name(lacking)}: no such channel beside {one.name}; restore it")
 
 
 def _is_mask(path: Path, root: Path) -> bool:
