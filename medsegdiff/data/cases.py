@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,8 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, composed, is_folder
-from medsegdiff.io.pictures import SUFFIXES, folders_below, is_picture, list_folder
+from medsegdiff.base.reading import check_name, composed, is_folder, note
+from medsegdiff.io.pictures import SUFFIXES, folders_below, glance, is_picture, list_folder
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
 from medsegdiff.io.volumes import is_series, is_volume, stem
 
@@ -75,12 +76,16 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
     for path in paths:
         files = [path]
         if is_folder(path) and not is_series(path):
-            files = list_images(path)
+            files, searched = list_images(path), [path]
             for folder in [] if files else filter(is_folder, list_folder(path)):
                 files += list_images(folder)
+                searched.append(folder)
             if not files:
                 known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
                 raise InputError(f"{path}: holds no image ({known})")
+            others = (folder for folder in glance(path) if folder not in [*searched, *files] and list_images(folder))
+            for folder in itertools.islice(others, 1):
+                note(folder, f"holds further images, which are not taken with those of {path}; give it, too")
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
         found += files
