@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder, note, reading
@@ -59,7 +59,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def decode(path: Path) -> Picture:
-    """Decode a picture, turned upright as its EXIF or XMP says; of several pages the first, with a note.
+    """Decode a picture, turned upright as its EXIF or XMP says, and of several pages the first, with a note.
 
     Raises:
         InputError: the file is missing, no regular file, empty, damaged, of no format of `FORMATS`, or has more
@@ -79,6 +79,7 @@ def decode(path: Path) -> Picture:
                 if image.format == "TIFF":
                     tiff.check_pixels(path, image)
                 lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY
+                turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
                 ImageOps.exif_transpose(image, in_place=True)  # a second one would take 400 MB of the largest
                 picture = Picture(image, stored, lossy)
         except InputError:
@@ -98,6 +99,8 @@ def decode(path: Path) -> Picture:
             raise InputError(f"{path}: damaged or cut off ({line}); fetch or export it again") from error
     if pages > 1:
         note(path, f"has {pages} pages; only the first is read")
+    if turned:
+        note(path, "is turned upright, as its EXIF or XMP says: its mask is, or must be, of the upright picture")
     return picture
 
 
