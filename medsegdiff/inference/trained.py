@@ -137,6 +137,8 @@ class Segmenter:
                 option makes no sense, or the network predicts what is not finite.
         """
         paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+        if not paths or (slices is not None and not len(slices)):
+            raise InputError(f"{'slices' if paths else 'files'}: none given; give one or more")
         case = Case(id or composed(stem(paths[0])), paths)
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
