@@ -19,10 +19,10 @@ from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import to_classes, whole_numbers, without_label
+from medsegdiff.io.labels import to_classes, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume
+from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume
 
 KINDS = {
     "unreadable": "cannot be read",
@@ -202,7 +202,7 @@ def _mask(
     """Check a mask against its image; its values, of a `binary` picture none; None if it cannot be read."""
     geometry = None
     if is_volume(case.image):
-        read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
+        read = found.attempt("unreadable", path, lambda: read_label_volume(path, case.image))
         values, geometry = read or (None, None)
     else:
         values = found.attempt("unreadable", path, lambda: read_mask(path) if binary else read_labels(path))
@@ -225,13 +225,6 @@ def _mask(
     elif corners.all() and share > _INVERTED:
         found.add("inverted", path, f"{share:.1%} of it, and all its corners, are foreground: is it inverted?")
     return [] if binary else np.unique(values).tolist()
-
-
-def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
-    values, geometry = read_volume(path, image)
-    if values.ndim > 3:
-        raise InputError(f"{path}: has channels, where a mask holds labels; export it again")
-    return whole_numbers(values, path), geometry
 
 
 def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:

@@ -19,9 +19,8 @@ from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import Source
-from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import BIT_DEPTHS, look, read_grey
-from medsegdiff.io.volumes import is_volume, read_volume
+from medsegdiff.io.volumes import is_volume, read_label_volume, read_volume
 
 _MOST = 24  # volumes whose intensities are measured
 _PER_VOLUME = 20_000  # voxels
@@ -121,7 +120,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
-            mask = whole_numbers(read_volume(case.mask, case.image).values, case.mask)
+            mask = read_label_volume(case.mask, case.image).values
             for value, count in zip(*np.unique(mask, return_counts=True)):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
             voxels += mask.size

@@ -12,10 +12,10 @@ from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
 from medsegdiff.data.scaling import EIGHT_BITS, scale
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import labelled, whole_numbers
+from medsegdiff.io.labels import labelled
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume, to_slices
+from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume, to_slices
 
 _SAME_GRID = 0.5  # voxels: what is farther off is another grid
 
@@ -63,14 +63,13 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if path is None:
         raise ValueError(f"{case.id} has no mask")
     if source.geometry is not None:
-        values, geometry = read_volume(path, case.image)
+        values, geometry = read_label_volume(path, case.image)
         differs = source.geometry.differs(geometry, _SAME_GRID)
-        if differs or values.ndim > 3:
+        if differs:
             raise InputError(
-                f"{path}: is another grid than its image {case.image}: {differs or 'it has channels'}; "
-                "give the mask of this image"
+                f"{path}: is another grid than its image {case.image}: {differs}; give the mask of this image"
             )
-        values = to_slices(whole_numbers(values, path), geometry, spec.axis)
+        values = to_slices(values, geometry, spec.axis)
     else:
         values = read_labels(path) if spec.labels or num_classes > 2 else read_mask(path) > 0.5
         check_pair(case, source.values[0], values)

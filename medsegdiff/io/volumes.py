@@ -19,6 +19,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder
 from medsegdiff.io.dicom.files import is_dicom
+from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import is_picture
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -114,6 +115,18 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
     return read_nifti(path)
 
 
+def read_label_volume(path: Path, image: Optional[Path] = None) -> Volume:
+    """Read a mask as `read_volume` does: whole numbers (X, Y, Z).
+
+    Raises:
+        InputError: as `read_volume`, or it has channels, or values that are no whole numbers.
+    """
+    values, geometry = read_volume(path, image)
+    if values.ndim > 3:
+        raise InputError(f"{path}: has channels, where a mask holds labels; export it again")
+    return Volume(whole_numbers(values, path), geometry)
+
+
 def _is_dicom(path: Path) -> bool:
     return is_folder(path) or path.name.lower().endswith(DICOM)
 
@@ -126,7 +139,7 @@ def _read_dicom(path: Path, image: Optional[Path]) -> Volume:
         return read_dicom(path)
     if image is None:
         raise InputError(f"{path}: a segmentation without its image; keep both in the dataset")
-    geometry = _geometry(image)
+    geometry = geometry_of(image)
     return Volume(read_segmentation(path, geometry), geometry)
 
 
@@ -138,11 +151,15 @@ def _read_picture(path: Path, image: Path) -> Volume:
     levels = len(np.unique(values))
     if levels > _MOST_LEVELS:
         raise InputError(f"{path}: holds {levels} grey levels, where a mask has few; export it black and white, as PNG")
-    return Volume(values, dataclasses.replace(_geometry(image), shape=values.shape))
+    return Volume(values, dataclasses.replace(geometry_of(image), shape=values.shape))
 
 
-def _geometry(path: Path) -> Geometry:
-    """From headers alone."""
+def geometry_of(path: Path) -> Geometry:
+    """Where a volume lies, from headers alone.
+
+    Raises:
+        InputError: as `read_volume`.
+    """
     from medsegdiff.io import nifti
     from medsegdiff.io.dicom import series
 
@@ -157,7 +174,7 @@ def slices_of(path: Path, axis: str = "axial") -> int:
     """
     if not is_volume(path):
         return 1
-    geometry = _geometry(path)
+    geometry = geometry_of(path)
     return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
 
 
