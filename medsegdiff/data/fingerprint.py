@@ -47,7 +47,7 @@ class Fingerprint:
     values: Mapping[int, float]
     """The share of each value of the masks but 0, in all voxels of all masks; empty of pictures."""
     deep: bool = False
-    """Whether pictures are wider than 8 bits."""
+    """Whether all pictures are wider than 8 bits, and alike; of several kinds each is read by its own range."""
 
     def spec(self, *, is_ct: bool = False, labels: Optional[Mapping[int, int]] = None) -> DataSpec:
         """How these files are read. Without `labels` each value of the masks is a class, in order.
@@ -155,15 +155,16 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
 def _of_pictures(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     seen = [look(case.image) for case in cases]
     colour = len(cases[0].channels) == 1 and any(in_colour for in_colour, _ in seen)
-    samples, deep = [], False
+    samples, kinds = [], set()
     for case in () if colour else bar:
         layers = [read_grey(path) for path in case.channels]
-        deep = deep or any(layer.dtype != np.uint8 for layer in layers)
+        kinds.update("8-bit" if layer.dtype == np.uint8 else layer.dtype.kind for layer in layers)
         samples.append([(layer.ravel()[:: max(1, layer.size // 1000)], layer.min(), layer.max()) for layer in layers])
     channels = 3 if colour else len(cases[0].channels)
     intensities = [_intensity([layers[c] for layers in samples]) for c in range(channels if samples else 0)]
     shape = tuple(np.median([size for _, size in seen], axis=0).tolist())
     people = len({case.group for case in cases})
+    deep = len(kinds) == 1 and "8-bit" not in kinds
     return Fingerprint(len(cases), people, "pictures", channels, colour, shape, None, intensities, {}, deep)
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
-from medsegdiff.data.scaling import EIGHT_BITS, scale
+from medsegdiff.data.scaling import EIGHT_BITS, bounds_of, scale
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import labelled
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume, to_slices
 
+_DARK = 16  # of the window: as many times 12 bits are in 16
 _SAME_GRID = 0.5  # voxels: what is farther off is another grid
 
 
@@ -47,7 +48,7 @@ def read_source(case: Case, spec: DataSpec) -> Source:
         layers.append(values if values.ndim == 4 else values[..., None])
     _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
     for path, layer in zip(case.channels, layers):
-        _note_holes(path, layer)
+        _check_values(path, layer, spec.scaling)
     stacked = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=-1)
     return Source(to_slices(stacked, first.geometry, spec.axis), first.geometry)
 
@@ -101,11 +102,33 @@ def _picture(case: Case, spec: DataSpec) -> np.ndarray:
     for path, layer in zip(case.channels, layers):
         if layer.shape != layers[0].shape:
             raise InputError(f"{path}: is of another size than {case.image}; channels have one size")
+        _check_range(path, layer, spec.scaling)
     _check_channels(case, len(layers), spec)
     return np.stack(layers, axis=-1)
 
 
-def _note_holes(path: Path, layer: np.ndarray) -> None:
+def _check_range(path: Path, layer: np.ndarray, scaling: str) -> None:
+    """Refuse, or note, a picture whose values are not those of the window by which it is scaled."""
+    bounds, top = bounds_of(scaling), layer.max()
+    if bounds is None:
+        return
+    low, high = bounds
+    kind = "8 bits" if layer.dtype == np.uint8 else "fractions up to 1" if layer.dtype.kind == "f" and top <= 1 else ""
+    if kind and high > 255:
+        where = f"where values from {low:g} to {high:g} are read"
+        raise InputError(f"{path}: of {kind}, {where}; give an image like those of training")
+    if top > high:
+        note(path, f"holds values up to {top:g}; those above {high:g} are cut off")
+    elif _DARK * top <= high:
+        note(path, f"holds values up to {top:g} alone, where {low:g} to {high:g} are read: it is dark")
+
+
+def _check_values(path: Path, layer: np.ndarray, scaling: str) -> None:
+    """Refuse, or note, a volume whose values are no numbers, or not those of the window by which it is scaled."""
+    bounds = bounds_of(scaling)
+    if bounds and bounds[0] < 0 <= layer.min():
+        low, high = bounds
+        note(path, f"holds no value below 0, where {low:g} to {high:g} are read: CT numbers without their offset?")
     wrong = layer.size - np.count_nonzero(np.isfinite(layer)) if layer.dtype.kind == "f" else 0
     if wrong == layer.size:
         raise InputError(f"{path}: none of its values is a finite number; export it again")

@@ -78,3 +78,14 @@ def test_pictures_by_their_channels_and_bits(tmp_path, pixels, channels, scaling
     spec = found.spec()
     assert (spec.channels, spec.scaling, spec.colour, dict(spec.labels)) == (channels, scaling, colour, {})
     assert found.shape == (6, 5)
+
+
+@pytest.mark.parametrize("other", [np.uint16(40000), np.float32(0.5)])
+def test_pictures_of_several_depths_are_read_each_by_its_own(tmp_path, other):
+    """In a window of 16 bits those of 8 bits would be black."""
+    cases = []
+    for number, level in enumerate((np.uint8(99), other)):
+        path = tmp_path / f"{number}.tif"
+        Image.fromarray(np.full((6, 5), level)).save(path)
+        cases.append(Case(str(number), (path,)))
+    assert measure(cases, progress=False).spec().scaling == "8-bit"
