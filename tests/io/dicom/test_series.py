@@ -70,12 +70,14 @@ def test_each_slice_has_its_own_slope(make_series):
     np.testing.assert_allclose(values, stored * (0.5 + np.arange(9)) + 2, rtol=1e-6)
 
 
-def test_low_is_dark_where_files_have_it_white(make_series):
+@pytest.mark.parametrize("modality", ["DX", "CT"])
+def test_low_is_dark_where_files_have_it_white_and_units_are_what_they_are(make_series, modality):
     def change(_, slice_):
-        slice_.PhotometricInterpretation = "MONOCHROME1"
+        slice_.PhotometricInterpretation, slice_.Modality = "MONOCHROME1", modality
 
     folder, stored, _ = make_series(change=change)
-    np.testing.assert_array_equal(read_dicom(folder).values, 4095 - stored.astype(int) - 1024)
+    expected = (4095 - stored.astype(int) if modality == "DX" else stored.astype(int)) - 1024
+    np.testing.assert_array_equal(read_dicom(folder).values, expected)
 
 
 @pytest.mark.parametrize(
