@@ -10,7 +10,6 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.files import Frame, quiet
 
-
 _MEASURED = ("CT", "PT", "NM")  # modalities whose values have units, however they are shown
 
 
