@@ -269,3 +269,15 @@ def test_a_file_without_the_suffix_says_what_to_do(make_series):
     path = next(folder.iterdir()).rename(folder.parent / "IM0001")
     with pytest.raises(InputError, match="IM0001: a DICOM file without the suffix"):
         decode(path)
+
+
+@pytest.mark.parametrize("has_spacing", [True, False])
+def test_a_picture_without_the_size_of_its_pixels_says_so(make_series, capsys, has_spacing):
+    def change(_, slice_):
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", *(() if has_spacing else ("PixelSpacing",))):
+            delattr(slice_, keyword)
+
+    path = next(make_series(change=change)[0].iterdir())
+    assert read_dicom(path).geometry.spacing[:2] == pytest.approx((0.7, 1.3) if has_spacing else (1, 1))
+    said = f"note: {path}: does not say how large its pixels are; distances take them for 1 mm\n"
+    assert capsys.readouterr().err == ("" if has_spacing else said)
