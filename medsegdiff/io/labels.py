@@ -95,5 +95,7 @@ def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:
         return values
     rounded = np.rint(values)
     if not (np.abs(values) <= _HIGHEST).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
-        raise InputError(f"{path}: holds values that are no whole numbers, or too large ones; a mask holds labels: export it again")
+        raise InputError(
+            f"{path}: holds values that are no whole numbers, or too large ones; a mask holds labels: export it again"
+        )
     return rounded.astype(np.int32)

@@ -42,6 +42,8 @@ def read_mask(path: Path) -> np.ndarray:
         raise InputError(f"{path}: holds values below 0 or not a number; {_SPARE}")
     if picture.lossy:
         if high <= _BLACK:
+            if high:
+                note(path, f"a JPEG whose highest grey level is {high}: read as empty; a mask of 0 and 1 keep as PNG")
             return np.zeros(values.shape, np.float32)
         if high < _WHITE:
             raise InputError(f"{path}: a JPEG whose highest grey level is {high}, far from white; {_SPARE}")

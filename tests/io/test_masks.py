@@ -205,3 +205,10 @@ def test_two_values_that_may_be_classes_are_said(tmp_path, capsys, low, high, sa
     np.testing.assert_array_equal(read_mask(path), DISC)
     line = f"note: {path}: holds the values {low} and {high} alone; {high} is foreground\n"
     assert capsys.readouterr().err == (line if said else "")
+
+
+def test_a_jpeg_of_0_and_1_is_said_to_be_read_as_empty(tmp_path, capsys):
+    for name, level, said in (("a.jpg", 9, True), ("b.jpg", 0, False)):
+        path = saved(tmp_path, DISC * np.uint8(level), name)
+        assert not read_mask(path).any()
+        assert ("read as empty; a mask of 0 and 1 keep as PNG" in capsys.readouterr().err) == said

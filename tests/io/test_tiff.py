@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.masks import read_labels
+from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
 from medsegdiff.io.tiff import check_pixels
 
@@ -48,6 +48,13 @@ def test_what_pillow_takes_for_something_else_is_refused(tmp_path, pixels, tags,
     for read in (read_image, read_grey, read_labels):
         with pytest.raises(InputError, match=message):
             read(path)
+
+
+def test_where_0_is_white_a_note_says_so(tmp_path, capsys):
+    """Programs that save a mask of true and false may mean the opposite."""
+    path = write(tmp_path / "a.tif", np.where(GREY > 5, 255, 0).astype(np.uint8), t262=0)
+    np.testing.assert_array_equal(read_mask(path), GREY <= 5)
+    assert capsys.readouterr().err == f"note: {path}: says that 0 is white, and is read so\n"
 
 
 def test_planes_of_16_bits_are_refused(tmp_path):
