@@ -28,6 +28,7 @@ Axis = Literal["axial", "coronal", "sagittal"]
 AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
 _DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+_SAME_GRID = 0.5  # voxels
 _FIRST = 16  # files of a folder: beside a series lie texts and the like
 _MOST_LEVELS = 32  # of a mask that is a picture; grey edges have more
 
@@ -118,13 +119,30 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
 def read_label_volume(path: Path, image: Optional[Path] = None) -> Volume:
     """Read a mask as `read_volume` does: whole numbers (X, Y, Z).
 
+    Where its grid differs from that of its `image` in the order and direction of axes alone, as that of a converted
+    DICOM series does, it is brought to that.
+
     Raises:
         InputError: as `read_volume`, or it has channels, or values that are no whole numbers.
     """
     values, geometry = read_volume(path, image)
     if values.ndim > 3:
         raise InputError(f"{path}: has channels, where a mask holds labels; export it again")
-    return Volume(whole_numbers(values, path), geometry)
+    found = Volume(whole_numbers(values, path), geometry)
+    with suppress(InputError):  # who reads the image says it
+        return found if image is None or not is_volume(image) else _in_order_of(found, geometry_of(image))
+    return found
+
+
+def _in_order_of(volume: Volume, geometry: Geometry) -> Volume:
+    """The same voxels in the order that another grid has, where that is the only difference."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+
+    old = volume.geometry
+    order = ornt_transform(io_orientation(old.affine), io_orientation(geometry.affine))
+    values, affine = apply_orientation(volume.values, order), old.affine @ inv_ornt_aff(order, old.shape)
+    turned = Geometry(values.shape, affine, geometry.header)
+    return volume if geometry.differs(turned, _SAME_GRID) else Volume(values, turned)
 
 
 def _is_dicom(path: Path) -> bool:

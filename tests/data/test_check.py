@@ -110,6 +110,11 @@ def test_an_image_without_a_mask_and_a_mask_without_an_image(folder):
     ]
 
 
+def test_an_image_that_cannot_be_read_is_one_finding(volumes):
+    (volumes / "images/v1.nii.gz").write_bytes(b"no volume")
+    assert only(volumes)[:2] == ("unreadable", "images/v1.nii.gz")
+
+
 def test_a_mask_with_channels(volumes):
     path = next((volumes / "labels").iterdir())
     image = nibabel.load(path)

@@ -136,3 +136,20 @@ def test_a_mask_has_labels_and_no_channels(tmp_path):
     write(tmp_path / "c.nii", VALUES.astype(np.float32) / 2)
     with pytest.raises(InputError, match=r"c\.nii: holds values that are no whole numbers"):
         read_label_volume(tmp_path / "c.nii")
+
+
+@pytest.mark.parametrize("order", ["LPS", "RAS", "SAL", "PIR"])
+def test_a_mask_is_brought_to_the_order_of_its_images_axes(tmp_path, order):
+    image = write(tmp_path / "image.nii", VALUES)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(OBLIQUE), nibabel.orientations.axcodes2ornt(order)
+    )
+    mask = nibabel.load(image).as_reoriented(turn)
+    nibabel.save(mask, tmp_path / "mask.nii")
+    values, geometry = read_label_volume(tmp_path / "mask.nii", image)
+    np.testing.assert_array_equal(values, VALUES)
+    assert not read_volume(image).geometry.differs(geometry)
+    moved = mask.affine.copy()
+    moved[:3, 3] += 3
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(mask.dataobj), moved), tmp_path / "moved.nii")
+    assert read_volume(image).geometry.differs(read_label_volume(tmp_path / "moved.nii", image).geometry)
