@@ -115,10 +115,10 @@ def _affine(path: Path, image: Any) -> np.ndarray:
     return affine
 
 
-def _note_doubts(path: Path, mended: str, geometry: Geometry) -> None:
-    """Say what nibabel mended in a header, and what other programs may read in another way."""
-    if mended:
-        note(path, f"its header is mended as it is read: {'; '.join(mended.splitlines())}")
+def _note_doubts(path: Path, repairs: str, geometry: Geometry) -> None:
+    """Say what nibabel repaired in a header, and what other programs may read in another way."""
+    if repairs:
+        note(path, f"its header was repaired while reading: {'; '.join(repairs.splitlines())}")
     header = geometry.header
     unit = header.get_xyzt_units()[0]
     if unit in ("meter", "micron"):
