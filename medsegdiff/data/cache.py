@@ -26,7 +26,7 @@ from medsegdiff.data.scaling import EIGHT_BITS
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.volumes import is_volume, slices_of
 
-FORMAT_VERSION = 2  # raise it whenever the arrays made from the same files change
+FORMAT_VERSION = 1  # raise it whenever the arrays made from the same files change
 DATASETS, ENTRIES = "datasets", "cases"
 """Folders of the cache: of lists of cases, and of what is kept of each."""
 INDEX = "digests.json"
