@@ -56,7 +56,7 @@ def test_arrays_of_all_sizes_share_memory():
     arrays = [filled(20) for _ in range(5)]
     del arrays
     large = filled(90)
-    assert resident() - before < 120
+    assert resident() - before < 150  # with a copy of NumPy's
     del large
     give_back_memory()
     assert resident() - before < 20
