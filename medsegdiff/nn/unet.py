@@ -130,6 +130,7 @@ class MedSegDiff(nn.Module):
         for module in self.modules() if device().PACKS else []:
             if isinstance(module, Convolution) and module is not self.input_blocks[0][0]:  # which is used in parts
                 module.give_up_weight()
+        jt.sync_all()  # what waits to be made of weights would hold them beside what is packed
         return self
 
     def encode(self, image: Var, label: Optional[Var] = None) -> Condition:

@@ -19,6 +19,7 @@ import numpy as np
 from medsegdiff.base import screen, stopping
 from medsegdiff.runtime import compilation, compilers, requirements, toolchain
 
+_SHARED = 256 << 20
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 _GLIBC = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
@@ -61,6 +62,14 @@ def give_back_memory() -> None:
     jt.gc()
     if _GLIBC is not None:
         _GLIBC.malloc_trim(0)
+
+
+def share_memory() -> None:
+    """Let Jittor's large arrays share 256 MiB until memory is given back: once, as what was not used takes none.
+
+    By itself Jittor has memory for each of more than 5 MiB, and what one size has left is of no use to a larger one.
+    """
+    jt.empty((_SHARED,), "int8").sync(False, False)
 
 
 def _import_jittor():  # noqa: ANN202 (an untyped module)

@@ -3,30 +3,31 @@
 
 namespace convolution {
 
-// The weights as the convolution takes them, in `room` bytes at `packed`.
-inline void pack(const Geometry& g, const float* weight, float* packed, size_t room) {
-    const auto check = [room](size_t bytes) {
-        if (bytes > room) throw std::runtime_error("packed weights want more room than is known");
-    };
+// Bytes that `pack` fills.
+inline size_t packed_bytes(const Geometry& g) {
 #if WITH_AMX
-    if (g.own && !g.winograd) {
-        const amx::Layout l(g, false);
-        check(l.weight_bytes() + amx::LINE);
-        return amx::pack(l, false, weight, amx::aligned(packed));
-    }
+    if (g.own && !g.winograd) return amx::Layout(g, false).weight_bytes() + amx::LINE;
+#endif
+#if WITH_WINOGRAD
+    if (winograd::takes(g)) return winograd::Layout<winograd::Low>(g, false).weight_bytes();
+#endif
+    return planned<ForwardPlan>(g.sample()).weight.bytes();
+}
+
+// The weights as the convolution takes them.
+inline void pack(const Geometry& g, const float* weight, float* packed) {
+#if WITH_AMX
+    if (g.own && !g.winograd) return amx::pack(amx::Layout(g, false), false, weight, amx::aligned(packed));
 #endif
 #if WITH_WINOGRAD
     if (winograd::takes(g)) {
         const winograd::Layout<winograd::Low> l(g, false);
-        check(l.weight_bytes());
         #pragma omp parallel
         winograd::pack(l, false, weight, packed);
         return;
     }
 #endif
-    const Exchange& exchange = planned<ForwardPlan>(g.sample()).weight;
-    check(exchange.bytes());
-    exchange.write(weight, packed);
+    planned<ForwardPlan>(g.sample()).weight.write(weight, packed);
 }
 
 // y = convolution + bias + residual; `bias` has no rows, one, or one for each sample; `residual` may be null.

@@ -11,6 +11,7 @@ and `winograd_weights.h` those of the transform, with AVX512-BF16 in bfloat16 to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,7 +21,7 @@ from medsegdiff.kernels.cpu.normalisation import NORM, of_samples
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime import onednn
-from medsegdiff.runtime.backend import give_back_memory, jt
+from medsegdiff.runtime.backend import give_back_memory, jt, share_memory
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
 Var = Any  # jt.Var
@@ -38,7 +39,8 @@ const convolution::Geometry g{
     data["winograd"] != 0, data["own"] != 0};
 """
 """The geometry `g` of what `geometry_of` found."""
-_PACK = GEOMETRY + "convolution::pack(g, in0_p, out0_p, out0->num * sizeof(float));"
+_ROOM = GEOMETRY + "out0_p[0] = (convolution::packed_bytes(g) + sizeof(float) - 1) / sizeof(float);"
+_PACK = GEOMETRY + "convolution::pack(g, in0_p, out0_p);"
 _NORM = """
 const convolution::Norm norm{{
     {weight}_p, {bias}_p, (long){weight}->num, (long)data["groups"], data["silu"] != 0, {statistics}}};
@@ -48,16 +50,20 @@ _FORWARD = """
 convolution::forward(g, data["each"] != 0, in0_p, norm, in1_p, data["packed"] != 0, {bias}, {rows}, {residual}, out0_p);
 """
 _BACKWARD = "convolution::backward(g, in0_p, norm, in1_p, in2_p, {}, out0_p, out1_p, {}, {});"
-_LINE = 16  # numbers in a line of the processor's cache
 _NORM_PARTS = "norm weight", "norm bias"
 
 
 def run_code(
-    shapes: list[Any], inputs: list[Var], source: str, data: dict[str, float], header: str = HEADER
+    shapes: list[Any],
+    inputs: list[Var],
+    source: str,
+    data: dict[str, float],
+    header: str = HEADER,
+    dtype: str = "float32",
 ) -> list[Var]:
-    """The float32 arrays that `source`, which may call oneDNN, makes of `inputs`."""
+    """The arrays that `source`, which may call oneDNN, makes of `inputs`."""
     numbers = {name: float(value) for name, value in data.items()}
-    results = jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=header, cpu_src=source, data=numbers)
+    results = jt.code(shapes, [dtype] * len(shapes), inputs, cpu_header=header, cpu_src=source, data=numbers)
     for result in results:
         result.compile_options = _INCLUDE
     return results
@@ -98,17 +104,17 @@ class Packed:
         # A weight that was assigned or updated has another id.
         key = (None if weight is None else weight.id, *(value for name, value in geometry.items() if name != "samples"))
         if self._value is None or key != self._key:
-            spots = 16 if geometry["winograd"] else geometry["kernel"] ** 2
-            numbers = spots * _room(geometry["inputs"]) * _room(geometry["outputs"])
-            room = (numbers // 2 if geometry["low"] else numbers) + spots * _LINE
-            self._key, self._value = key, run_code([[room]], [self._given(weight)], _PACK, geometry)[0]
+            shape = [packed_size(**{**geometry, "samples": 1})]
+            self._key, self._value = key, run_code([shape], [self._given(weight)], _PACK, geometry)[0]
             if self._taken is not None:
-                # Now, before activations come: else both forms of all weights would be there at once, and the memory
-                # of one would be kept for others of its size. Nothing else now: Jittor fuses what it computes together,
-                # and the first masks would be rounded otherwise than the next.
-                self._value.sync(False, False)
+                # Now, before activations come, or both forms of all weights would be there at once. Nothing else now:
+                # Jittor fuses what it computes together, and the first masks would be rounded otherwise than the next.
+                # Not of the memory that activations share.
+                with jt.flag_scope(use_sfrl_allocator=0):
+                    self._value.sync(False, False)
                 self._taken = None
                 give_back_memory()
+                share_memory()
         return self._value
 
     def _given(self, weight: Optional[Var]) -> Var:
@@ -118,9 +124,12 @@ class Packed:
         return given
 
 
-def _room(channels: int) -> int:
-    """Channels with oneDNN's padding, which are whole blocks of one of these sizes."""
-    return max(-(-channels // block) * block for block in (16, 32, 48, 64))
+@cache
+def packed_size(**geometry: int) -> int:
+    """Numbers of 32 bits that packed weights take."""
+    (size,) = run_code([[1]], [], _ROOM, geometry, dtype="int32")
+    size.sync(False, False)  # nothing else, as above
+    return int(size.numpy()[0])
 
 
 def _has_winograd() -> bool:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.kernels import precision, reference
+from medsegdiff.kernels.cpu import convolution
 from medsegdiff.kernels.operations import Norm, Packed, conv2d, group_norm
 from medsegdiff.runtime.backend import jt
 from tests import numeric
@@ -263,6 +264,22 @@ def test_weights_that_were_taken_live_on_packed(inside):
                 conv2d(x, None, padding=1, packed=alone)
     with pytest.raises(RuntimeError, match="cannot be trained"):
         alone.forget()
+
+
+@pytest.mark.parametrize("inside", ["fp32", BF16])
+@pytest.mark.parametrize(("shape", "outputs", "kernel"), [*SHAPES, *TILES, *NARROW])
+def test_packed_weights_fill_their_memory_and_no_more(inside, shape, outputs, kernel):
+    low, behind, untouched = inside == "bf16", 64, 0.7
+    geometry = convolution.geometry_of(shape, outputs, kernel, 1, kernel // 2, low)
+    if geometry["winograd"] and not geometry["low"]:
+        pytest.skip("these stay as they are")
+    size = convolution.packed_size(**geometry)
+    source = f"std::fill_n(out0_p, out0->num, {untouched}f);" + convolution._PACK
+    weight = jt.array(np.float32(given(shape, outputs, kernel)[0][1]))
+    (packed,) = convolution.run_code([[size + behind]], [weight], source, geometry)
+    written = packed.numpy() != np.float32(untouched)
+    assert not written[size:].any()
+    assert written[size - 32 : size].any()  # up to two lines of the cache are left free
 
 
 def test_taken_weights_of_large_maps_stay_as_they_are_in_float32():
