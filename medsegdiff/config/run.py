@@ -117,7 +117,7 @@ def read_run(name: Union[str, Path]) -> Written:
     Raises:
         InputError: there is none, it cannot be read, or an option in it is unknown or makes no sense.
     """
-    given = {str(option).replace("-", "_"): value for option, value in read_config(name).items()}
+    given = read_config(name)
     given.pop("dry_run", None)  # which `train --print-config` writes, too
     config = RunConfig.from_flat(given)
     known = config.flat()
