@@ -138,5 +138,6 @@ def difference(ours: Any, theirs: Any) -> Optional[str]:
     for f in dataclasses.fields(ours):
         a, b = getattr(ours, f.name), getattr(theirs, f.name)
         if a != b:
-            return f"`{f.name}` {b}, not {a}"
+            theirs_shown, ours_shown = (str(value) or '""' for value in (b, a))
+            return f"`{f.name}` {theirs_shown}, not {ours_shown}"
     return None

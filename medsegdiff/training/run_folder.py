@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.checkpoints import folder as checkpoints
 
@@ -21,8 +22,10 @@ def own(out: Path) -> Ledger:
 
     Raises:
         InputError: a file of a name that training uses is not its own, a checkpoint's folder holds what is no part of
-            one, or a folder is a link.
+            one, a folder is a link, or another training keeps its best checkpoint in `out`.
     """
+    if out.absolute().name == checkpoints.BEST and checkpoints.list_checkpoints(out.absolute().parent):
+        raise InputError(f"{out}: belongs to the training above it, which clears it; give another `out_dir`")
     ledger = Ledger(out, WRITER)
     pictures = [f"{SAMPLES}/{path.name}" for path in sorted((out / SAMPLES).glob("step-*.png"))]
     written = [CONFIG, RUN, *pictures]

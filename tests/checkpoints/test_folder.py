@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -17,6 +19,16 @@ def test_what_is_read_is_what_was_written(run, spaces):
     assert found.training == {"log": {"loss": [1.5, 2]}}
     np.testing.assert_array_equal(found.arrays["model"]["a.weight"], spaces.model["a.weight"])
     assert found.arrays["optimizer"]["mean:a"] == 10
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_who_may_read_it_is_as_the_user_s_umask_says(tmp_path, spaces, mask):
+    usual = os.umask(mask)
+    try:
+        path = checkpoints.save(tmp_path, Checkpoint(1, CONFIG, {"model": spaces.model}, {}))
+    finally:
+        os.umask(usual)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o666 & ~mask}
 
 
 def test_the_newest_is_found_by_number_and_nothing_else_lies_there(run):

@@ -87,6 +87,7 @@ def test_the_difference_of_two_configurations_names_the_option_and_both_values()
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
     assert text == "`image_size` 128, not 64"
+    assert difference(NetworkConfig(channel_mult="1,2"), NetworkConfig()) == '`channel_mult` "", not 1,2'
 
 
 def test_validation_takes_no_more_steps_than_there_are():

@@ -25,6 +25,14 @@ def test_what_training_did_not_write_is_refused(tmp_path, name):
         own(tmp_path)
 
 
+def test_the_folder_of_another_training_s_best_checkpoint_is_refused(tmp_path):
+    save(tmp_path, 2)
+    (tmp_path / "best").mkdir()
+    with pytest.raises(InputError, match="belongs to the training above it"):
+        own(tmp_path / "best")
+    own(tmp_path / "else" / "best")
+
+
 def test_the_run_json_of_sampling_is_not_training_s(tmp_path):
     with Ledger(tmp_path, "sample").together("run.json") as stage:
         (stage / "run.json").write_text("{}")
