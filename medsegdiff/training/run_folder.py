@@ -22,8 +22,10 @@ def own(out: Path) -> Ledger:
 
     Raises:
         InputError: a file of a name that training uses is not its own, a checkpoint's folder holds what is no part of
-            one, a folder is a link, or another training keeps its best checkpoint in `out`.
+            one, a folder is a link, or `out` is a checkpoint, or where another training keeps its best one.
     """
+    if (out / checkpoints.STATE).is_file():
+        raise InputError(f"{out}: is a checkpoint; to continue, give the training's folder, {out.parent}, as `out_dir`")
     if out.absolute().name == checkpoints.BEST and checkpoints.list_checkpoints(out.absolute().parent):
         raise InputError(f"{out}: belongs to the training above it, which clears it; give another `out_dir`")
     ledger = Ledger(out, WRITER)

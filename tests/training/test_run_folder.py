@@ -25,6 +25,11 @@ def test_what_training_did_not_write_is_refused(tmp_path, name):
         own(tmp_path)
 
 
+def test_a_checkpoint_is_no_folder_to_train_in(tmp_path):
+    with pytest.raises(InputError, match=f"is a checkpoint; to continue, give the training's folder, {tmp_path}, as"):
+        own(save(tmp_path, 2))
+
+
 def test_the_folder_of_another_training_s_best_checkpoint_is_refused(tmp_path):
     save(tmp_path, 2)
     (tmp_path / "best").mkdir()
