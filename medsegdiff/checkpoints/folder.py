@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import uuid
@@ -197,9 +198,16 @@ def finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
 
 
 def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
-    """The newest whole checkpoint of `out`, or None, and what is wrong with newer ones."""
+    """The newest whole checkpoint of `out`, or None, and what is wrong with newer ones.
+
+    Raises:
+        InputError: one may not be read: it may be whole, and training must not go on from before it.
+    """
     complaints = []
     for path in reversed(list_checkpoints(out)):
+        for part in (path, *path.glob("*")):
+            if part.exists() and not os.access(part, os.R_OK):
+                raise InputError(f"{part}: permission denied; make it readable, or move {path.name} elsewhere")
         try:
             return load(path), complaints
         except InputError as error:

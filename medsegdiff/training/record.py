@@ -103,8 +103,8 @@ class Record:
             saves = min(saves, max(1, training.keep + 1 - len(checkpoints.list_checkpoints(self.out))))
         groups = [trainer.optimiser.state(), *[trainer.state] * (1 + len(trainer.averages))]
         each = 4 * sum(math.prod(value.shape) for group in groups for value in group.values())
-        free = shutil.disk_usage(self.out).free
-        if saves <= 0 or saves * each < free:
+        total, _, free = shutil.disk_usage(self.out)
+        if saves <= 0 or saves * each < free or not total:  # some file systems do not tell
             return
         told = f"{self.out}: each checkpoint takes {each / 2**20:,.0f} MiB there, and {free / 2**20:,.0f} MiB are free"
         if free < each:

@@ -38,6 +38,14 @@ def test_the_newest_is_found_by_number_and_nothing_else_lies_there(run):
     assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
 
 
+@pytest.mark.parametrize("name", ["step-000010", "step-000010/model.safetensors"])
+def test_what_may_not_be_read_is_no_damage(run, monkeypatch, name):
+    allowed = os.access  # the user may be root
+    monkeypatch.setattr(os, "access", lambda path, mode: path != run / name and allowed(path, mode))
+    with pytest.raises(InputError, match=f"{name}: permission denied; make it readable, or move step-000010"):
+        checkpoints.load_newest(run)
+
+
 def test_only_the_newest_are_kept(run, spaces):
     checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {}), keep=2)
     assert [p.name for p in checkpoints.list_checkpoints(run)] == ["step-000010", "step-000011"]

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -556,13 +555,13 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_before_any_work(config,
     config = with_training(config, steps=3, save_interval=1, keep=2)
     last = train(with_training(config, steps=1), discs)
     each = sum(file.stat().st_size for file in last.glob("*.safetensors"))
-    room = SimpleNamespace(free=each // 2)
+    room = [10 * each, 0, each // 2]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     with pytest.raises(InputError, match=r"each checkpoint takes \d+ MiB there, and \d+ MiB are free; free some"):
         train(config, discs)
     assert train(with_training(config, steps=1), discs) == last  # which has no more to write
     for free, said in ((1.5, True), (2.5, False)):
-        room.free = int(free * each)
+        room[2] = int(free * each)
         capsys.readouterr()
         train(config, discs)
         assert ("that this training will want" in capsys.readouterr().err) == said
