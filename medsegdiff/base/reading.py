@@ -52,10 +52,11 @@ class _Loader(yaml.SafeLoader):
         return found
 
 
-_INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float"))
-for _tag, _pattern in ((_INT, r"\d+"), (_FLOAT, r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.inf|\.nan")):
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"[-+]?({_pattern})$"), list("-+.0123456789"))
-_Loader.add_constructor(_INT, lambda _, node: int(node.value))
+_NUMBERS = {"int": r"0|[1-9]\d*", "float": r"(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan"}
+for _kind, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"[-+]?({_pattern})$"), list("-+.0123456789")
+    )
 
 
 @contextlib.contextmanager

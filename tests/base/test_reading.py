@@ -88,7 +88,7 @@ def test_json_that_is_none_is_refused(tmp_path, text, words):
 
 
 def test_numbers_are_those_of_the_command_line(tmp_path):
-    told = {"1e-4": 1e-4, "2.5E3": 2500, "-1e+2": -100, "1e4x": "1e4x", "16": 16, "010": 10, ".5": 0.5, "5.": 5}
+    told = {"1e-4": 1e-4, "2.5E3": 2500, "-1e+2": -100, "1e4x": "1e4x", "16": 16, "010": "010", ".5": 0.5, "5.": 5}
     told |= {"1:30": "1:30", "1_000": "1_000", "2020-01-01": "2020-01-01", "0x1F": "0x1F", "-.inf": -math.inf, "": None}
     (tmp_path / "a.yaml").write_text("".join(f"- {text}\n" for text in told))
     assert read_yaml(tmp_path / "a.yaml") == list(told.values())
