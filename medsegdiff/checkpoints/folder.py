@@ -133,7 +133,8 @@ def _is_whole(path: Path, step: int) -> bool:
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
-        path.chmod(path.parent.stat().st_mode & 0o666)  # it lets nobody else read it, whatever the user's umask says
+        with contextlib.suppress(OSError):  # of a file system without owners
+            path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors forbids all others to read it
     except SafetensorError as error:  # it hides the operating system's number in its text
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

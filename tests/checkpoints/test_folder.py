@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +38,14 @@ def test_the_newest_is_found_by_number_and_nothing_else_lies_there(run):
     assert found.step == 10
     assert complaints == []
     assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+def test_a_file_system_without_owners_is_no_obstacle(tmp_path, spaces, monkeypatch):
+    def refuse(_path, _mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    checkpoints.load(checkpoints.save(tmp_path, Checkpoint(1, CONFIG, {"model": spaces.model}, {})))
 
 
 @pytest.mark.parametrize("name", ["step-000010", "step-000010/model.safetensors"])
