@@ -551,6 +551,15 @@ def test_a_schedule_that_ends_elsewhere_is_named_though_no_option_of_its_own_cha
     ]
 
 
+def test_steps_that_learn_nothing_are_told(config, discs, capsys):
+    for annealed, said in ((0, False), (1, True), (2, False)):
+        train(
+            with_training(config, steps=2, lr_anneal_steps=annealed, out_dir=f"{config.training.out_dir}-{annealed}"),
+            discs,
+        )
+        assert ("note: from step 1 on the learning rate is 0, and nothing is learnt" in capsys.readouterr().err) == said
+
+
 def test_a_disk_without_room_for_the_checkpoints_is_told_before_any_work(config, discs, capsys, monkeypatch):
     config = with_training(config, steps=3, save_interval=1, keep=2)
     last = train(with_training(config, steps=1), discs)
