@@ -96,6 +96,13 @@ def test_a_checkpoint_from_before_states_were_sealed_is_read(run, spaces):
     np.testing.assert_array_equal(load_weights(run).arrays["a.bias"], spaces.other["a.bias"])
 
 
+def test_what_a_newer_version_wrote_is_not_called_damaged(run):
+    file = run / "step-000010" / "state.json"
+    file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(InputError, match=r"state\.json: written by a newer medsegdiff; update this one"):
+        checkpoints.load(run / "step-000010")
+
+
 @pytest.mark.parametrize("group", ["model", "ema-0.9999", "optimizer"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_neither_saved_nor_a_reason_to_remove_what_is(run, spaces, group, value):
