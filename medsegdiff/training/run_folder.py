@@ -22,7 +22,7 @@ def own(out: Path) -> Ledger:
 
     Raises:
         InputError: a file of a name that training uses is not its own, a checkpoint's folder holds what is no part of
-            one, a folder is a link, or `out` is a checkpoint, or where another training keeps its best one.
+            one, a file or a link is where a folder is to be, or `out` is a checkpoint, or where another training keeps its best one.
     """
     if (out / checkpoints.STATE).is_file():
         raise InputError(f"{out}: is a checkpoint; to continue, give the training's folder, {out.parent}, as `out_dir`")
@@ -34,8 +34,9 @@ def own(out: Path) -> Ledger:
     if not ledger.groups and any((path / checkpoints.STATE).is_file() for path in checkpoints.list_checkpoints(out)):
         ledger.claim(name for name in written if (out / name).is_file())
         ledger.claim([LOG, EVENTS], grows=True)
-    links = [name for name in (TENSORBOARD, SAMPLES, checkpoints.BEST) if (out / name).is_symlink()]
-    ledger.check([*written, LOG, EVENTS, PROGRESS, *links])
+    folders = (TENSORBOARD, SAMPLES, checkpoints.BEST)
+    no_folders = [name for name in folders if (out / name).is_symlink() or not (out / name).is_dir()]
+    ledger.check([*written, LOG, EVENTS, PROGRESS, *no_folders])
     for folder in (out, out / checkpoints.BEST):
         for path in checkpoints.list_checkpoints(folder):
             if not (path / checkpoints.STATE).is_file():  # what is damaged alone will be replaced

@@ -53,6 +53,13 @@ def test_links_are_not_followed(tmp_path, name):
         own(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "samples", "best"])
+def test_a_file_where_a_folder_is_to_be_is_noticed_before_any_work(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: not written by train"):
+        own(tmp_path)
+
+
 def test_a_run_from_before_there_were_ledgers_is_known_by_its_checkpoints(tmp_path):
     save(tmp_path, 3)
     for name in ("config.yaml", "run.json", "log.csv", "events.jsonl"):
