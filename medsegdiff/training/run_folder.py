@@ -22,7 +22,7 @@ def own(out: Path) -> Ledger:
 
     Raises:
         InputError: a file of a name that training uses is not its own, a checkpoint's folder holds what is no part of
-            one, a file or a link is where a folder is to be, or `out` is a checkpoint, or where another training keeps its best one.
+            one, a file or a link is where a folder is to be, or `out` is a checkpoint or belongs to another training.
     """
     if (out / checkpoints.STATE).is_file():
         raise InputError(f"{out}: is a checkpoint; to continue, give the training's folder, {out.parent}, as `out_dir`")
