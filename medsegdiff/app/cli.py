@@ -25,6 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _OF_PATHS = {
     errno.ENOENT: "is not there, or was removed meanwhile; check the path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "a link that leads back to itself; remove it",
     errno.EACCES: "permission denied; choose another, or ask for the right",
     errno.ESTALE: "was removed meanwhile by another machine; check the path",
     errno.EIO: "the disk cannot read or write it; check the disk",

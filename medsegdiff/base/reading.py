@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,11 @@ def is_folder(path: Path) -> bool:
 def followed(path: Path) -> Path:
     """Where a path leads, links followed as far as they lead; `Path.resolve` fails where they lead in a circle."""
     return Path(os.path.realpath(path))
+
+
+def composed(name: str) -> str:
+    """A name with each letter and its accents as one character, as most systems write it; macOS parts them."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_name(path: Path) -> None:

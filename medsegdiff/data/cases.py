@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,8 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, is_folder
-from medsegdiff.io.pictures import SUFFIXES, folders_below, is_picture, list_folder
+from medsegdiff.base.reading import check_name, composed, is_folder, note
+from medsegdiff.io.pictures import SUFFIXES, folders_below, glance, is_picture, list_folder
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
 from medsegdiff.io.volumes import is_series, is_volume, stem
 
@@ -75,12 +76,16 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
     for path in paths:
         files = [path]
         if is_folder(path) and not is_series(path):
-            files = list_images(path)
+            files, searched = list_images(path), [path]
             for folder in [] if files else filter(is_folder, list_folder(path)):
                 files += list_images(folder)
+                searched.append(folder)
             if not files:
                 known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
                 raise InputError(f"{path}: holds no image ({known})")
+            others = (folder for folder in glance(path) if folder not in [*searched, *files] and list_images(folder))
+            for folder in itertools.islice(others, 1):
+                note(folder, f"holds further images, which are not taken with those of {path}; give it, too")
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
         found += files
@@ -115,20 +120,34 @@ def by_channel(files: Iterable[Path]) -> Optional[dict[Path, tuple[Path, ...]]]:
 
     Each must have the same channels, from 0 on.
     """
-    found: dict[Path, dict[int, Path]] = {}
-    for file in files:
-        named = _CHANNEL.fullmatch(stem(file))
-        if named is None:
-            return None
-        found.setdefault(file.with_name(named[1]), {})[int(named[2])] = file
-    wanted = list(range(max(map(len, found.values()), default=0)))
-    if any(sorted(channels) != wanted for channels in found.values()):
+    found = numbered(files)
+    wanted = range(max(map(len, found.values()), default=0))
+    if not found or any(sorted(channels) != list(wanted) for channels in found.values()):
         return None
     return {base: tuple(channels[number] for number in wanted) for base, channels in found.items()}
 
 
+def numbered(files: Iterable[Path]) -> dict[Path, dict[int, Path]]:
+    """As `by_channel`, each by its numbers, whatever these are; empty unless all are named so.
+
+    Raises:
+        InputError: two files have a name and a number in common.
+    """
+    found: dict[Path, dict[int, Path]] = {}
+    for file in files:
+        named = _CHANNEL.fullmatch(stem(file))
+        if named is None:
+            return {}
+        first = found.setdefault(file.with_name(named[1]), {}).setdefault(int(named[2]), file)
+        if first != file:
+            raise InputError(f"{file}: an image of the same name as {first.name}; rename or remove one")
+    return found
+
+
 def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """The cases with distinct ids: those of the same name in several folders are named after their folders, too.
+
+    Names are compared, and written, with their accents as `composed` has them.
 
     Each is given with its place, for error messages.
 
@@ -137,7 +156,7 @@ def distinct(located: Iterable[tuple[str, Case]]) -> list[Case]:
     """
     rivals: dict[str, list[tuple[str, Case]]] = {}
     seen: dict[str, Case] = {}
-    located = list(located)
+    located = [(where, replace(case, id=composed(case.id), patient=composed(case.patient))) for where, case in located]
     for where, case in located:
         check_name(case.image)
         rivals.setdefault(case.id, []).append((where, case))
@@ -159,4 +178,4 @@ def _named(case: Case, rivals: Sequence[Path]) -> Case:
         folders = [parts for parts in folders if parts[-count:] == own[-count:]]
     if len(folders) > 1 or not count:  # alone, or in one folder with another: then nothing tells them apart
         return case
-    return replace(case, id="_".join([*own[-count:], case.id]))
+    return replace(case, id=composed("_".join([*own[-count:], case.id])))

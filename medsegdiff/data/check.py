@@ -19,10 +19,10 @@ from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import to_classes, whole_numbers, without_label
+from medsegdiff.io.labels import to_classes, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume
+from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume
 
 KINDS = {
     "unreadable": "cannot be read",
@@ -153,7 +153,7 @@ def _unmatched(found: Checked, cases: Sequence[Case]) -> None:
     for folder in sorted({case.mask.parent for case in cases if case.mask}):
         for path in list_images(folder):
             if path not in used:
-                found.add("unmatched", path, "a mask without its image")
+                found.add("unmatched", path, "belongs to no image")
 
 
 def _image(found: Checked, case: Case) -> Optional[_Image]:
@@ -202,7 +202,7 @@ def _mask(
     """Check a mask against its image; its values, of a `binary` picture none; None if it cannot be read."""
     geometry = None
     if is_volume(case.image):
-        read = found.attempt("unreadable", path, lambda: _read_labels(path, case.image))
+        read = found.attempt("unreadable", path, lambda: read_label_volume(path, case.image))
         values, geometry = read or (None, None)
     else:
         values = found.attempt("unreadable", path, lambda: read_mask(path) if binary else read_labels(path))
@@ -218,18 +218,13 @@ def _mask(
     soft = np.mean((values > 0) & (values < 1)) if binary else 0
     if soft or (binary and path.suffix.lower() in _JPEG):
         found.add("soft", path, f"{soft:.1%} of its pixels are grey" if soft else "a JPEG, which blurs edges")
-    foreground = to_classes(values, labels) > 0 if labels else values > (0.5 if binary else 0)
+    foreground = to_classes(values, labels) > 0 if labels else values > 0.5 if binary else values != 0
     share, corners = foreground.mean(), foreground[np.ix_(*[[0, -1]] * foreground.ndim)]
     if share in (0, 1):
         found.add("full" if share else "empty", path, f"has {'no background' if share else 'no foreground'}")
     elif corners.all() and share > _INVERTED:
         found.add("inverted", path, f"{share:.1%} of it, and all its corners, are foreground: is it inverted?")
     return [] if binary else np.unique(values).tolist()
-
-
-def _read_labels(path: Path, image: Path) -> tuple[np.ndarray, Geometry]:
-    values, geometry = read_volume(path, image)
-    return whole_numbers(values, path), geometry
 
 
 def _unknown(found: Checked, labels: Mapping[int, int], values: Mapping[Path, list[int]], num_classes: int) -> None:

@@ -19,12 +19,12 @@ from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import Source
-from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import BIT_DEPTHS, look, read_grey
-from medsegdiff.io.volumes import is_volume, read_volume
+from medsegdiff.io.volumes import is_volume, read_label_volume, read_volume
 
 _MOST = 24  # volumes whose intensities are measured
 _PER_VOLUME = 20_000  # voxels
+_MOST_LABELS, _SHOWN = 255, 20
 _AIR = -500  # CT numbers of what is around a patient are lower
 
 
@@ -47,11 +47,18 @@ class Fingerprint:
     values: Mapping[int, float]
     """The share of each value of the masks but 0, in all voxels of all masks; empty of pictures."""
     deep: bool = False
-    """Whether pictures are wider than 8 bits."""
+    """Whether all pictures are wider than 8 bits, and alike; of several kinds each is read by its own range."""
 
     def spec(self, *, is_ct: bool = False, labels: Optional[Mapping[int, int]] = None) -> DataSpec:
-        """How these files are read. Without `labels` each value of the masks is a class, in order."""
+        """How these files are read. Without `labels` each value of the masks is a class, in order.
+
+        Raises:
+            InputError: that are too many.
+        """
         if labels is None:
+            if len(self.values) > _MOST_LABELS:
+                what = f"the masks hold {len(self.values)} values besides 0, and at most {_MOST_LABELS} can be classes"
+                raise InputError(f"{what}; give those that are as `labels`, or check that these are the masks")
             labels = {value: place for place, value in enumerate(sorted(self.values), 1)}
         return DataSpec(self.channels, self._scaling(is_ct), dict(labels), self.colour)
 
@@ -65,7 +72,8 @@ class Fingerprint:
             full = (1 << next((bits for bits in BIT_DEPTHS if max(highs) < 1 << bits), 16)) - 1
             return window(0, 1 if max(highs) <= 1 else full)
         if is_ct or (self.channels == 1 and lows[0] < _AIR):
-            return window(round(self.intensities[0]["0.5 %"]), round(self.intensities[0]["99.5 %"]) + 1)
+            low, high = min(one["0.5 %"] for one in self.intensities), max(one["99.5 %"] for one in self.intensities)
+            return window(round(low), round(high) + 1)
         return Z_SCORE
 
     def lines(self) -> list[str]:
@@ -80,8 +88,9 @@ class Fingerprint:
                 f"standard deviation {one['std']:.4g}"
             )
         if self.values:
-            shares = ", ".join(f"{value} ({share:.2%})" for value, share in sorted(self.values.items()))
-            found.append(f"labels: {shares} of the voxels")
+            shares = [f"{value} ({share:.2%})" for value, share in sorted(self.values.items())]
+            more = f" and {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
+            found.append(f"labels: {', '.join(shares[:_SHOWN])}{more} of the voxels")
         return found
 
     def plain(self) -> dict[str, object]:
@@ -111,7 +120,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
-            mask = whole_numbers(read_volume(case.mask, case.image).values, case.mask)
+            mask = read_label_volume(case.mask, case.image).values
             for value, count in zip(*np.unique(mask, return_counts=True)):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
             voxels += mask.size
@@ -146,15 +155,16 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
 def _of_pictures(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     seen = [look(case.image) for case in cases]
     colour = len(cases[0].channels) == 1 and any(in_colour for in_colour, _ in seen)
-    samples, deep = [], False
+    samples, kinds = [], set()
     for case in () if colour else bar:
         layers = [read_grey(path) for path in case.channels]
-        deep = deep or any(layer.dtype != np.uint8 for layer in layers)
+        kinds.update("8-bit" if layer.dtype == np.uint8 else layer.dtype.kind for layer in layers)
         samples.append([(layer.ravel()[:: max(1, layer.size // 1000)], layer.min(), layer.max()) for layer in layers])
     channels = 3 if colour else len(cases[0].channels)
     intensities = [_intensity([layers[c] for layers in samples]) for c in range(channels if samples else 0)]
     shape = tuple(np.median([size for _, size in seen], axis=0).tolist())
     people = len({case.group for case in cases})
+    deep = len(kinds) == 1 and "8-bit" not in kinds
     return Fingerprint(len(cases), people, "pictures", channels, colour, shape, None, intensities, {}, deep)
 
 

@@ -34,14 +34,15 @@ def check_scaling(scaling: str) -> None:
     Raises:
         InputError: it is none.
     """
-    bounds = _bounds(scaling)
+    bounds = bounds_of(scaling)
     if scaling not in (EIGHT_BITS, Z_SCORE, PERCENTILE) and not (bounds and bounds[0] < bounds[1]):
         raise InputError(
             f"`scaling` {scaling}: must be {EIGHT_BITS}, {Z_SCORE}, {PERCENTILE} or a window, as -160..240"
         )
 
 
-def _bounds(scaling: str) -> Optional[tuple[float, float]]:
+def bounds_of(scaling: str) -> Optional[tuple[float, float]]:
+    """What becomes 0 and 1 in all images; None where that is found out of each."""
     found = _WINDOW.fullmatch(scaling)
     return (float(found[1]), float(found[2])) if found else None
 
@@ -53,7 +54,7 @@ def scale(values: np.ndarray, scaling: str) -> np.ndarray:
     found = np.empty(values.shape, np.float32)
     for channel in range(values.shape[-1]):
         layer = values[..., channel].astype(np.float32)
-        low, high = _bounds(scaling) or _own_bounds(layer, scaling)
+        low, high = bounds_of(scaling) or _own_bounds(layer, scaling)
         scaled = (layer - np.float32(low)) / np.float32(max(high - low, 1e-6))
         found[..., channel] = np.clip(np.nan_to_num(scaled, nan=0, posinf=1, neginf=0), 0, 1)
     return found

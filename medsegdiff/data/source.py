@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
 from medsegdiff.data.cases import Case, check_pair
-from medsegdiff.data.scaling import EIGHT_BITS, scale
+from medsegdiff.data.scaling import EIGHT_BITS, bounds_of, scale
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import labelled, whole_numbers
+from medsegdiff.io.labels import labelled
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_grey, read_image
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume, to_slices
+from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume, to_slices
 
+_DARK = 16  # of the window: as many times 12 bits are in 16
 _SAME_GRID = 0.5  # voxels: what is farther off is another grid
 
 
@@ -44,6 +47,8 @@ def read_source(case: Case, spec: DataSpec) -> Source:
             raise InputError(f"{path}: is another grid than {case.image}: {differs}; resample it to that one")
         layers.append(values if values.ndim == 4 else values[..., None])
     _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
+    for path, layer in zip(case.channels, layers):
+        _check_values(path, layer, spec.scaling)
     stacked = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=-1)
     return Source(to_slices(stacked, first.geometry, spec.axis), first.geometry)
 
@@ -59,14 +64,13 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if path is None:
         raise ValueError(f"{case.id} has no mask")
     if source.geometry is not None:
-        values, geometry = read_volume(path, case.image)
+        values, geometry = read_label_volume(path, case.image)
         differs = source.geometry.differs(geometry, _SAME_GRID)
-        if differs or values.ndim > 3:
+        if differs:
             raise InputError(
-                f"{path}: is another grid than its image {case.image}: {differs or 'it has channels'}; "
-                "give the mask of this image"
+                f"{path}: is another grid than its image {case.image}: {differs}; give the mask of this image"
             )
-        values = to_slices(whole_numbers(values, path), geometry, spec.axis)
+        values = to_slices(values, geometry, spec.axis)
     else:
         values = read_labels(path) if spec.labels or num_classes > 2 else read_mask(path) > 0.5
         check_pair(case, source.values[0], values)
@@ -77,7 +81,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
     if highest >= num_classes:
         raise InputError(
             f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to "
-            f"{num_classes - 1}; give `num_classes` {highest + 1}, or correct the mask"
+            f"{num_classes - 1}; give `num_classes` {highest + 1}, `labels` if values are left out, or correct the mask"
         )
     return values.astype(np.uint8)
 
@@ -98,8 +102,38 @@ def _picture(case: Case, spec: DataSpec) -> np.ndarray:
     for path, layer in zip(case.channels, layers):
         if layer.shape != layers[0].shape:
             raise InputError(f"{path}: is of another size than {case.image}; channels have one size")
+        _check_range(path, layer, spec.scaling)
     _check_channels(case, len(layers), spec)
     return np.stack(layers, axis=-1)
+
+
+def _check_range(path: Path, layer: np.ndarray, scaling: str) -> None:
+    """Refuse, or note, a picture whose values are not those of the window by which it is scaled."""
+    bounds, top = bounds_of(scaling), layer.max()
+    if bounds is None:
+        return
+    low, high = bounds
+    kind = "8 bits" if layer.dtype == np.uint8 else "fractions up to 1" if layer.dtype.kind == "f" and top <= 1 else ""
+    if kind and high > 255:
+        where = f"where values from {low:g} to {high:g} are read"
+        raise InputError(f"{path}: of {kind}, {where}; give an image like those of training")
+    if top > high:
+        note(path, f"holds values up to {top:g}; those above {high:g} are cut off")
+    elif _DARK * top <= high:
+        note(path, f"holds values up to {top:g} alone, where {low:g} to {high:g} are read: it is dark")
+
+
+def _check_values(path: Path, layer: np.ndarray, scaling: str) -> None:
+    """Refuse, or note, a volume whose values are no numbers, or not those of the window by which it is scaled."""
+    bounds = bounds_of(scaling)
+    if bounds and bounds[0] < 0 <= layer.min():
+        low, high = bounds
+        note(path, f"holds no value below 0, where {low:g} to {high:g} are read: CT numbers without their offset?")
+    wrong = layer.size - np.count_nonzero(np.isfinite(layer)) if layer.dtype.kind == "f" else 0
+    if wrong == layer.size:
+        raise InputError(f"{path}: none of its values is a finite number; export it again")
+    if wrong:
+        note(path, "holds values that are no finite numbers; those are read as the lowest or highest ones")
 
 
 def _check_channels(case: Case, found: int, spec: DataSpec) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.base.reading import read_json
+from medsegdiff.base.reading import composed, read_json
 from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Dataset
 
@@ -65,7 +65,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
             content = content[fold]
         named: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for key, names in content.items():
-            named[_KEYS[key]].update(map(str, names))
+            named[_KEYS[key]].update(composed(str(name)) for name in names)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: no split ({error!r}); write {{"train": [names], "validation": [names], "test": [names]}}'

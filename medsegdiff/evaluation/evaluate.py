@@ -49,7 +49,8 @@ def evaluate(
 
     Raises:
         InputError: there is no ground truth or no prediction for any of it, a file cannot be read, a prediction
-            differs in size from its ground truth, or `out` holds files of these names that are not an evaluation's.
+            differs in size from its ground truth or is the same file, or `out` holds files of these names that are not
+            an evaluation's.
     """
     num_classes = count_classes(labels) if labels else rules.num_classes
     protocol = make_protocol(rules.protocol, rules.protocol_size)
@@ -63,6 +64,11 @@ def evaluate(
             f"{pred_dir}: holds no prediction for any of the {len(truth)} ground truths; "
             f"expected files such as {next(iter(truth))}.png"
         )
+    for id, prediction in found.items():
+        if prediction.path.exists() and truth[id].exists() and prediction.path.samefile(truth[id]):
+            raise InputError(
+                f"{prediction.path}: is the ground truth, too, and would agree with itself; give predictions"
+            )
     ensembles = read_ensembles(pred_dir)
     names = [path.name for id, path in find_predictions(pred_dir).items() if id not in truth]
     unknown = [name for name in names if name != RETENTION and not Path(name).stem.endswith(PUBLISHED)]

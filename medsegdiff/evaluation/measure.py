@@ -12,11 +12,11 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation.metrics import COMPARED, METRICS, USUAL, Part, Rules, Target
 from medsegdiff.evaluation.predictions import Prediction
-from medsegdiff.evaluation.truth import Truth, read_classes, read_volume_classes
+from medsegdiff.evaluation.truth import Truth, check_grid, read_classes, read_volume_classes
 from medsegdiff.io.ensembles import IMAGES, ImageRow
 from medsegdiff.io.masks import read_mask
 from medsegdiff.io.predictions import read_probability
-from medsegdiff.io.volumes import is_volume
+from medsegdiff.io.volumes import geometry_of, is_volume
 from medsegdiff.masks.decision import THRESHOLD, decide
 from medsegdiff.masks.protocols import Protocol
 from medsegdiff.masks.resizing import resize_probability
@@ -176,6 +176,8 @@ def _named(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 def _read(paths: Sequence[Path], truth: Truth) -> Iterator[np.ndarray]:
     for path in paths:
         layer = read_probability(path)
+        if is_volume(path):
+            check_grid(path, geometry_of(path), truth)
         _check_size(layer, path, truth)
         yield layer
 

@@ -10,10 +10,10 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.labels import labelled, whole_numbers
+from medsegdiff.io.labels import labelled
 from medsegdiff.io.masks import find_masks, read_labels, read_mask
 from medsegdiff.io.pictures import is_picture, list_folder
-from medsegdiff.io.volumes import Geometry, is_volume, read_volume
+from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume
 
 
 def truth_from_folder(folder: Path) -> dict[str, Path]:
@@ -70,8 +70,8 @@ def read_truth(
     """
     labels = labels or {}
     if is_volume(path) or (prediction is not None and is_volume(prediction)):
-        values, geometry = read_volume(path, prediction)
-        found = _classes(whole_numbers(values, path), path, num_classes, labels)
+        values, geometry = read_label_volume(path, prediction)
+        found = _classes(values, path, num_classes, labels)
         read = (found == 1).astype(np.float32) if num_classes == 2 else found
         return Truth(path, num_classes, read, geometry.spacing, geometry, labels)
     if labels:
@@ -87,11 +87,21 @@ def read_volume_classes(path: Path, truth: Truth) -> np.ndarray:
     Raises:
         InputError: it cannot be read, or is on another grid.
     """
-    values, geometry = read_volume(path)
+    values, geometry = read_label_volume(path)
+    check_grid(path, geometry, truth)
+    return _classes(values, path, truth.num_classes, truth.labels)
+
+
+def check_grid(path: Path, geometry: Geometry, truth: Truth) -> None:
+    """Check that a predicted volume is on the grid of the ground truth.
+
+    Raises:
+        InputError: it is not.
+    """
     differs = truth.geometry.differs(geometry, 0.1) if truth.geometry else "that is a picture"
     if differs:
-        raise InputError(f"{path}: is another grid than its ground truth {truth.path}: {differs}; sample again")
-    return _classes(whole_numbers(values, path), path, truth.num_classes, truth.labels)
+        remedy = "resample it to that, or sample again"
+        raise InputError(f"{path}: is another grid than its ground truth {truth.path}: {differs}; {remedy}")
 
 
 def read_classes(path: Path, num_classes: int) -> np.ndarray:
@@ -106,10 +116,11 @@ def read_classes(path: Path, num_classes: int) -> np.ndarray:
 def _classes(values: np.ndarray, path: Path, num_classes: int, labels: Mapping[int, int]) -> np.ndarray:
     if labels:
         return labelled(values, labels, path)
-    highest = int(values.max())
-    if highest >= num_classes or values.min() < 0:
+    lowest, highest = int(values.min()), int(values.max())
+    if highest >= num_classes or lowest < 0:
+        worst = lowest if lowest < 0 else highest
         raise InputError(
-            f"{path}: holds class {highest}, but with `num_classes` {num_classes} they are 0 to {num_classes - 1}; "
+            f"{path}: holds class {worst}, but with `num_classes` {num_classes} they are 0 to {num_classes - 1}; "
             "correct the file or the option"
         )
     return values.astype(np.uint8)

@@ -9,6 +9,7 @@ from typing import Any, Optional, TypeVar, Union, overload
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import composed
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
@@ -136,7 +137,9 @@ class Segmenter:
                 option makes no sense, or the network predicts what is not finite.
         """
         paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
-        case = Case(id or stem(paths[0]), paths)
+        if not paths or (slices is not None and not len(slices)):
+            raise InputError(f"{'slices' if paths else 'files'}: none given; give one or more")
+        case = Case(id or composed(stem(paths[0])), paths)
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         form = {**self.config.preparation, "size": self._denoiser.mask_shape[-1]}
@@ -170,4 +173,4 @@ class Segmenter:
 def _name(image: Picture, id: str) -> str:
     if not isinstance(id, str):
         raise InputError(f"id {id!r}: must be a text")
-    return id or (Path(image).stem if isinstance(image, (str, Path)) else "")
+    return id or (composed(Path(image).stem) if isinstance(image, (str, Path)) else "")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
 from medsegdiff.inference.files import Extras
 from medsegdiff.inference.segmenter import ImageResult
+from medsegdiff.io.labels import to_classes
 from medsegdiff.io.png import write_png
 from medsegdiff.io.predictions import Grid, Maps, write_prediction
-from medsegdiff.io.volumes import Geometry, from_slices, read_volume, to_slices
+from medsegdiff.io.volumes import Geometry, from_slices, geometry_of, read_label_volume, to_slices
 from medsegdiff.masks.decision import decide
 from medsegdiff.masks.regions import one_region_each
 from medsegdiff.plots.overlay import overlay
@@ -40,7 +42,7 @@ def write_case(
     Raises:
         InputError: as `io.predictions.write_prediction`, or the volume cannot be read.
     """
-    geometry, spec = read_volume(case.image).geometry, dataset.form.spec
+    geometry, spec = geometry_of(case.image), dataset.form.spec
     at = {dataset.slices[result.index][1]: result for result in slices}
     size, depth = dataset.original_sizes[slices[0].index], dataset.depth(dataset.slices[slices[0].index][0])
     with_std = extras.maps or extras.overlays
@@ -71,7 +73,7 @@ def write_case(
             seen = to_slices(mask, geometry, spec.axis)
             number = max(at, key=lambda number: np.count_nonzero(seen[number]))
             image = _picture(dataset.image(at[number].index), size)
-            truth = _truth(case, geometry, spec.axis, number)
+            truth = _truth(case, geometry, spec.axis, number, spec.labels)
             outlined = (seen[number] > 0).astype(np.float32)
             drawn = overlay(image, outlined, truth, found[number].std.max(axis=0))
             write_png(folder / f"{case.id}_overlay.png", drawn)
@@ -86,9 +88,14 @@ def _picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(grey.convert("RGB"))
 
 
-def _truth(case: Case, geometry: Geometry, axis: str, number: int) -> Optional[np.ndarray]:
-    """bool (H, W) of one slice; None where there is none on this grid."""
+def _truth(case: Case, geometry: Geometry, axis: str, number: int, labels: Mapping[int, int]) -> Optional[np.ndarray]:
+    """bool (H, W) of one slice; None where there is none on this grid, or none that can be read."""
     if case.mask is None:
         return None
-    values, own = read_volume(case.mask, case.image)
-    return None if geometry.differs(own, 0.5) or values.ndim > 3 else to_slices(values, own, axis)[number] > 0
+    try:
+        values, own = read_label_volume(case.mask, case.image)
+    except InputError as error:
+        print(f"note: the overlay is without ground truth: {error}")
+        return None
+    classes = to_classes(values, labels) if labels else values
+    return None if geometry.differs(own, 0.5) else to_slices(classes, own, axis)[number] > 0

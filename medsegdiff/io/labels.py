@@ -94,6 +94,8 @@ def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:
     if values.dtype.kind != "f":
         return values
     rounded = np.rint(values)
-    if not np.isfinite(values).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
-        raise InputError(f"{path}: holds values that are no whole numbers; a mask holds labels: export it again")
+    if not (np.abs(values) <= _HIGHEST).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
+        raise InputError(
+            f"{path}: holds values that are no whole numbers, or too large ones; a mask holds labels: export it again"
+        )
     return rounded.astype(np.int32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, note
+from medsegdiff.base.reading import check_name, composed, note
 from medsegdiff.io.pictures import Picture, decode
 from medsegdiff.io.volumes import stem
 
@@ -17,6 +17,7 @@ _HIGHEST_LABEL = 255
 _SEGMENTATION = re.compile(r"_segmentation$", re.IGNORECASE)
 _SPARE = "export it black and white, as PNG, or give `num_classes` where it holds class indices"
 _FEW_LEVELS = 8
+_FOREGROUND = (1, 255, 65535)  # as most programs write it
 # JPEG moves levels: up to the first it is all black, from the second on it has white; grey is what differs so little,
 # but for a few pixels.
 _BLACK, _WHITE, _GREYISH, _STRAY = 16, 192, 32, 0.01
@@ -26,7 +27,7 @@ _BETWEEN = (0.1, 0.9)  # neither background nor foreground; a mask has little of
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask of one foreground class: how much of each pixel is foreground, float32 (H, W) in [0, 1].
 
-    * Of two values the higher is foreground, whatever they are, and of one value 0 is background.
+    * Of two values the higher is foreground, with a note where it may be a class; of one value 0 is background.
     * More values are grey levels of the full range (255, or 65535 of 16 bits, or 1 of fractions).
     * A JPEG is foreground above one half.
     * Colours must be grey, or black and one other; a shape may be in alpha alone.
@@ -41,13 +42,17 @@ def read_mask(path: Path) -> np.ndarray:
         raise InputError(f"{path}: holds values below 0 or not a number; {_SPARE}")
     if picture.lossy:
         if high <= _BLACK:
+            if high:
+                note(path, f"a JPEG whose highest grey level is {high}: read as empty; a mask of 0 and 1 keep as PNG")
             return np.zeros(values.shape, np.float32)
         if high < _WHITE:
             raise InputError(f"{path}: a JPEG whose highest grey level is {high}, far from white; {_SPARE}")
         return (_of_full(values, high, path) > 0.5).astype(np.float32)
     levels = _levels(values)
-    if len(levels) == 1 and high not in (0, 1, 255, 65535):
+    if len(levels) == 1 and high not in (0, *_FOREGROUND):
         raise InputError(f"{path}: holds the value {high} alone, which may mean anything; write masks with 0 and 255")
+    if len(levels) == 2 and (low or high not in _FOREGROUND):
+        note(path, f"holds the values {low} and {high} alone; {high} is foreground")
     if len(levels) <= 2:
         return (values == high).astype(np.float32) if high else np.zeros(values.shape, np.float32)
     share = _of_full(values, high, path)
@@ -100,7 +105,7 @@ def find_masks(pictures: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in named or pictures:
         check_name(path)
-        id = _SEGMENTATION.sub("", stem(path))
+        id = composed(_SEGMENTATION.sub("", stem(path)))
         rivals = [found[id], path] if id in found else [path]
         lossless = [other for other in rivals if other.suffix.lower() not in (".jpg", ".jpeg")] or rivals
         if len(lossless) > 1:

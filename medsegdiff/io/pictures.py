@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import is_folder, note, reading
-from medsegdiff.io import png
+from medsegdiff.io import png, tiff
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
+from medsegdiff.io.dicom.files import is_dicom
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MOST_FOLDERS = 20_000
 GLANCED, DEEPEST, _FEW = 10_000, 5, 50  # entries, levels: as archive/collection/patient/study/series, folders of each
-_LOSSY = ("JPEG", "MPO")
+_LOSSY = ("JPEG", "MPO", "jpeg", "tiff_jpeg")  # formats, and compressions of TIFF
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 _DARK = 64  # of 255
 _SILENT = logging.NullHandler()
@@ -58,7 +59,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def decode(path: Path) -> Picture:
-    """Decode a picture, turned upright as its EXIF or XMP says; of several pages the first, with a note.
+    """Decode a picture, turned upright as its EXIF or XMP says, and of several pages the first, with a note.
 
     Raises:
         InputError: the file is missing, no regular file, empty, damaged, of no format of `FORMATS`, or has more
@@ -75,14 +76,22 @@ def decode(path: Path) -> Picture:
                 image.load()
                 if image.format == "PNG":
                     png.check_pixels(file)
-                lossy = image.format in _LOSSY
+                if image.format == "TIFF":
+                    tiff.check_pixels(path, image)
+                lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY
+                turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
                 ImageOps.exif_transpose(image, in_place=True)  # a second one would take 400 MB of the largest
                 picture = Picture(image, stored, lossy)
         except InputError:
             raise
         except Image.UnidentifiedImageError:
             known = ", ".join(FORMATS)
-            raise InputError(f"{path}: not an image of a known format ({known}); export it as PNG or TIFF") from None
+            remedy = "export it as PNG or TIFF, a volume as .nii.gz"
+            if is_dicom(path):
+                raise InputError(
+                    f"{path}: a DICOM file without the suffix .dcm; rename it, or give its folder"
+                ) from None
+            raise InputError(f"{path}: not an image of a known format ({known}); {remedy}") from None
         except Image.DecompressionBombError:
             raise InputError(too_large(path, "too many pixels")) from None
         except Exception as error:  # on damaged files its decoders raise nearly anything
@@ -90,6 +99,8 @@ def decode(path: Path) -> Picture:
             raise InputError(f"{path}: damaged or cut off ({line}); fetch or export it again") from error
     if pages > 1:
         note(path, f"has {pages} pages; only the first is read")
+    if turned:
+        note(path, "is turned upright, as its EXIF or XMP says: its mask is, or must be, of the upright picture")
     return picture
 
 

@@ -8,7 +8,8 @@ ones, the front at the left of sagittal ones, the head up.
 from __future__ import annotations
 
 import dataclasses
-import zlib
+import heapq
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Optional, get_args
@@ -16,8 +17,9 @@ from typing import Any, Literal, NamedTuple, Optional, get_args
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import is_folder, reading
+from medsegdiff.base.reading import is_folder
 from medsegdiff.io.dicom.files import is_dicom
+from medsegdiff.io.labels import whole_numbers
 from medsegdiff.io.pictures import is_picture
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -26,7 +28,8 @@ Axis = Literal["axial", "coronal", "sagittal"]
 AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
 _DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-_MOST_VOXELS = 1 << 31
+_SAME_GRID = 0.5  # voxels
+_FIRST = 16  # files of a folder: beside a series lie texts and the like
 _MOST_LEVELS = 32  # of a mask that is a picture; grey edges have more
 
 
@@ -49,7 +52,7 @@ class Geometry:
     def differs(self, other: Geometry, voxels: float = 0.01) -> str:
         """How `other` is another grid, in words; empty if it is the same, its corners to so many voxels' sides."""
         if self.shape != other.shape:
-            return f"{_by(other.shape)} voxels, not {_by(self.shape)}"
+            return f"{by(other.shape)} voxels, not {by(self.shape)}"
         corners = np.array([(*np.multiply(at, self.shape), 1) for at in np.ndindex(2, 2, 2)])
         distance = np.abs(corners @ (self.affine - other.affine).T)[:, :3].max()
         return f"its corners lie up to {distance:.3g} mm off" if distance > voxels * min(self.spacing) else ""
@@ -69,14 +72,21 @@ def is_volume(path: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Whether it is a folder whose first file is a DICOM file."""
+    """Whether it is a folder with a DICOM file among its first files, pictures and NIfTI files apart."""
     if not is_folder(path):
         return False
     try:
-        first = min((file for file in path.iterdir() if file.is_file() and file.name[0] != "."), default=None)
-        return first is not None and is_dicom(first)
-    except (OSError, InputError):  # forbidden, or empty: said by who reads it
+        others = (file for file in path.iterdir() if not (is_picture(file) or file.name.lower().endswith(SUFFIXES)))
+        files = heapq.nsmallest(_FIRST, (file for file in others if file.is_file() and file.name[0] != "."))
+    except OSError:  # forbidden: said by who reads it
         return False
+    return any(map(_begins_as_dicom, files))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    with suppress(InputError):  # forbidden, or empty: said by who reads it
+        return is_dicom(path)
+    return False
 
 
 def stem(path: Path) -> str:
@@ -97,38 +107,42 @@ def read_volume(path: Path, image: Optional[Path] = None) -> Volume:
         InputError: the file is missing, empty, damaged, no NIfTI file, of complex numbers or colours, or has not three
             axes of space.
     """
-    import nibabel
-
     if _is_dicom(path):
         return _read_dicom(path, image)
     if image is not None and is_picture(path):
         return _read_picture(path, image)
-    with reading(path):
-        pass
-    try:
-        image = nibabel.load(path)
-        if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
-            raise InputError(f"{path}: not a NIfTI file; convert it to .nii.gz")
-        shape = tuple(image.shape)
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) == 5 and shape[3] == 1:
-            shape = (*shape[:3], shape[4])
-        shape = shape + (1,) * (3 - len(shape))
-        if len(shape) > 4 or not 0 < np.prod(shape, dtype=float) <= _MOST_VOXELS:
-            raise InputError(f"{path}: is of {_by(image.shape)} voxels; three axes and channels are read")
-        values = np.asanyarray(image.dataobj).reshape(shape)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged or no NIfTI file ({line}); fetch or export it again") from None
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels of type {values.dtype}, where numbers are read; export its channels apart")
-    affine = np.array(image.affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(f"{path}: its affine says nothing of where voxels lie; export it again")
-    return Volume(values, Geometry(shape[:3], affine, image.header))
+    from medsegdiff.io.nifti import read_nifti
+
+    return read_nifti(path)
+
+
+def read_label_volume(path: Path, image: Optional[Path] = None) -> Volume:
+    """Read a mask as `read_volume` does: whole numbers (X, Y, Z).
+
+    Where its grid differs from that of its `image` in the order and direction of axes alone, as that of a converted
+    DICOM series does, it is brought to that.
+
+    Raises:
+        InputError: as `read_volume`, or it has channels, or values that are no whole numbers.
+    """
+    values, geometry = read_volume(path, image)
+    if values.ndim > 3:
+        raise InputError(f"{path}: has channels, where a mask holds labels; export it again")
+    found = Volume(whole_numbers(values, path), geometry)
+    with suppress(InputError):  # who reads the image says it
+        return found if image is None or not is_volume(image) else _in_order_of(found, geometry_of(image))
+    return found
+
+
+def _in_order_of(volume: Volume, geometry: Geometry) -> Volume:
+    """The same voxels in the order that another grid has, where that is the only difference."""
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+
+    old = volume.geometry
+    order = ornt_transform(io_orientation(old.affine), io_orientation(geometry.affine))
+    values, affine = apply_orientation(volume.values, order), old.affine @ inv_ornt_aff(order, old.shape)
+    turned = Geometry(values.shape, affine, geometry.header)
+    return volume if geometry.differs(turned, _SAME_GRID) else Volume(values, turned)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -143,7 +157,7 @@ def _read_dicom(path: Path, image: Optional[Path]) -> Volume:
         return read_dicom(path)
     if image is None:
         raise InputError(f"{path}: a segmentation without its image; keep both in the dataset")
-    geometry = _geometry(image)
+    geometry = geometry_of(image)
     return Volume(read_segmentation(path, geometry), geometry)
 
 
@@ -155,33 +169,30 @@ def _read_picture(path: Path, image: Path) -> Volume:
     levels = len(np.unique(values))
     if levels > _MOST_LEVELS:
         raise InputError(f"{path}: holds {levels} grey levels, where a mask has few; export it black and white, as PNG")
-    return Volume(values, dataclasses.replace(_geometry(image), shape=values.shape))
+    return Volume(values, dataclasses.replace(geometry_of(image), shape=values.shape))
 
 
-def _geometry(image: Path) -> Geometry:
-    from medsegdiff.io.dicom.series import geometry_of
+def geometry_of(path: Path) -> Geometry:
+    """Where a volume lies, from headers alone.
 
-    return geometry_of(image) if _is_dicom(image) else read_volume(image).geometry
+    Raises:
+        InputError: as `read_volume`.
+    """
+    from medsegdiff.io import nifti
+    from medsegdiff.io.dicom import series
+
+    return series.geometry_of(path) if _is_dicom(path) else nifti.geometry_of(path)
 
 
 def slices_of(path: Path, axis: str = "axial") -> int:
-    """How many slices a file has across an axis, as far as its header tells; 1 of what is no volume.
+    """How many slices a file has across an axis, as its header says; 1 of what is no volume.
 
     Raises:
         InputError: as `read_volume`.
     """
     if not is_volume(path):
         return 1
-    import nibabel
-
-    try:
-        if _is_dicom(path):
-            geometry = _geometry(path)
-        else:
-            image = nibabel.load(path)
-            geometry = Geometry((*image.shape, 1, 1)[:3], image.affine)
-    except Exception:  # which reading says in our words
-        geometry = read_volume(path).geometry
+    geometry = geometry_of(path)
     return dict(zip(_orientation(geometry, axis)[:, 0].tolist(), geometry.shape))[0]
 
 
@@ -236,5 +247,6 @@ def _orientation(geometry: Geometry, axis: str) -> np.ndarray:
     return ornt_transform(io_orientation(geometry.affine), axcodes2ornt(_DIRECTIONS[axis]))
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """A shape in words."""
     return " x ".join(map(str, shape))

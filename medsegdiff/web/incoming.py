@@ -144,10 +144,10 @@ def _check_size(path: Path, bounds: Bounds) -> None:
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    import nibabel
+    from medsegdiff.io.nifti import shape_of
 
     if path.name.lower().endswith(SUFFIXES):
-        return tuple(map(int, nibabel.load(path).shape))
+        return shape_of(path)
     return geometry_of(path).shape if is_volume(path) else size_of(path)
 
 

@@ -262,6 +262,10 @@ def test_on_another_system_commands_that_need_no_jittor_run(monkeypatch, capsys)
             "error: aaa: the name is too long; choose a shorter",
         ),
         (
+            OSError(errno.ELOOP, "Too many levels of symbolic links", "aaa"),
+            "error: aaa: a link that leads back to itself; remove",
+        ),
+        (
             FileNotFoundError(errno.ENOENT, "No such file or directory"),
             "error: the working directory: is not there, or",
         ),

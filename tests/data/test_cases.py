@@ -42,6 +42,25 @@ def test_the_same_name_in_two_folders_is_two_cases(tmp_path):
     assert ids(*deep, one) == ["q1_left_001", "q2_left_001", "p1_001"]
 
 
+@pytest.mark.parametrize(
+    ("images", "left"),
+    [
+        (("a.png", "x/b.png"), "x"),
+        (("x/a.png", "y/z/b.png"), "y/z"),
+        (("a.png", "x/y/z/b.png"), "x/y/z"),
+        (("a.png",), ""),
+    ],
+)
+def test_images_in_deeper_folders_are_said(tmp_path, capsys, images, left):
+    for name in images:
+        save(tmp_path / name)
+    assert ids(tmp_path) == ["a"]
+    said = (
+        f"note: {tmp_path / left}: holds further images, which are not taken with those of {tmp_path}; give it, too\n"
+    )
+    assert capsys.readouterr().err == (said if left else "")
+
+
 def test_the_same_name_with_two_suffixes_is_two_cases(tmp_path):
     save(tmp_path / "a/x.png")
     save(tmp_path / "a/x.jpg")

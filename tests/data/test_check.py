@@ -106,8 +106,22 @@ def test_an_image_without_a_mask_and_a_mask_without_an_image(folder):
     (folder / "masks/c.png").rename(folder / "masks/see.png")
     assert found(folder) == [
         ("unmatched", "images/c.png", "has no mask"),
-        ("unmatched", "masks/see.png", "a mask without its image"),
+        ("unmatched", "masks/see.png", "belongs to no image"),
     ]
+
+
+def test_an_image_that_cannot_be_read_is_one_finding(volumes):
+    (volumes / "images/v1.nii.gz").write_bytes(b"no volume")
+    assert only(volumes)[:2] == ("unreadable", "images/v1.nii.gz")
+
+
+def test_a_mask_with_channels(volumes):
+    path = next((volumes / "labels").iterdir())
+    image = nibabel.load(path)
+    volume(path, np.stack([np.asanyarray(image.dataobj)] * 2, axis=-1), image.affine)
+    kind, file, what = only(volumes)
+    assert (kind, file) == ("unreadable", f"labels/{path.name}")
+    assert what == "has channels, where a mask holds labels; export it again"
 
 
 def test_a_mask_of_another_size(folder):

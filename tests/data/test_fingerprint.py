@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import measure
 from tests.data.volumes import ball, write
@@ -36,6 +37,17 @@ def test_volumes_are_normalised_one_by_one_and_their_labels_are_the_masks(volume
     assert json.loads(json.dumps(found.plain()))["values"].keys() == {"2", "4"}
 
 
+def test_an_image_is_no_mask(volumes):
+    cases = volumes()
+    labels = np.arange(20 * 24 * 10, dtype=np.int16).reshape(20, 24, 10) % 300
+    write(cases[0].mask, labels)
+    found = measure(cases, progress=False)
+    assert found.lines()[-1].endswith("and 279 more of the voxels")
+    with pytest.raises(InputError, match="the masks hold 299 values besides 0, and at most 255 can be classes"):
+        found.spec()
+    assert found.spec(labels={2: 1}).labels == {2: 1}
+
+
 def test_ct_numbers_are_cut_to_a_window_over_the_foreground(volumes):
     spec = measure(volumes(lambda image: image - 1200), progress=False).spec()
     low, high = map(float, spec.scaling.split(".."))
@@ -66,3 +78,14 @@ def test_pictures_by_their_channels_and_bits(tmp_path, pixels, channels, scaling
     spec = found.spec()
     assert (spec.channels, spec.scaling, spec.colour, dict(spec.labels)) == (channels, scaling, colour, {})
     assert found.shape == (6, 5)
+
+
+@pytest.mark.parametrize("other", [np.uint16(40000), np.float32(0.5)])
+def test_pictures_of_several_depths_are_read_each_by_its_own(tmp_path, other):
+    """In a window of 16 bits those of 8 bits would be black."""
+    cases = []
+    for number, level in enumerate((np.uint8(99), other)):
+        path = tmp_path / f"{number}.tif"
+        Image.fromarray(np.full((6, 5), level)).save(path)
+        cases.append(Case(str(number), (path,)))
+    assert measure(cases, progress=False).spec().scaling == "8-bit"

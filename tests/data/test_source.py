@@ -127,3 +127,58 @@ def test_channels_of_pictures_are_files(tmp_path):
 def test_a_spec_that_makes_no_sense_is_refused(options):
     with pytest.raises(InputError, match=next(iter(options.values()))):
         DataSpec(**options)
+
+
+def test_values_that_are_no_numbers_are_said_and_a_volume_of_them_alone_is_refused(tmp_path, capsys):
+    image, _ = ball()
+    image[:3] = np.nan
+    spec = DataSpec(1, "z-score", colour=False)
+    found = prepared([Case("a", (write(tmp_path / "a.nii", image),))], tmp_path, spec=spec)
+    assert "a.nii: holds values that are no finite numbers" in capsys.readouterr().err
+    assert (found.image(4)[0] == 0).any()
+    with pytest.raises(InputError, match=r"b\.nii: none of its values is a finite number"):
+        prepared([Case("b", (write(tmp_path / "b.nii", image * np.nan),))], tmp_path, spec=spec)
+
+
+WIDE = DataSpec(1, "0..4095", colour=False)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (
+            np.full((8, 9), 200, np.uint8),
+            "of 8 bits, where values from 0 to 4095 are read; give an image like those of",
+        ),
+        (np.full((8, 9, 3), 200, np.uint8), "of 8 bits, where values from 0 to 4095 are read"),
+        (np.full((8, 9), 0.5, np.float32), "of fractions up to 1, where values from 0 to 4095 are read"),
+    ],
+)
+def test_a_picture_of_another_depth_than_those_of_training_is_refused(tmp_path, pixels, said):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=rf"a\.tif: {said}"):
+        prepared([Case("a", (tmp_path / "a.tif",))], tmp_path, spec=WIDE)
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [
+        (5000, "holds values up to 5000; those above 4095 are cut off"),
+        (4000, ""),
+        (250, "holds values up to 250 alone, where 0 to 4095 are read: it is dark"),
+    ],
+)
+def test_a_picture_that_the_window_does_not_fit_says_so(tmp_path, capsys, top, said):
+    Image.fromarray(np.linspace(0, top, 72).astype(np.uint16).reshape(8, 9)).save(tmp_path / f"{top}.png")
+    prepared([Case("a", (tmp_path / f"{top}.png",))], tmp_path, spec=WIDE)
+    assert capsys.readouterr().err.partition(".png: ")[2].strip() == said
+
+
+def test_ct_numbers_without_their_offset_are_said(tmp_path, capsys):
+    image, _ = ball()
+    spec = DataSpec(1, "-160..240", colour=False)
+    for name, offset in (("a", 1024), ("b", -200)):
+        path = write(tmp_path / f"{name}.nii", np.abs(image) + offset)
+        prepared([Case(name, (path,))], tmp_path, spec=spec)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("a.nii: holds no value below 0, where -160 to 240 are read: CT numbers without their offset?")

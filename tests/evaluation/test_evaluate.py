@@ -46,6 +46,17 @@ def test_both_measures_use_their_own_file(folders, truth, masks):
     assert without["dice"] == metrics["dice"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_the_ground_truth_is_no_prediction(folders, truth, masks, kind):
+    if kind == "link":
+        (id, *_) = truth
+        folders.predictions.mkdir(exist_ok=True)
+        (folders.predictions / truth[id].name).symlink_to(truth[id])
+    predictions = next(iter(truth.values())).parent if kind == "folder" else folders.predictions
+    with pytest.raises(InputError, match="is the ground truth, too, and would agree with itself"):
+        evaluate(predictions, truth)
+
+
 def test_missing_predictions_are_told(folders, truth, masks, tmp_path):
     for id in list(masks)[:3]:
         folders.save(id, masks[id])

@@ -8,6 +8,7 @@ from medsegdiff.evaluation.truth import read_classes, read_truth, truth_from_fol
 from medsegdiff.io.dicom.segmentation import write_segmentation
 from medsegdiff.io.predictions import Grid, Maps, write_prediction
 from medsegdiff.io.volumes import read_volume
+from tests.data.volumes import write
 
 
 def test_truth_from_folder(tmp_path):
@@ -85,3 +86,24 @@ def test_values_that_are_no_labels_are_said(tmp_path, capsys):
     Image.fromarray(np.uint8([[0, 255, 3]])).save(tmp_path / "x.png")
     assert read_truth(tmp_path / "x.png", 2, {3: 1}).mask(1).tolist() == [[False, False, True]]
     assert capsys.readouterr().err.endswith("x.png: holds the values 255, which are no labels: background\n")
+
+
+def test_a_probability_on_another_grid_is_refused(tmp_path):
+    """Of a mask that is on the ground truth's."""
+    labels, affine = np.zeros((6, 5, 4), np.uint8), np.diag([1, 2, 3, 1.0])
+    labels[1:4, 1:4, 1:3] = 1
+    turned = affine.copy()
+    turned[0] = [-1, 0, 0, 5]
+    truth = write(tmp_path / "truth/a.nii.gz", labels, affine)
+    write(tmp_path / "out/a.nii.gz", labels, affine)
+    write(tmp_path / "out/a_prob.nii.gz", labels.astype(np.float32), affine)
+    assert evaluate(tmp_path / "out", {"a": truth}).summaries["brier"].mean == 0
+    write(tmp_path / "out/a_prob.nii.gz", labels[::-1].astype(np.float32), turned)
+    with pytest.raises(InputError, match=r"a_prob\.nii\.gz: is another grid than its ground truth"):
+        evaluate(tmp_path / "out", {"a": truth})
+
+
+def test_a_value_below_0_is_named(tmp_path):
+    truth = write(tmp_path / "a.nii.gz", np.int16([[[0, 1], [-1, 1]]]))
+    with pytest.raises(InputError, match=r"a\.nii\.gz: holds class -1, but"):
+        read_truth(truth)

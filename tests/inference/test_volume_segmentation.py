@@ -55,3 +55,10 @@ def test_slices_are_as_the_files_have_them(segment, tmp_path):
 def test_a_slice_that_is_blank_or_not_there_is_refused(segment, number):
     with pytest.raises(InputError, match=rf"slice {number} of v\.nii\.gz is blank, or not one of 0 to 9"):
         segment(slices=[number])
+
+
+def test_no_slice_and_no_file_are_refused(segment):
+    with pytest.raises(InputError, match="slices: none given"):
+        segment(slices=[])
+    with pytest.raises(InputError, match="files: none given"):
+        Segmenter(Bright(), VOLUMES).segment_volume([])

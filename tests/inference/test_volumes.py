@@ -1,6 +1,7 @@
 """Volumes: segmented slice by slice, written on their own grid, scored as a whole."""
 
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -117,3 +118,23 @@ def test_what_is_done_is_not_done_again_and_one_region_is_kept_on_request(segmen
     filter.SetFullyConnected(True)
     filter.Execute(labels)
     assert filter.GetObjectCount() == 1
+
+
+@pytest.mark.parametrize("damage", ["cut off", "channels"])
+def test_a_ground_truth_that_cannot_be_read_costs_no_mask(segment, cases, damage, capsys):
+    if damage == "channels":
+        write(cases[0].mask, np.zeros((20, 24, 10, 2), np.uint8))
+    else:
+        cases[0].mask.write_bytes(cases[0].mask.read_bytes()[:200])
+    out = segment()
+    assert all((out / f"{case.id}{end}").is_file() for case in cases for end in (".nii.gz", "_overlay.png"))
+    assert f"note: the overlay is without ground truth: {cases[0].mask}: " in capsys.readouterr().out
+
+
+def test_the_overlay_shows_the_ground_truth_of_the_labels_alone(segment, cases):
+    alone = segment()
+    drawn = (alone / "0_overlay.png").read_bytes()
+    values = np.asanyarray(nibabel.load(cases[0].mask).dataobj)
+    write(cases[0].mask, np.where(values == 4, np.uint8(4), np.uint8(7)))  # which is no label: background
+    shutil.rmtree(alone)
+    assert (segment() / "0_overlay.png").read_bytes() == drawn

@@ -130,6 +130,7 @@ def test_finding_masks(tmp_path, capsys):
     assert list(find_masks(named)) == ["ISIC_1", "ISIC_2"]
     assert capsys.readouterr().err == ""
     assert list(find_masks([*paths, *named])) == ["ISIC_1", "ISIC_2"]
+    assert list(find_masks([tmp_path / "u\u0308.png"])) == ["\u00fc"]
     assert "only files named _Segmentation are taken for masks, not a.jpg" in capsys.readouterr().err
 
 
@@ -194,3 +195,20 @@ def test_what_holds_no_labels_is_refused(tmp_path, rgb):
     assert "16-bit" in refusal(read_labels, tmp_path / "float.tif")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.jpg")
     assert "a JPEG" in refusal(read_labels, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0, 4, True), (1, 2, True), (1, 255, True), (0, 1, False), (0, 255, False)]
+)
+def test_two_values_that_may_be_classes_are_said(tmp_path, capsys, low, high, said):
+    path = saved(tmp_path, np.where(DISC, high, low).astype(np.uint8), f"{low}-{high}.png")
+    np.testing.assert_array_equal(read_mask(path), DISC)
+    line = f"note: {path}: holds the values {low} and {high} alone; {high} is foreground\n"
+    assert capsys.readouterr().err == (line if said else "")
+
+
+def test_a_jpeg_of_0_and_1_is_said_to_be_read_as_empty(tmp_path, capsys):
+    for name, level, said in (("a.jpg", 9, True), ("b.jpg", 0, False)):
+        path = saved(tmp_path, DISC * np.uint8(level), name)
+        assert not read_mask(path).any()
+        assert ("read as empty; a mask of 0 and 1 keep as PNG" in capsys.readouterr().err) == said

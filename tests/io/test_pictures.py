@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsegdiff.base import reading
 from medsegdiff.base.errors import InputError
 from medsegdiff.io import arrays, pictures
 from medsegdiff.io.masks import read_labels, read_mask
@@ -90,6 +91,18 @@ def test_orientation_is_applied(tmp_path, suffix):
     assert image.shape == (32, 16, 3)
     assert image[:, 9:].min() > 240
     assert image[:, :7].max() < 15
+
+
+@pytest.mark.parametrize("turn", [0, 1, 3])
+def test_a_picture_that_is_turned_says_so(tmp_path, capsys, monkeypatch, turn):
+    """Else a mask of the picture as it is stored passes for one of the upright picture, of one size."""
+    monkeypatch.setattr(reading, "_counts", reading.Counter())
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    Image.new("L", (4, 4)).save(tmp_path / "a.jpg", exif=exif)
+    read_image(tmp_path / "a.jpg")
+    said = f"note: {tmp_path / 'a.jpg'}: is turned upright, as its EXIF or XMP says: its mask is, or must be, of the "
+    assert capsys.readouterr().err == (f"{said}upright picture\n" if turn == 3 else "")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

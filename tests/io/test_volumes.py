@@ -4,7 +4,17 @@ import pytest
 import SimpleITK
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.io.volumes import AXES, Geometry, from_slices, read_volume, slices_of, stem, to_slices, write_volume
+from medsegdiff.io.volumes import (
+    AXES,
+    Geometry,
+    from_slices,
+    read_label_volume,
+    read_volume,
+    slices_of,
+    stem,
+    to_slices,
+    write_volume,
+)
 from tests.data.volumes import OBLIQUE, write
 
 VALUES = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
@@ -115,3 +125,31 @@ def test_the_axes_are_the_inputs(shape, tmp_path):
     assert written.shape == shape
     np.testing.assert_array_equal(np.asanyarray(written.dataobj).ravel(), marked.ravel())
     assert written.header.get_zooms() == nibabel.load(tmp_path / "a.nii").header.get_zooms()
+
+
+def test_a_mask_has_labels_and_no_channels(tmp_path):
+    write(tmp_path / "a.nii", VALUES.astype(np.float32))
+    assert read_label_volume(tmp_path / "a.nii").values.dtype == np.int32
+    write(tmp_path / "b.nii", np.stack([VALUES] * 2, axis=-1))
+    with pytest.raises(InputError, match=r"b\.nii: has channels, where a mask holds labels"):
+        read_label_volume(tmp_path / "b.nii")
+    write(tmp_path / "c.nii", VALUES.astype(np.float32) / 2)
+    with pytest.raises(InputError, match=r"c\.nii: holds values that are no whole numbers"):
+        read_label_volume(tmp_path / "c.nii")
+
+
+@pytest.mark.parametrize("order", ["LPS", "RAS", "SAL", "PIR"])
+def test_a_mask_is_brought_to_the_order_of_its_images_axes(tmp_path, order):
+    image = write(tmp_path / "image.nii", VALUES)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(OBLIQUE), nibabel.orientations.axcodes2ornt(order)
+    )
+    mask = nibabel.load(image).as_reoriented(turn)
+    nibabel.save(mask, tmp_path / "mask.nii")
+    values, geometry = read_label_volume(tmp_path / "mask.nii", image)
+    np.testing.assert_array_equal(values, VALUES)
+    assert not read_volume(image).geometry.differs(geometry)
+    moved = mask.affine.copy()
+    moved[:3, 3] += 3
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(mask.dataobj), moved), tmp_path / "moved.nii")
+    assert read_volume(image).geometry.differs(read_label_volume(tmp_path / "moved.nii", image).geometry)

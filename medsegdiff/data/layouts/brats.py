@@ -40,9 +40,14 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         files = _files(folder)
         if not files or folder == root:
             continue
-        channels = [next((files[end] for end in ends if end in files), None) for ends in _SEQUENCES]
+        several = next((paths for paths in files.values() if len(paths) > 1), None)
+        if several:
+            raise InputError(
+                f"{several[1]}: of the same sequence as {several[0].name}; keep one, each case in a folder"
+            )
+        channels = [next((files[end][0] for end in ends if end in files), None) for ends in _SEQUENCES]
         lacking = [ends[0] for ends, file in zip(_SEQUENCES, channels) if file is None]
-        mask = next((files[end] for end in _MASK if end in files), None)
+        mask = next((files[end][0] for end in _MASK if end in files), None)
         if lacking or (need_masks and mask is None):
             raise InputError(f"{folder}: no file {folder.name}_{(*lacking, 'seg')[0]}.nii.gz; restore it")
         # Since 2021 a name such as BraTS-GLI-00001-000 ends in the examination's number.
@@ -68,9 +73,12 @@ def _subfolders(root: Path) -> list[Path]:
     return [path for path in list_folder(root) if is_folder(path)] if is_folder(root) else []
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """A case's volumes by how their names end."""
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """A case's volumes by how their names end, one each where the folder is a case's own."""
     known = {end for ends in (*_SEQUENCES, _MASK) for end in ends}
-    named = {stem(path).replace("-", "_").rpartition("_")[2].lower(): path for path in list_folder(folder)}
-    found = {end: path for end, path in named.items() if end in known and is_volume(path)}
+    found: dict[str, list[Path]] = {}
+    for path in list_folder(folder):
+        end = stem(path).replace("-", "_").rpartition("_")[2].lower()
+        if end in known and is_volume(path):
+            found.setdefault(end, []).append(path)
     return found if len(found) > 1 else {}

@@ -39,8 +39,11 @@ def spec(root: Path, measure: Measure) -> DataSpec:
         one = next(iter(named))
         said = f'each value is a class of its own; `labels` "{one}" makes one class of that region'
         note(root / FILE, f"names regions, which overlap ({', '.join(named)}); {said}")
-    is_ct = any(str(name).upper() == "CT" for name in channels.values())
-    return measure().spec(is_ct=is_ct, labels={value: place for place, value in enumerate(_values(labels), 1)})
+    found = measure()
+    if channels and len(channels) != found.channels:
+        note(root / FILE, f"names {len(channels)} channels, and the images have {found.channels}, which are read")
+    is_ct = bool(channels) and all(str(name).upper() == "CT" for name in channels.values())
+    return found.spec(is_ct=is_ct, labels={value: place for place, value in enumerate(_values(labels), 1)})
 
 
 def regions(root: Path) -> dict[str, dict[int, int]]:
@@ -67,7 +70,8 @@ def _read(root: Path) -> tuple[dict[str, Any], dict[str, set[int]]]:
         content, found = read_json(path), {}
         channels = dict(content.get("channel_names") or content.get("modality") or {})
         for key, value in content["labels"].items():
-            name, own = (value, [int(key)]) if isinstance(value, str) else (key, value)  # the Decathlon's, value first
+            value_first = isinstance(value, str) and key.isdigit()  # as the Decathlon has them
+            name, own = (value, [key]) if value_first else (key, value)
             if name != "ignore":
                 found[name] = set(map(int, own if isinstance(own, list) else [own]))
         return channels, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import is_folder
+from medsegdiff.base.reading import composed, is_folder
 from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import MASKS, SPLITS, image_name
@@ -47,13 +47,14 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         seen += [(folder, uid, one, len(series)) for uid, one in series.items()]
     found = []
     for folder, uid, one, count in seen:
-        if all(stem(path) in named for path in one.files):
-            found += [(path, named[stem(path)], one.patient) for path in one.files]
+        files = {composed(stem(path)): path for path in one.files}
+        if files.keys() <= named.keys():
+            found += [(path, named[name], one.patient) for name, path in files.items()]
             continue
         if count > 1 and len(one.files) > 1:
             raise InputError(f"{folder}: holds {count} series; keep each in a folder of its own")
         path = one.files[0] if count > 1 else folder
-        found.append((path, masks.get(uid) or named.get(stem(path)), one.patient))
+        found.append((path, masks.get(uid) or named.get(composed(stem(path))), one.patient))
     located = []
     for path, mask, patient in found:
         if mask is None and need_masks:

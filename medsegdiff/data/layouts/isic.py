@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
@@ -166,6 +167,7 @@ def _from_folders(images: Path, masks: Path, need_masks: bool) -> Iterable[tuple
 
 
 def _beside(table: Path, name: str) -> Path:
-    """The file that a table names, with the separators of this system or of Windows."""
-    path = table.parent / name
-    return path if path.is_file() else table.parent / name.replace("\\", "/")
+    """The file that a table names, with the separators of this system or of Windows, and accents as either has them."""
+    paths = [table.parent / one for one in (name, name.replace("\\", "/"))]
+    paths += [Path(unicodedata.normalize(form, str(paths[-1]))) for form in ("NFC", "NFD")]
+    return next((path for path in paths if path.is_file()), paths[1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import is_folder
-from medsegdiff.data.cases import Case, by_channel, distinct, list_images
+from medsegdiff.base.reading import composed, is_folder
+from medsegdiff.data.cases import Case, by_channel, distinct, list_images, numbered
 from medsegdiff.io.pictures import glance, list_folder
 from medsegdiff.io.volumes import stem
 
@@ -48,8 +48,8 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
 
 
 def image_name(mask: Path) -> str:
-    """The name of a mask's image: its own without a suffix such as `_mask`."""
-    return _SUFFIX.sub("", stem(mask))
+    """The name of a mask's image, `composed`: its own without a suffix such as `_mask`."""
+    return composed(_SUFFIX.sub("", stem(mask)))
 
 
 def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
@@ -77,14 +77,16 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     if not files:
         raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or `data_name`")
     images, grouped = _by_base(files), by_channel(files) or {}
-    whole = {name for base in (*images, *grouped) for name in (base.name, _key(base, pair.images).as_posix())}
+    keys = {base: _key(base, pair.images) for base in (*images, *grouped)}
+    whole = {name for key in keys.values() for name in (key.name, key.as_posix())}
     masks = _masks(pair.masks, together, accepts, whole) if pair.masks else {}
-    if not any(_key(base, pair.images).as_posix() in masks or base.name in masks for base in images):
+    if not any(keys[base].as_posix() in masks or keys[base].name in masks for base in images):
         images = grouped or images
+        _check_channels({} if grouped else numbered(files), masks)
     located = []
     for base, channels in images.items():
-        below = _key(base, pair.images)
-        mask = masks.pop(below.as_posix(), None) or masks.pop(base.name, None)
+        below = keys[base]
+        mask = masks.pop(below.as_posix(), None) or masks.pop(below.name, None)
         if mask is None and need_masks:
             where = f"{pair.masks or pair.images.parent / 'masks'}/{base.relative_to(pair.images)}"
             raise InputError(f"{channels[0]}: no mask {where}.* or {where}_mask.*; restore it or remove the image")
@@ -95,6 +97,17 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     return distinct(located)
 
 
+def _check_channels(found: Mapping[Path, Mapping[int, Path]], masks: Collection[str]) -> None:
+    """Refuse files of channels, which masks tell from files that are numbered, where one is missing."""
+    most = max((max(channels) for channels in found.values()), default=0)
+    for base, channels in found.items() if any(base.name in masks for base in found) else ():
+        for number in range(most + 1):
+            if number not in channels:
+                one = next(iter(channels.values()))
+                lacking = f"{base.name}_{number:04d}{one.name[len(stem(one)) :]}"
+                raise InputError(f"{base.with_name(lacking)}: no such channel beside {one.name}; restore it")
+
+
 def _is_mask(path: Path, root: Path) -> bool:
     """Whether a file below `root`, where images and masks lie together, is a mask."""
     folders = path.relative_to(root).parts[:-1]
@@ -102,8 +115,8 @@ def _is_mask(path: Path, root: Path) -> bool:
 
 
 def _key(path: Path, root: Path) -> Path:
-    """A path below `root` without folders that say images or masks alone."""
-    *folders, name = path.relative_to(root).parts
+    """A path below `root`, `composed`, without folders that say images or masks alone."""
+    *folders, name = map(composed, path.relative_to(root).parts)
     return Path(*(folder for folder in folders if folder.lower() not in (*IMAGES, *MASKS)), name)
 
 
@@ -123,7 +136,7 @@ def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool], whole:
     for path in list_images(folder, below=True):
         if not accepts(path) or (together and not _is_mask(path, folder)):
             continue
-        own = _key(path, folder).with_name(stem(path))
+        own = _key(path, folder).with_name(composed(stem(path)))
         named = own.as_posix() in whole or own.name in whole
         key = (own if named else own.with_name(image_name(path))).as_posix()
         if key in found:

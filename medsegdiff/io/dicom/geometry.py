@@ -9,6 +9,7 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
 from medsegdiff.io.dicom.files import Frame
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -29,6 +30,8 @@ def stack(frames: Sequence[Frame]) -> tuple[tuple[int, ...], np.ndarray]:
     ways = [frame.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6) for frame in frames]
     affine = np.eye(4)
     if len(frames) == 1 and (places[0] is None or ways[0] is None):  # a picture, as of ultrasound
+        if spacing is None:
+            note(frames[0].path, "does not say how large its pixels are; distances take them for 1 mm")
         affine[:2, :2] = np.diag([1.0, 1.0] if spacing is None else spacing[::-1])
         return (0,), LPS_TO_RAS @ affine
     for frame, place, way in zip(frames, places, ways):

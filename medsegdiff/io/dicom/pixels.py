@@ -10,6 +10,8 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.files import Frame, quiet
 
+_MEASURED = ("CT", "PT", "NM")  # modalities whose values have units, however they are shown
+
 
 def pixels_of(dataset: Any, path: Path, count: int) -> np.ndarray:
     """What is stored: (count, rows, columns), or uint8 (count, rows, columns, 3) of colours.
@@ -64,4 +66,5 @@ def values_of(stored: np.ndarray, frame: Frame) -> np.ndarray:
     ends = a * low + b, a * (low + (1 << bits) - 1) + b
     whole = float(a).is_integer() and float(b).is_integer() and max(map(abs, ends)) < 1 << 31
     values = stored.astype(np.int32) * int(a) + int(b) if whole else stored * np.float32(a) + np.float32(b)
-    return type(values[0, 0])(sum(ends)) - values if kind == "MONOCHROME1" else values
+    turned = kind == "MONOCHROME1" and dataset.get("Modality") not in _MEASURED
+    return type(values[0, 0])(sum(ends)) - values if turned else values

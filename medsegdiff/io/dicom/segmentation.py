@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -12,7 +13,7 @@ from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import replacing
 from medsegdiff.base.reading import note
-from medsegdiff.io.dicom.files import frames_of, read_file
+from medsegdiff.io.dicom.files import Frame, frames_of, read_file
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.pixels import pixels_of
 from medsegdiff.io.dicom.series import Source
@@ -20,6 +21,7 @@ from medsegdiff.io.volumes import Geometry
 
 _TISSUE = ("85756007", "SCT", "Tissue")  # what is segmented is not known here
 _HALF = 0.5
+_MOST_SEGMENTS = 255
 
 
 def is_segmentation(path: Path) -> bool:
@@ -57,14 +59,23 @@ def read_segmentation(path: Path, geometry: Geometry) -> np.ndarray:
         far = np.abs(steps - np.eye(3)[:, :2]).max() * max(pixels.shape)
         if far > _HALF or np.abs(corner[:3] - low).max() > 0.1 or (low < 0).any() or (high > geometry.shape).any():
             raise InputError(f"{path}: lies on another grid than its image; resample it to the image")
-        segment = frame.get("SegmentIdentificationSequence", "ReferencedSegmentNumber")
         inside = labels[low[0] : high[0], low[1] : high[1], low[2]]
-        mine = pixels if kind == "LABELMAP" else (pixels > 0) * np.uint8(segment)
+        mine = _numbers(frame, pixels, kind)
         overlap = overlap or bool(((inside > 0) & (mine > 0)).any())
         np.maximum(inside, mine, out=inside)
     if overlap:
         note(path, "its segments overlap; there the one with the highest number counts")
     return labels
+
+
+def _numbers(frame: Frame, pixels: np.ndarray, kind: str) -> np.ndarray:
+    """The segments' numbers in a frame, uint8."""
+    segment = frame.get("SegmentIdentificationSequence", "ReferencedSegmentNumber")
+    found = pixels if kind == "LABELMAP" else (pixels > 0) * np.int64(segment or 0)
+    if (not segment and kind != "LABELMAP") or found.max(initial=0) > _MOST_SEGMENTS:
+        wrong = f"names no segment from 1 to {_MOST_SEGMENTS}"
+        raise InputError(f"{frame.path}: a frame {wrong}; export it again, with fewer segments")
+    return found.astype(np.uint8)
 
 
 def write_segmentation(
@@ -85,6 +96,7 @@ def write_segmentation(
     import highdicom
     from highdicom.seg import Segmentation, SegmentDescription
 
+    logging.getLogger("highdicom").setLevel(logging.ERROR)  # it tells of empty masks
     source = geometry.header
     if not isinstance(source, Source) or labels.shape != geometry.shape:
         raise ValueError(f"labels of shape {labels.shape} for a grid of {geometry.shape} of DICOM images")

@@ -77,7 +77,8 @@ def read_dicom(path: Path) -> Volume:
     """Read the series in a folder, or a file, as (X, Y, Z), or (X, Y, Z, 3) of colours in [0, 255].
 
     Values are rescaled as the files say: Hounsfield units of CT, int32 or float32; of MONOCHROME1, where low is white,
-    they are turned round. Palettes and YBR become RGB.
+    they are turned round, but for units of CT and nuclear medicine, which only a viewer shows so. Palettes and YBR
+    become RGB.
 
     Raises:
         InputError: a file is missing, damaged, compressed in a manner that is not known, or no image; a folder holds no

@@ -184,6 +184,15 @@ def test_a_table_from_windows(tmp_path, make_csv):
     assert isic.find(tmp_path, "train") == expected
 
 
+@pytest.mark.parametrize(("named", "kept"), [("u\u0308", "\u00fc"), ("\u00fc", "u\u0308")], ids=ascii)
+def test_a_table_that_parts_letters_from_their_accents(tmp_path, make_csv, named, kept):
+    table = make_csv(tmp_path, "Training", 1)
+    image = isic.find(tmp_path, "train")[0].image
+    image.rename(image.with_name(f"{kept}.jpg"))
+    table.write_text(table.read_text().replace(image.name, f"{named}.jpg"), encoding="utf-8")
+    assert [case.id for case in isic.find(tmp_path, "train")] == ["\u00fc"]
+
+
 def test_the_same_name_in_two_folders_of_a_table_is_two_cases(tmp_path, make_csv):
     table = make_csv(tmp_path, "Training", 1)
     rows = []

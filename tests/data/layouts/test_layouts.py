@@ -1,6 +1,7 @@
 """Layouts of one's own folders: pictures, volumes, nnU-Net, the Decathlon, BraTS."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,21 @@ def test_masks_are_matched_by_name(tmp_path, images, masks):
     assert choose(tmp_path) == "folder"
     assert found(tmp_path) == expected
     assert found(tmp_path, "test") == {}
+
+
+PARTED, WHOLE = "u\u0308", "\u00fc"  # of macOS, and of others
+
+
+@pytest.mark.parametrize("image", [PARTED, WHOLE])
+@pytest.mark.parametrize("below", ["", f"{PARTED}/", f"{WHOLE}/"])
+def test_accents_are_the_same_however_a_system_writes_them(tmp_path, image, below):
+    picture(tmp_path / f"images/{below}{image}_1.png")
+    picture(tmp_path / f"masks/{below.replace(PARTED, WHOLE)}{PARTED}_1_mask.png", 255)
+    picture(tmp_path / f"images/{below}b.png", 1)
+    picture(tmp_path / f"masks/{below.replace(WHOLE, PARTED)}b.png", 255)
+    cases = found(tmp_path)
+    assert set(cases) == {f"{WHOLE}_1", "b"}
+    assert all(len(files) == 2 and patient == (WHOLE if below else "") for files, patient in cases.values())
 
 
 @pytest.mark.parametrize(
@@ -207,6 +223,46 @@ def test_nnunet_has_numbered_channels_and_regions(tmp_path, capsys):
         spec_of(tmp_path)
 
 
+def test_a_channel_that_is_missing_is_named(tmp_path):
+    for name in ("a", "b"):
+        for kind in ("imagesTr/{}_0000", "imagesTr/{}_0001", "labelsTr/{}"):
+            volume(tmp_path / f"{kind.format(name)}.nii.gz")
+    (tmp_path / "imagesTr/b_0000.nii.gz").rename(tmp_path / "kept.nii.gz")
+    with pytest.raises(InputError, match=r"imagesTr.b_0000\.nii\.gz: no such channel beside b_0001\.nii\.gz"):
+        found(tmp_path)
+    (tmp_path / "kept.nii.gz").rename(tmp_path / "imagesTr/b_0000.nii.gz")
+    volume(tmp_path / "imagesTr/b_0000.nii")
+    with pytest.raises(InputError, match="an image of the same name"):
+        found(tmp_path, name="nnunet")
+
+
+def test_numbers_are_names_where_the_masks_have_them(tmp_path):
+    for number in (1, 2, 5):
+        volume(tmp_path / f"images/a_{number:04d}.nii.gz")
+        volume(tmp_path / f"labels/a_{number:04d}.nii.gz")
+    assert list(found(tmp_path)) == ["a_0001", "a_0002", "a_0005"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "scaling", "said"),
+    [
+        ({"0": "CT", "1": "PET"}, "z-score", ""),
+        ({"0": "CT", "1": "ct"}, r"-?\d+\.\.\d+", ""),
+        ({"0": "CT"}, r"-?\d+\.\.\d+", "names 1 channels, and the images have 2, which are read"),
+    ],
+)
+def test_channels_of_several_kinds_have_no_window_in_common(tmp_path, capsys, channels, scaling, said):
+    for kind in ("imagesTr/a_0000", "imagesTr/a_0001", "labelsTr/a"):
+        volume(tmp_path / f"{kind}.nii.gz", labels="labels" in kind)
+    labels = {"background": "0", "a": "1", "b": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": channels, "labels": labels}))
+    spec = spec_of(tmp_path)
+    assert re.fullmatch(scaling, spec.scaling)
+    assert spec.labels == {1: 1, 2: 2}
+    noted = capsys.readouterr().err.partition("dataset.json: ")[2].strip()
+    assert noted == said
+
+
 def test_masks_of_several_classes_are_scored_by_the_regions_that_they_make(tmp_path):
     """Dice of a region is that of the union of its classes, in prediction and ground truth."""
     image, truth = ball()
@@ -245,6 +301,10 @@ def test_brats(tmp_path, names, end):
     odd = tmp_path / ids[2] / f"W39_1998.09.19_Segm{end}"
     (tmp_path / cases[ids[2]][0][-1]).rename(odd)
     assert found(tmp_path)[ids[2]][0][-1] == f"{ids[2]}/{odd.name}"
+    second = write(tmp_path / ids[1] / f"again{names.split()[0][2:]}{end}", image)
+    with pytest.raises(InputError, match=f"t1n?{end}: of the same sequence as .*; keep one"):
+        found(tmp_path)
+    second.unlink()
     (tmp_path / ids[0] / f"{names.split()[2].format(ids[0])}{end}").unlink()
     with pytest.raises(InputError, match=f"{ids[0]}: no file {ids[0]}_t2.nii.gz"):
         found(tmp_path)

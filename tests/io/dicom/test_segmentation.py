@@ -112,3 +112,24 @@ def test_images_whose_headers_lack_too_much_are_one_line(make_series, tmp_path):
     with pytest.raises(InputError, match=r"seg.dcm: no segmentation can refer to these images \(.*write NIfTI"):
         write_segmentation(tmp_path / "seg.dcm", np.ones(geometry.shape, np.uint8), geometry)
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
+
+
+@pytest.mark.parametrize("segment", [None, 0, 300])
+def test_a_segment_without_a_number_that_a_mask_holds_is_refused(make_series, labels, tmp_path, segment):
+    geometry = read_dicom(make_series()[0]).geometry
+    write_segmentation(tmp_path / "seg.dcm", labels, geometry)
+    changed = pydicom.dcmread(tmp_path / "seg.dcm")
+    frame = changed.PerFrameFunctionalGroupsSequence[0]
+    if segment is None:
+        del frame.SegmentIdentificationSequence
+    else:
+        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = segment
+    changed.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(InputError, match=r"seg\.dcm: a frame names no segment from 1 to 255"):
+        read_segmentation(tmp_path / "seg.dcm", geometry)
+
+
+def test_a_mask_without_foreground_is_written_in_silence(make_series, tmp_path, caplog):
+    geometry = read_dicom(make_series()[0]).geometry
+    write_segmentation(tmp_path / "seg.dcm", np.zeros(SHAPE, np.uint8), geometry)
+    assert caplog.records == []

@@ -9,8 +9,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.data.cases import from_files
 from medsegdiff.io.dicom.geometry import LPS_TO_RAS
 from medsegdiff.io.dicom.series import find_series, read_dicom
+from medsegdiff.io.pictures import decode
+from medsegdiff.io.volumes import is_series
 from tests.dicom_series import SHAPE
 
 
@@ -67,12 +70,14 @@ def test_each_slice_has_its_own_slope(make_series):
     np.testing.assert_allclose(values, stored * (0.5 + np.arange(9)) + 2, rtol=1e-6)
 
 
-def test_low_is_dark_where_files_have_it_white(make_series):
+@pytest.mark.parametrize("modality", ["DX", "CT"])
+def test_low_is_dark_where_files_have_it_white_and_units_are_what_they_are(make_series, modality):
     def change(_, slice_):
-        slice_.PhotometricInterpretation = "MONOCHROME1"
+        slice_.PhotometricInterpretation, slice_.Modality = "MONOCHROME1", modality
 
     folder, stored, _ = make_series(change=change)
-    np.testing.assert_array_equal(read_dicom(folder).values, 4095 - stored.astype(int) - 1024)
+    expected = (4095 - stored.astype(int) if modality == "DX" else stored.astype(int)) - 1024
+    np.testing.assert_array_equal(read_dicom(folder).values, expected)
 
 
 @pytest.mark.parametrize(
@@ -242,3 +247,37 @@ def test_damaged_files_are_one_line(make_series, tmp_path):
             read_dicom(path)
         except InputError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("other", ["0.txt", "0.png", "00.nii.gz", "0"])
+def test_a_series_is_one_whatever_lies_before_it(make_series, other):
+    folder, _, _ = make_series()
+    (folder / other).write_bytes(b"no DICOM")
+    assert is_series(folder)
+    assert [case.id for case in from_files([folder])] == ["series"]
+    assert read_dicom(folder).values.shape == SHAPE
+
+
+def test_pictures_and_volumes_are_no_series(tmp_path):
+    for name in ("0.png", "1.nii.gz", "2.txt", "3"):
+        (tmp_path / name).write_bytes(b"" if name == "3" else b"no DICOM")
+    assert not is_series(tmp_path)
+
+
+def test_a_file_without_the_suffix_says_what_to_do(make_series):
+    folder, _, _ = make_series()
+    path = next(folder.iterdir()).rename(folder.parent / "IM0001")
+    with pytest.raises(InputError, match="IM0001: a DICOM file without the suffix"):
+        decode(path)
+
+
+@pytest.mark.parametrize("has_spacing", [True, False])
+def test_a_picture_without_the_size_of_its_pixels_says_so(make_series, capsys, has_spacing):
+    def change(_, slice_):
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", *(() if has_spacing else ("PixelSpacing",))):
+            delattr(slice_, keyword)
+
+    path = next(make_series(change=change)[0].iterdir())
+    assert read_dicom(path).geometry.spacing[:2] == pytest.approx((0.7, 1.3) if has_spacing else (1, 1))
+    said = f"note: {path}: does not say how large its pixels are; distances take them for 1 mm\n"
+    assert capsys.readouterr().err == ("" if has_spacing else said)
