@@ -276,6 +276,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         (RunConfig(), {"out_dir": ""}, 'out_dir "": is empty'),
         ("isic-small", {}, "data_dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
+        (RunConfig(), {"dry_run": True}, "dry_run: is of the command `medsegdiff train` alone"),
     ],
 )
 def test_training_refuses_what_the_command_refuses(config, options, said):
@@ -293,8 +294,8 @@ def home(tmp_path_factory):
     (folder / "small.yaml").write_text(
         "image_size: 32\nnum_channels: 32\nchannel_mult: 1,1\nnum_res_blocks: 1\nbatch_size: 2\npredict_xstart: true\n"
     )
-    options = {"data_dir": str(folder / "isic"), "cache_dir": str(folder / "cache"), "tensorboard": False, "lr": 1e-2}
-    last = medsegdiff.train(folder / "small.yaml", **options, out_dir=str(folder / "run"), steps=2)
+    options = {"data_dir": str(folder / "isic"), "cache_dir": folder / "cache", "tensorboard": False, "lr": 1e-2}
+    last = medsegdiff.train(folder / "small.yaml", **options, out_dir=folder / "run", steps=np.int64(2))
     assert last == folder / "run" / "step-000002"
     assert json.loads((last / "state.json").read_text())["config"]["lr"] == 1e-2
     return folder

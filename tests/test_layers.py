@@ -165,6 +165,11 @@ def test_messages_below_the_commands_name_fields(path):
     assert flags_in_messages(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name != "base"], ids=name_of)
+def test_notes_go_through_the_screen_which_knows_of_quiet(path):
+    assert "file=sys.stderr" not in path.read_text(encoding="utf-8")
+
+
 def test_flags_in_messages_are_noticed():
     assert flags_in_messages('raise InputError(f"{x}: give another --out-dir")')
     assert flags_in_messages("raise InputError('--steps 5: too many')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,8 @@ def run(options: Any) -> int:
         raise InputError(f"{out}: a file of --to {kind} must end in .{kind}")
     if options.precision != "fp32" and kind == "pt":
         raise InputError(f"--precision {options.precision}: is for .safetensors and ONNX; .pt files are float32")
+    if os.path.lexists(out) and os.path.realpath(out) == os.path.realpath(options.input):
+        raise InputError(f"{out}: is what is to be converted, and would be lost; give another OUT")
     given = {name: value for name in (*_NETWORK, *_DIFFUSION) if (value := getattr(options, name)) is not None}
     weights, notes = load_any(Path(options.input), options.weights, options.trained_as, given)
     for path in export(weights, out, kind, options.precision, notes):

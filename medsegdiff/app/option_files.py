@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Optional
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from medsegdiff.config.files import find_config, read_config
+from medsegdiff.base.errors import InputError, did_you_mean
+from medsegdiff.config.files import read_config
 
 if TYPE_CHECKING:
     from medsegdiff.app.options import Parser
@@ -24,9 +25,14 @@ def files_first(words: Sequence[str]) -> list[str]:
 
 
 class ConfigFile(ActionConfigFile):
-    """Reads a file of options, or one that comes with the package by its name, once it is known to be safe to read."""
+    """Reads a file of options, or one that comes with the package by its name."""
 
     def __call__(self, parser: Parser, options: Namespace, value: str, option: Optional[str] = None) -> None:
         """Put what the file says into `options`."""
-        parser.from_file.update(dict.fromkeys(map(str, read_config(value)), value))
-        super().__call__(parser, options, str(find_config(value)), option)
+        found, known = read_config(value), parser.fields
+        for name in found:
+            if name not in known:
+                raise InputError(f"{value}: {name}: no such option{did_you_mean(name, known, 'remove it')}")
+        parser.from_file.update(dict.fromkeys(found, value))
+        options.update(parser.parse_object(found, env=False, defaults=False, _skip_validation=True))
+        options[self.dest] = [*(options.get(self.dest) or ()), value]

@@ -71,6 +71,12 @@ class Parser(ArgumentParser):
         return super().format_help(*formatter)
 
     @property
+    def fields(self) -> list[str]:
+        """The options that a file may set."""
+        shown = [action for action in self._actions if action.option_strings and not isinstance(action, ConfigFile)]
+        return [action.dest for action in shown if action.dest not in ("help", "print_config")]
+
+    @property
     def _positionals_shown(self) -> dict[str, str]:
         """How the help writes the words that follow no flag, by their fields."""
         found = [action for action in self._actions if not action.option_strings]

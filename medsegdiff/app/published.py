@@ -131,15 +131,29 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
         print("note: --dpm_solver has no effect on training: the sampler is chosen when sampling")
     if options["timestep_respacing"]:
         print("note: --timestep_respacing has no effect on training: all steps are trained")
-    options["steps"] = options["steps"] or options["lr_anneal_steps"] or 100_000
+    if options["steps"] is None:
+        options["steps"] = max(0, options["lr_anneal_steps"]) or 100_000
     return command.train(RunConfig.from_flat(options))
 
 
 def _run_folder(checkpoint: Path) -> Path:
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    folder = folder.parent if (folder / "state.json").is_file() else folder
-    if not checkpoint.exists() or not any(folder.glob("step-*/state.json")):
-        raise InputError(f"--resume_checkpoint {checkpoint}: no such checkpoint; give a run's folder or step-NNNNNN")
+    from medsegdiff.checkpoints.folder import list_checkpoints
+    from medsegdiff.checkpoints.load import is_foreign
+    from medsegdiff.checkpoints.state import STATE
+
+    option = f"--resume_checkpoint {checkpoint}"
+    if is_foreign(checkpoint):
+        raise InputError(f"{option}: training continues from checkpoints of this program alone; give a run's folder")
+    given = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    folder = given.parent if (given / STATE).is_file() else given
+    found = [path for path in list_checkpoints(folder) if (path / STATE).is_file()]
+    if not checkpoint.exists() or not found:
+        raise InputError(f"{option}: no such checkpoint; give a run's folder or step-NNNNNN")
+    if folder != given and found[-1].name != given.name:
+        raise InputError(
+            f"{option}: a run continues from its newest checkpoint, {found[-1].name}; give the run's folder for that, "
+            f"or copy {given.name} into a folder of its own, and give that"
+        )
     return folder
 
 

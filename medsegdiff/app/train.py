@@ -53,6 +53,7 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
     Raises:
         InputError: there is no such file, or an option is unknown or makes no sense.
     """
+    options = {name: _plain(value) for name, value in options.items()}
     parser = Parser(prog="medsegdiff train")
     parser.spell = str
     configure(parser)
@@ -61,13 +62,22 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
     else:
         base = parser.parse_args(["--config", str(config)])
         parser.given = set(map(flag, options))
-        found = parser.parse_object(dict(options), base)
+        found = parser.parse_object(options, base)
+    if found.dry_run:
+        raise InputError("`dry_run`: is of the command `medsegdiff train` alone; leave it out")
     try:
         read = RunConfig.from_flat(vars(found))
     except InputError as error:
         raise parser.explained(error) from None
     output_folder(read.training.out_dir)
     return read
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, and a number of NumPy's as Python's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") else value
 
 
 def train(config: RunConfig, dry: bool = False) -> int:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ REMEDIES = {
 }
 LOCK = ".medsegdiff.lock"
 """There while a process works in a folder."""
+_threads: dict[tuple[int, int], threading.Lock] = {}
+"""For folders, by device and number: the system's lock is the same for all threads of a process."""
 _LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}\.tmp")
 
 
@@ -111,25 +114,35 @@ def held(path: Path, lock: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone, by a lock on the file `LOCK` in it, which is gone in the end.
+def exclusive(folder: Path, patient: bool = False) -> Iterator[None]:
+    """Hold `folder` for this thread alone, by a lock on the file `LOCK` in it, which is gone in the end.
 
     The system frees it when the process ends, however it ends; the file that a killed one left goes with the next.
+    Who is `patient` waits for other threads of this process.
 
     Raises:
-        InputError: another process holds it, or it cannot be written to.
+        InputError: another process or thread holds it, or it cannot be written to.
     """
+    busy = InputError(f"{folder}: another process works there; wait for its end or choose another")
 
     def lock(handle: int) -> None:
         try:
             system.lock(handle, wait=False, of_process=True)
         except BlockingIOError:
-            raise InputError(f"{folder}: another process works there; wait for its end or choose another") from None
+            raise busy from None
         except OSError:  # a network file system without locks: nothing can be checked
             pass
 
-    with held(Path(folder) / LOCK, lock):
-        yield
+    with writing(folder):
+        found = folder.stat()
+    ours = _threads.setdefault((found.st_dev, found.st_ino), threading.Lock())
+    if not ours.acquire(blocking=patient):
+        raise busy
+    try:
+        with held(folder / LOCK, lock):
+            yield
+    finally:
+        ours.release()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import yaml
 
@@ -34,12 +34,30 @@ _counts: Counter[str] = Counter()
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values; 1e-4 is a number, as in YAML 1.2."""
+    """Plain values, numbers as people read them, and no name twice: the first would be lost without a word.
+
+    To YAML 1.1 1e-4 is text, 010 is 8 and 2020-01-01 a date.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [known for known in resolvers if not known[0].endswith((":int", ":float", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            seen = Counter(key.value for key, _ in node.value)
+            twice = next((key for key, _ in node.value if seen[key.value] > 1), node)
+            raise yaml.constructor.ConstructorError(None, None, f"{twice.value} is given twice", twice.start_mark)
+        return found
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_NUMBERS = {"int": r"0|[1-9]\d*", "float": r"(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan"}
+for _kind, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"[-+]?({_pattern})$"), list("-+.0123456789")
+    )
 
 
 @contextlib.contextmanager

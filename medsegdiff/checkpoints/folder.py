@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import uuid
@@ -132,6 +133,8 @@ def _is_whole(path: Path, step: int) -> bool:
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        with contextlib.suppress(OSError):  # of a file system without owners
+            path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors forbids all others to read it
     except SafetensorError as error:  # it hides the operating system's number in its text
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
@@ -196,9 +199,16 @@ def finite(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
 
 
 def load_newest(out: Path) -> tuple[Optional[Checkpoint], list[str]]:
-    """The newest whole checkpoint of `out`, or None, and what is wrong with newer ones."""
+    """The newest whole checkpoint of `out`, or None, and what is wrong with newer ones.
+
+    Raises:
+        InputError: one may not be read: it may be whole, and training must not go on from before it.
+    """
     complaints = []
     for path in reversed(list_checkpoints(out)):
+        for part in (path, *path.glob("*")):
+            if part.exists() and not os.access(part, os.R_OK):
+                raise InputError(f"{part}: permission denied; make it readable, or move {path.name} elsewhere")
         try:
             return load(path), complaints
         except InputError as error:

@@ -48,6 +48,8 @@ def read_state(path: Path) -> dict[str, Any]:
         state = {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
     except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise InputError(f"{file}: damaged; use another checkpoint") from None
+    if state.get("format", 1) not in range(1, FORMAT + 1):
+        raise InputError(f"{file}: written by a newer medsegdiff; update this one")
     # Either word says that there is a checksum: damage to one of them cannot hide it.
     if ("format" in state or "checksum" in state) and text != sealed(text.rpartition(_SEAL)[0] + "\n}"):
         raise InputError(f"{file}: damaged (its checksum differs); use another checkpoint")

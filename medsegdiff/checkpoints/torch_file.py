@@ -145,7 +145,7 @@ def _select(tree: Any, which: str) -> dict[str, Value]:
             values = {name: value for name, value in found.items() if isinstance(value, (Tensor, Array))}
             if values and 2 * len(values) >= len(found) and all(isinstance(name, str) for name in values):
                 return _without_prefixes(values)
-    raise Refused("no weights by name")
+    raise Refused("the state of an optimiser, not weights" if "param_groups" in tree else "no weights by name")
 
 
 def _without_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
 from medsegdiff.checkpoints.folder import Checkpoint, configuration, finite, list_checkpoints, load
@@ -56,7 +56,7 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
         try:
             return _weights_of(newer, which)
         except InputError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            screen.note(f"skipped: {error}")
     return _weights_of(found[0], which)
 
 

@@ -39,12 +39,18 @@ def find_config(name: str | Path) -> Path:
 
 
 def read_config(name: str | Path) -> dict[str, Any]:
-    """The options in the file that `name` means, see `find_config`.
+    """The options in the file that `name` means, see `find_config`, by their fields: - and _ in names are alike.
 
     Raises:
-        InputError: there is none, it cannot be read, or it holds something else.
+        InputError: there is none, it cannot be read, or it holds something else, or an option twice.
     """
     found = read_yaml(find_config(name))
     if not isinstance(found, dict):
         raise InputError(f"{name}: holds no options; write lines such as `image_size: 256`")
-    return found
+    options: dict[str, Any] = {}
+    for key, value in found.items():
+        option = str(key).replace("-", "_")
+        if option in options:
+            raise InputError(f"{name}: {option} is given twice, as {key} and with the other dash; remove one")
+        options[option] = value
+    return options

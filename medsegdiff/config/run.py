@@ -117,7 +117,7 @@ def read_run(name: Union[str, Path]) -> Written:
     Raises:
         InputError: there is none, it cannot be read, or an option in it is unknown or makes no sense.
     """
-    given = {str(option).replace("-", "_"): value for option, value in read_config(name).items()}
+    given = read_config(name)
     given.pop("dry_run", None)  # which `train --print-config` writes, too
     config = RunConfig.from_flat(given)
     known = config.flat()
@@ -138,5 +138,6 @@ def difference(ours: Any, theirs: Any) -> Optional[str]:
     for f in dataclasses.fields(ours):
         a, b = getattr(ours, f.name), getattr(theirs, f.name)
         if a != b:
-            return f"`{f.name}` {b}, not {a}"
+            theirs_shown, ours_shown = (str(value) or '""' for value in (b, a))
+            return f"`{f.name}` {theirs_shown}, not {ours_shown}"
     return None

@@ -84,6 +84,8 @@ class TrainingConfig:
             raise InputError("`microbatch` 0: must be at least 1, or -1 for the whole batch")
         if not 0 <= self.fp16_scale_growth <= 1:
             raise InputError(f"`fp16_scale_growth` {self.fp16_scale_growth}: must be from 0 to 1")
+        if self.lr * self.weight_decay >= 1:
+            raise InputError(f"`weight_decay` {self.weight_decay}: times `lr` {self.lr} it must be less than 1")
         if self.lr_schedule == "constant" and self.lr_anneal_steps:
             raise InputError(
                 f"`lr_anneal_steps` {self.lr_anneal_steps}: contradicts `lr_schedule` constant; leave out one of them"

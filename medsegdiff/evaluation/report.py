@@ -117,7 +117,7 @@ class Report:
             if self.selection:
                 draw_retention(self.selection.retention, stage / RETENTION, "1 - Dice at 0.5", "agreement of members")
             content = json.dumps(self._content(), indent=2, ensure_ascii=False)
-            (stage / SUMMARY).write_text(f"{content}\n", encoding="utf-8")
+            (stage / SUMMARY).write_text(f"{content}\n", encoding="utf-8", errors="backslashreplace")
 
     def _content(self) -> dict[str, Any]:
         return {

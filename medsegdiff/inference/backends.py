@@ -5,11 +5,10 @@ Or OpenVINO, where that is asked for.
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from typing import Literal, get_args
 
-from medsegdiff.base import machine, ranks
+from medsegdiff.base import machine, ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.choices import Precision
@@ -39,7 +38,7 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     if backend == "auto" and not _lacks("onnx", precision) and ranks.count() == 1:
         reason = unready()
         if reason:
-            print(f"note: ONNX Runtime computes the network: {reason}", file=sys.stderr)
+            screen.note(f"note: ONNX Runtime computes the network: {reason}")
             return "onnx"
     formats.check(precision)
     return "jittor"

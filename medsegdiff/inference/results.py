@@ -83,8 +83,8 @@ def save(
             other settings, or the disk refuses.
     """
     check_id(id)
-    ledger = Ledger(make_folder(Path(folder)), WRITER)
-    with exclusive(ledger.folder):
+    with exclusive(make_folder(Path(folder)), patient=True):
+        ledger = Ledger(Path(folder), WRITER)
         try:
             check(ledger, wanted, [id])
         except InputError as error:

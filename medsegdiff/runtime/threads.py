@@ -13,6 +13,7 @@ from medsegdiff.base.errors import InputError
 _SPINS = "3000"  # 50 to 150 microseconds by processor, less than most loops take
 _FEW_SPINS = "100"  # where cores are scarce: who waits had better make room
 _BUSY = 1.5  # of the load average to the cores
+_MOST = 4096  # threads; libgomp crashes or hangs where it cannot have as many as it is told
 
 
 def prepare() -> None:
@@ -23,7 +24,8 @@ def prepare() -> None:
     each loop. On a machine that is busy as this starts, it waits still less. What the user chose stays.
 
     Raises:
-        InputError: the user chose what libgomp does not understand; it would say so in a line of its own, and go on.
+        InputError: the user chose what libgomp does not understand, of which it would say so in a line of its own, and
+            go on; or more threads than any machine has cores.
     """
     for name in [name for name, value in os.environ.items() if re.match("G?OMP_", name) and not value.strip()]:
         del os.environ[name]
@@ -37,6 +39,11 @@ def prepare() -> None:
     if refused:
         given = f"{refused[1]}={os.environ.get(refused[1])}"
         raise InputError(f"{given}: is not what OpenMP knows, which would ignore it; correct or unset it")
+    with contextlib.suppress(OSError):  # where it is missing
+        wanted = ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
+        if not 0 < wanted <= _MOST:
+            given = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}"
+            raise InputError(f"{given}: must be at most {_MOST}; give the number of cores, or unset it")
     if said:  # as OMP_DISPLAY_ENV wants it
         os.write(2, said.encode())
 

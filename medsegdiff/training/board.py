@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 
 from medsegdiff.base.files import fsync, writing
 from medsegdiff.training.run_folder import TENSORBOARD
+
+_TIME = re.compile(r"events\.out\.tfevents\.(\d+\.\d+)\.")
 
 
 class Board:
@@ -51,8 +54,10 @@ class Board:
         from tensorboardX.record_writer import RecordWriter
 
         self.folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files in the order of their names.
-        self._path = self.folder / f"events.out.tfevents.{time.time():.6f}.{platform.node()}"
+        # TensorBoard reads the files in the order of their names; a clock may have been set back since the last one.
+        earlier = [_TIME.match(path.name) for path in self.folder.iterdir()]
+        now = max([time.time(), *(float(found[1]) + 0.001 for found in earlier if found)])
+        self._path = self.folder / f"events.out.tfevents.{now:.6f}.{platform.node()}"
         self._records = RecordWriter(str(self._path))
         self._append(file_version="brain.Event:2")
         if self.first:

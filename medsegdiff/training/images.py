@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from medsegdiff.base import ranks
+from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
@@ -82,10 +81,10 @@ def find_images(config: RunConfig) -> Images:
     found = take([*cases, *validation], [*split.train, *split.validation])
     if measured and ranks.rank() == 0:
         labels = format_labels(spec.labels) or "none"
-        lines = [*measured.lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"]
-        print("\n".join(f"fingerprint: {line}" for line in lines), file=sys.stderr)
+        for line in (*measured.lines(), f"so they are read with scaling {spec.scaling}, labels {labels}"):
+            screen.note(f"fingerprint: {line}")
     if split.test and ranks.rank() == 0:
-        print(f"note: {len(split.test)} of {len(cases)} cases are kept for testing", file=sys.stderr)
+        screen.note(f"note: {len(split.test)} of {len(cases)} cases are kept for testing")
     return Images(config, found, split, measured)
 
 
@@ -102,7 +101,7 @@ def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Spli
         return Split([case.id for case in cases], held_out, [])
     if len({case.group for case in cases}) == 1:
         if ranks.rank() == 0:
-            print("note: of one image, or patient, alone none is kept for testing", file=sys.stderr)
+            screen.note("note: of one image, or patient, alone none is kept for testing")
         return Split([case.id for case in cases], held_out, [])
     return divide(cases, data.test_fraction)._replace(validation=held_out)
 

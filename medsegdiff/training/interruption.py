@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,11 +25,14 @@ class Interrupted(Exception):
 def stop_requests() -> Iterator[list[int]]:
     """Collect signals instead of ending; one that is ignored, as under `nohup`, stays ignored.
 
+    In another thread than the main one, as a program of one's own may train in, they stay as they are.
+
     Raises:
         Interrupted: a compiler failed after one had come: Ctrl-C in a terminal goes to the compilers, too.
     """
     requests: list[int] = []
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    ours = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    heeded = [number for number in ours if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in heeded}
     try:
         yield requests

@@ -31,4 +31,5 @@ class Journal:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
                 self._begun = True
-            file.write(line.encode() + b"\n")
+            # What no Unicode text can hold, as in a path of another system, becomes what JSON writes for it.
+            file.write(line.encode(errors="backslashreplace") + b"\n")

@@ -137,8 +137,11 @@ class Logbook:
         # A line that a crash cut short lacks its end.
         lines = [line for line in read_text(self.path).splitlines(keepends=True) if line[-1] == "\n"]
         try:
-            rows = list(csv.DictReader(lines, strict=True))
+            reader = csv.DictReader(lines, strict=True)
+            rows = list(reader)
             kept = [found for found in rows if int(found["step"]) <= row and None not in found]
+            if lines and "step" not in (reader.fieldnames or ()):
+                raise KeyError("step")
         except (csv.Error, KeyError, TypeError, ValueError):
             remedy = "move it elsewhere, and a new one is begun"
             raise InputError(f"{self.path}: is not the log that a training writes, or is damaged; {remedy}") from None

@@ -96,6 +96,10 @@ class _Run:
         them are done: a run that was stopped in between continues exactly there.
         """
         training, trainer, record = self.config.training, self.trainer, self.record
+        if 0 < training.annealed < training.steps:
+            screen.note(
+                f"note: from step {training.annealed} on the learning rate is 0, and nothing is learnt; see `steps`"
+            )
         announce_kernels()
         seen, mean = 0, 0.0
         with screen.Bar(training.steps, "training", "step", trainer.step) as bar:

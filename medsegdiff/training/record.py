@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Optional
@@ -63,6 +65,7 @@ class Record:
             clear_leftovers(folder)
         ledger.claim([LOG, EVENTS, PROGRESS], grows=True)
         resumed = self._resume()
+        self._check_room()
         origin = provenance(dataset, held_out, training.precision)
         with ledger.together(RUN) as stage:
             (stage / CONFIG).write_text(yaml.safe_dump(config.flat(), sort_keys=False))
@@ -91,6 +94,22 @@ class Record:
         self.saved = found.step
         screen.note(f"continuing from {self.out}/step-{found.step:06d}")
         return True
+
+    def _check_room(self) -> None:
+        """Refuse a disk that cannot hold one checkpoint, which may be hours away; say so if it cannot hold them all."""
+        training, trainer = self.config.training, self.trainer
+        saves = (training.steps - trainer.step + training.save_interval - 1) // training.save_interval
+        if training.keep:  # and one more, before the oldest goes
+            saves = min(saves, max(1, training.keep + 1 - len(checkpoints.list_checkpoints(self.out))))
+        groups = [trainer.optimiser.state(), *[trainer.state] * (1 + len(trainer.averages))]
+        each = 4 * sum(math.prod(value.shape) for group in groups for value in group.values())
+        total, _, free = shutil.disk_usage(self.out)
+        if saves <= 0 or saves * each < free or not total:  # some file systems do not tell
+            return
+        told = f"{self.out}: each checkpoint takes {each / 2**20:,.0f} MiB there, and {free / 2**20:,.0f} MiB are free"
+        if free < each:
+            raise InputError(f"{told}; free some, or give another `out_dir`")
+        screen.note(f"note: {told}, of the {saves * each / 2**20:,.0f} MiB that this training will want; see `keep`")
 
     @contextmanager
     def journalled(self) -> Iterator[None]:

@@ -44,7 +44,7 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
         given = ", ".join(map(str, folders))
         raise InputError(f"{given}: a file there is not what medsegdiff writes ({error!r}); write it anew") from error
     with ledger.together(path.name) as stage:
-        (stage / path.name).write_text(text, encoding="utf-8")
+        (stage / path.name).write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -171,6 +171,18 @@ def test_what_convert_did_not_write_stays(run, tmp_path, capsys):
     assert (tmp_path / "a.safetensors").read_text() == "mine"
 
 
+def test_what_is_converted_is_not_written_over(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert convert(run, "ours.safetensors") == 0
+    before = (tmp_path / "ours.safetensors").read_bytes()
+    (tmp_path / "link.safetensors").symlink_to("ours.safetensors")
+    for name in ("ours.safetensors", "link.safetensors"):
+        capsys.readouterr()
+        assert convert(name, tmp_path / "ours.safetensors", "--precision", "fp16") == 2
+        assert "ours.safetensors: is what is to be converted, and would be lost" in complaint(capsys)
+    assert (tmp_path / "ours.safetensors").read_bytes() == before
+
+
 def test_without_pytorch_its_format_is_refused(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('none here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -294,6 +294,11 @@ def test_a_saved_configuration_is_read_back(tmp_path):
         ("image_size: " + "[" * 10**5, "nested deeper than"),
         ("- 1\n", "holds no options"),
         ("", "empty"),
+        ("image_size: 64\nimage_size: 32\n", "image_size is given twice"),
+        ("image_size: 64\nimage-size: 32\n", "image_size is given twice"),
+        ("section:\n  image_size: 64\n", "section: no such option"),
+        ("config: other.yaml\n", "config: no such option"),
+        ("image_size: 64\nhelp: true\n", "help: no such option"),
     ],
 )
 def test_a_file_of_options_is_read_safely(tmp_path, text, words):

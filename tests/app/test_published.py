@@ -70,6 +70,14 @@ def test_the_published_training_command_means_what_it_says(trained):
     assert (config.data.data_name, config.data.data_dir) == ("isic", "DATA")
 
 
+@pytest.mark.parametrize("flag", ["--steps", "--lr_anneal_steps"])
+def test_a_number_of_steps_that_makes_no_sense_is_no_default(trained, flag):
+    with pytest.raises(InputError, match=f"^{flag[2:]} -5: must"):
+        published.train([*TRAIN, flag, "-5"])
+    with pytest.raises(InputError, match=r"^steps 0: must"):
+        published.train([*TRAIN, "--steps", "0"])
+
+
 @pytest.mark.parametrize(
     ("flags", "steps"), [("", 100_000), ("--lr_anneal_steps 20", 20), ("--lr_anneal_steps 20 --steps 7", 7)]
 )
@@ -186,8 +194,15 @@ def test_resume_checkpoint_continues_the_run_that_holds_it(trained, tmp_path):
     for given in (tmp_path / "run", folder, folder / "state.json"):
         published.train([*TRAIN, "--resume_checkpoint", str(given)])
         assert trained[-1].training.out_dir == str(tmp_path / "run")
-    with pytest.raises(InputError, match="no such checkpoint"):
-        published.train([*TRAIN, "--resume_checkpoint", str(tmp_path / "absent.pt")])
+    for name, words in (("absent", "no such checkpoint"), ("savedmodel000100.pt", "of this program alone")):
+        with pytest.raises(InputError, match=words):
+            published.train([*TRAIN, "--resume_checkpoint", str(tmp_path / "run" / name)])
+    newer = folder.with_name("step-000010")
+    newer.mkdir()
+    (newer / "state.json").write_text("{}")
+    published.train([*TRAIN, "--resume_checkpoint", str(newer)])
+    with pytest.raises(InputError, match=r"newest checkpoint, step-000010; .* copy step-000004 into"):
+        published.train([*TRAIN, "--resume_checkpoint", str(folder)])
 
 
 def test_the_metric_script_takes_both_pairs_of_names(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,29 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
     with exclusive(tmp_path):
         assert names(tmp_path) == [LOCK]
     assert names(tmp_path) == []
+
+
+def test_a_thread_keeps_others_of_its_process_out(tmp_path):
+    """The system's lock is the whole process's, and gone with the first of its threads that closes the file."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+
+    def refused():
+        with pytest.raises(InputError, match="another process works there"), exclusive(link):
+            pass
+        return (tmp_path / LOCK).exists()
+
+    def waits():
+        with exclusive(link, patient=True):
+            return (tmp_path / LOCK).exists()
+
+    with futures.ThreadPoolExecutor(2) as pool:
+        with exclusive(tmp_path):
+            assert pool.submit(refused).result()
+            patient = pool.submit(waits)
+            with pytest.raises(futures.TimeoutError):
+                patient.result(0.2)
+        assert patient.result()
 
 
 def test_a_lock_follows_no_link(tmp_path):

@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -87,8 +88,16 @@ def test_json_that_is_none_is_refused(tmp_path, text, words):
 
 
 def test_numbers_are_those_of_the_command_line(tmp_path):
-    (tmp_path / "a.yaml").write_text("a: 1e-4\nb: 2.5E3\nc: -1e+2\nd: 1e4x\ne: 16\n")
-    assert read_yaml(tmp_path / "a.yaml") == {"a": 1e-4, "b": 2500, "c": -100, "d": "1e4x", "e": 16}
+    told = {"1e-4": 1e-4, "2.5E3": 2500, "-1e+2": -100, "1e4x": "1e4x", "16": 16, "010": "010", ".5": 0.5, "5.": 5}
+    told |= {"1:30": "1:30", "1_000": "1_000", "2020-01-01": "2020-01-01", "0x1F": "0x1F", "-.inf": -math.inf, "": None}
+    (tmp_path / "a.yaml").write_text("".join(f"- {text}\n" for text in told))
+    assert read_yaml(tmp_path / "a.yaml") == list(told.values())
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 1\n", "{x: {a: 1, 'a': 2}}", "a: 1\n<<: {a: 2}\n"])
+def test_a_name_that_is_given_twice_is_named(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    assert "a is given twice" in refusal(read_yaml, tmp_path / "a.yaml")
 
 
 def test_notes_name_the_first_files_of_each_kind_once(capsys):

@@ -1,5 +1,9 @@
+import errno
 import json
+import os
 import shutil
+import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +23,37 @@ def test_what_is_read_is_what_was_written(run, spaces):
     assert found.arrays["optimizer"]["mean:a"] == 10
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_who_may_read_it_is_as_the_user_s_umask_says(tmp_path, spaces, mask):
+    usual = os.umask(mask)
+    try:
+        path = checkpoints.save(tmp_path, Checkpoint(1, CONFIG, {"model": spaces.model}, {}))
+    finally:
+        os.umask(usual)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o666 & ~mask}
+
+
 def test_the_newest_is_found_by_number_and_nothing_else_lies_there(run):
     found, complaints = checkpoints.load_newest(run)
     assert found.step == 10
     assert complaints == []
     assert sorted(p.name for p in run.iterdir()) == ["step-000002", "step-000009", "step-000010"]
+
+
+def test_a_file_system_without_owners_is_no_obstacle(tmp_path, spaces, monkeypatch):
+    def refuse(_path, _mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    checkpoints.load(checkpoints.save(tmp_path, Checkpoint(1, CONFIG, {"model": spaces.model}, {})))
+
+
+@pytest.mark.parametrize("name", ["step-000010", "step-000010/model.safetensors"])
+def test_what_may_not_be_read_is_no_damage(run, monkeypatch, name):
+    allowed = os.access  # the user may be root
+    monkeypatch.setattr(os, "access", lambda path, mode: path != run / name and allowed(path, mode))
+    with pytest.raises(InputError, match=f"{name}: permission denied; make it readable, or move step-000010"):
+        checkpoints.load_newest(run)
 
 
 def test_only_the_newest_are_kept(run, spaces):
@@ -64,6 +94,13 @@ def test_a_checkpoint_from_before_states_were_sealed_is_read(run, spaces):
     file.write_text(json.dumps(state, indent=1))
     assert checkpoints.load(run / "step-000010").config == CONFIG
     np.testing.assert_array_equal(load_weights(run).arrays["a.bias"], spaces.other["a.bias"])
+
+
+def test_what_a_newer_version_wrote_is_not_called_damaged(run):
+    file = run / "step-000010" / "state.json"
+    file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(InputError, match=r"state\.json: written by a newer medsegdiff; update this one"):
+        checkpoints.load(run / "step-000010")
 
 
 @pytest.mark.parametrize("group", ["model", "ema-0.9999", "optimizer"])

@@ -301,6 +301,8 @@ def test_what_is_no_such_file_is_named(tmp_path):
     for content in (b"hello", b"PK\x03\x04", pickle.dumps([1]), packed(pickle.dumps({"lr": 1})), b"\x80"):
         path.write_bytes(content)
         refusal(path)
+    path.write_bytes(packed(pickle.dumps({"state": {}, "param_groups": []}, 2)))
+    assert "it holds the state of an optimiser, not weights" in refusal(path)
     path.write_bytes(b"")
     assert "empty" in refusal(path)
     assert "no such file" in refusal(tmp_path / "b.pt")

@@ -51,6 +51,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (TrainingConfig, {"lr_schedule": "step"}, "lr_schedule step: must be one of constant, linear, cosine"),
         (TrainingConfig, {"lr_schedule": "constant", "lr_anneal_steps": 5}, "contradicts lr_schedule constant"),
         (TrainingConfig, {"lr_anneal_steps": 5, "warmup_steps": 5}, "warmup_steps 5: must be less than the 5"),
+        (TrainingConfig, {"lr": 0.5, "weight_decay": 2.0}, "weight_decay 2.0: times lr 0.5 it must be less than 1"),
         (TrainingConfig, {"decay": "weights"}, "decay weights"),
         (ValidationConfig, {"val_interval": -1}, "val_interval -1"),
         (ValidationConfig, {"val_fraction": 1.0}, "val_fraction 1.0"),
@@ -87,6 +88,7 @@ def test_the_difference_of_two_configurations_names_the_option_and_both_values()
     assert difference(NetworkConfig(), NetworkConfig()) is None
     text = difference(NetworkConfig(image_size=64), NetworkConfig(image_size=128))
     assert text == "`image_size` 128, not 64"
+    assert difference(NetworkConfig(channel_mult="1,2"), NetworkConfig()) == '`channel_mult` "", not 1,2'
 
 
 def test_validation_takes_no_more_steps_than_there_are():

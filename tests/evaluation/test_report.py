@@ -62,6 +62,12 @@ def test_everything_is_written(tmp_path, scores):
     assert (tmp_path / "new" / "retention.png").stat().st_size > 0
 
 
+def test_a_folder_whose_name_is_no_unicode_is_written(tmp_path):
+    keys = [*ALWAYS, *OTHERS]
+    build([Score("a", Path("caf\udce9/a.png"), dict.fromkeys(keys, 1.0))]).write(tmp_path)
+    assert written(tmp_path)[1]["predictions"].endswith("/caf\udce9")
+
+
 def test_what_is_absent_is_null_and_empty_and_told(tmp_path, scores):
     full(scores).write(tmp_path)
     bare = [Score(score.id, score.prediction, {key: score.metrics[key] for key in ALWAYS}) for score in scores]

@@ -6,6 +6,7 @@ import pytest
 
 from medsegdiff.runtime import threads, toolchain
 
+TOO_MANY = "must be at most 4096; give the number of cores, or unset it"
 IGNORED = "is not what OpenMP knows, which would ignore it; correct or unset it"
 
 
@@ -16,6 +17,8 @@ IGNORED = "is not what OpenMP knows, which would ignore it; correct or unset it"
         *((bad, f"{bad}: {IGNORED}\n") for bad in ("OMP_SCHEDULE=abc", "OMP_PLACES=z")),
         *((good, "") for good in ("OMP_NUM_THREADS=4,2", "OMP_WAIT_POLICY=ACTIVE", "GOMP_SPINCOUNT=30k")),
         ("OMP_NUM_THREADS= ", ""),
+        ("OMP_NUM_THREADS=4096", ""),
+        *((f"OMP_NUM_THREADS={n}", f"OMP_NUM_THREADS={n}: {TOO_MANY}\n") for n in ("4097", "99999999", "4000000000")),
     ],
 )
 def test_what_libgomp_would_complain_of_is_refused(setting, said):

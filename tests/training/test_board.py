@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_what_a_crash_made_happen_twice_is_hidden(tmp_path):
     book.add({"loss": np.full(1, 5.0)}, np.zeros(1, int), 10, {})
     book.write(8, 8)
     assert {step: values["loss"] for step, values in shown(tmp_path).items()} == {6: 6, 8: 5}
+
+
+def test_a_clock_that_was_set_back_does_not_change_the_order(tmp_path, monkeypatch):
+    for index, now in enumerate((2e9, 1e9, 1e9), 1):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        board = Board(tmp_path)
+        board.first = index
+        board.write(index, {"loss": float(index)})
+        board.close()
+    assert shown(tmp_path) == {1: {"loss": 1}, 2: {"loss": 2}, 3: {"loss": 3}}
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 3
 
 
 def test_a_validation_between_the_last_row_and_the_checkpoint_stays(tmp_path):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,16 @@ def test_a_compiler_that_ctrl_c_ends_is_no_failure_of_its_own(asked, tmp_path, m
         if compiler.wait(10):
             raise RuntimeError("[f ...] Run cmd failed: g++ ...")  # in Jittor's words
     assert not asked or ended.value.exit_code == 130
+
+
+def test_in_another_thread_signals_stay_as_they_are():
+    def collected():
+        with stop_requests() as requests, undisturbed():
+            return requests, signal.getsignal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(collected).result() == ([], before)
 
 
 def test_exit_codes_are_those_of_the_shell():

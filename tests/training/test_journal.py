@@ -30,6 +30,11 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path, torn):
     assert [line["event"] for line in lines(tmp_path)] == ["a"] * torn.count(b"\n") + ["resume"] * 2
 
 
+def test_a_path_that_is_no_unicode_is_noted(tmp_path):
+    Journal(tmp_path).note("start", 0, command="train --out-dir caf\udce9 é")
+    assert lines(tmp_path)[0]["command"] == "train --out-dir caf\udce9 é"
+
+
 def test_a_folder_in_the_way_is_named(tmp_path):
     (tmp_path / "events.jsonl").mkdir()
     with pytest.raises(InputError, match=r"events\.jsonl"):

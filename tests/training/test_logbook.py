@@ -131,7 +131,7 @@ def test_a_dice_loss_has_columns_and_its_sums_outlive_a_training_without(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00rubbish\n", b"step,x\nabc,d\n", b"x\n1\n", b'step\n"1\n', b"step,x\n,\n"]
+    "content", [b"\xff\xfe\x00rubbish\n", b"step,x\nabc,d\n", b"x\n1\n", b'step\n"1\n', b"step,x\n,\n", b"mine\n"]
 )
 def test_a_log_of_another_kind_is_named_and_kept(tmp_path, content):
     book = Logbook(tmp_path, tensorboard=False)

@@ -1,8 +1,10 @@
 import copy
 import csv
+import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
+from medsegdiff.config.data import DataConfig
 from medsegdiff.kernels import precision
 from medsegdiff.plots.curves import draw_progress
 from medsegdiff.training import loop, picture
@@ -517,6 +520,9 @@ def test_other_images_are_refused(config, discs):
         train(config, others)
     with pytest.raises(InputError, match=r"the same share held out: val_interval 0, not 5"):
         train(with_validation(config, val_interval=5), others, discs)
+    elsewhere = dataclasses.replace(config, data=DataConfig(data_dir="elsewhere", labels="1,2"))
+    with pytest.raises(InputError, match=r'other images or masks; give the same data \(and labels "", not 1,2\), or'):
+        train(elsewhere, others)
 
 
 def test_another_configuration_is_refused_and_named(config, discs):
@@ -543,6 +549,33 @@ def test_a_schedule_that_ends_elsewhere_is_named_though_no_option_of_its_own_cha
         "note: continuing with use_checkpoint True, was False",
         "note: the learning rate now falls to 0 at step 2, not 1",
     ]
+
+
+def test_steps_that_learn_nothing_are_told(config, discs, capsys):
+    for annealed, said in ((0, False), (1, True), (2, False)):
+        train(
+            with_training(config, steps=2, lr_anneal_steps=annealed, out_dir=f"{config.training.out_dir}-{annealed}"),
+            discs,
+        )
+        assert ("note: from step 1 on the learning rate is 0, and nothing is learnt" in capsys.readouterr().err) == said
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told_before_any_work(config, discs, capsys, monkeypatch):
+    config = with_training(config, steps=3, save_interval=1, keep=2)
+    last = train(with_training(config, steps=1), discs)
+    each = sum(file.stat().st_size for file in last.glob("*.safetensors"))
+    room = [10 * each, 0, each // 2]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    with pytest.raises(InputError, match=r"each checkpoint takes \d+ MiB there, and \d+ MiB are free; free some"):
+        train(config, discs)
+    assert train(with_training(config, steps=1), discs) == last  # which has no more to write
+    for free, said in ((1.5, True), (2.5, False)):
+        room[2] = int(free * each)
+        capsys.readouterr()
+        train(config, discs)
+        assert ("that this training will want" in capsys.readouterr().err) == said
+        shutil.rmtree(config.training.out_dir)
+        train(with_training(config, steps=1), discs)
 
 
 def test_a_run_of_damaged_checkpoints_is_not_begun_anew_over_them(config, discs, capsys):

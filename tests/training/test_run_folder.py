@@ -25,6 +25,19 @@ def test_what_training_did_not_write_is_refused(tmp_path, name):
         own(tmp_path)
 
 
+def test_a_checkpoint_is_no_folder_to_train_in(tmp_path):
+    with pytest.raises(InputError, match=f"is a checkpoint; to continue, give the training's folder, {tmp_path}, as"):
+        own(save(tmp_path, 2))
+
+
+def test_the_folder_of_another_training_s_best_checkpoint_is_refused(tmp_path):
+    save(tmp_path, 2)
+    (tmp_path / "best").mkdir()
+    with pytest.raises(InputError, match="belongs to the training above it"):
+        own(tmp_path / "best")
+    own(tmp_path / "else" / "best")
+
+
 def test_the_run_json_of_sampling_is_not_training_s(tmp_path):
     with Ledger(tmp_path, "sample").together("run.json") as stage:
         (stage / "run.json").write_text("{}")
@@ -38,6 +51,13 @@ def test_links_are_not_followed(tmp_path, name):
     (tmp_path / "out" / name).symlink_to(tmp_path)
     with pytest.raises(InputError, match=f"{name}: not written by train"):
         own(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "samples", "best"])
+def test_a_file_where_a_folder_is_to_be_is_noticed_before_any_work(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: not written by train"):
+        own(tmp_path)
 
 
 def test_a_run_from_before_there_were_ledgers_is_known_by_its_checkpoints(tmp_path):

@@ -101,6 +101,11 @@ def test_the_command_writes_beside_what_it_is_about(predictions, capsys):
     assert (predictions / "report.html").read_bytes() == first
 
 
+def test_a_folder_whose_name_is_no_unicode_is_shown(tmp_path):
+    train(tmp_path / "run").rename(tmp_path / "caf\udce9")
+    assert "caf\\udce9" in write_report([tmp_path / "caf\udce9"], tmp_path / "page.html").read_text()
+
+
 def test_a_page_of_the_user_s_is_not_overwritten(predictions, tmp_path, capsys):
     (tmp_path / "mine.html").write_text("mine")
     assert main(["report", str(predictions), "--out", str(tmp_path / "mine.html")]) == 2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
@@ -68,7 +68,7 @@ def choose(root: Path, name: str = "auto") -> str:
     for found, layout in LAYOUTS.items():
         if layout.matches(root):
             if found != "isic":
-                print(f"note: {root} is read as a dataset of the layout {found}", file=sys.stderr)
+                screen.note(f"note: {root} is read as a dataset of the layout {found}")
             return found
     raise InputError(
         f"{root}: no dataset of a known layout, in it and the folders below it (down to {DEEPEST} levels, {GLANCED:,} "
@@ -120,5 +120,5 @@ def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> lis
     found = layout.find(root, "test", False)
     if not found:
         found = layout.find(root, "train", False)
-        print(f"note: {root} has no test split of its own; all its {len(found)} cases are taken", file=sys.stderr)
+        screen.note(f"note: {root} has no test split of its own; all its {len(found)} cases are taken")
     return found

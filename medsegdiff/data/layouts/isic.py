@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
+from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import read_text
 from medsegdiff.data.cases import Case, distinct
@@ -75,7 +75,7 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         cases = _cases_in(folder, wanted, need_masks)
         if cases is not None:
             if wanted != split:
-                print(f"note: {folder} is a {wanted} set; it is used as the {split} set", file=sys.stderr)
+                screen.note(f"note: {folder} is a {wanted} set; it is used as the {split} set")
             return cases
     raise InputError(
         f"{root}: no ISIC {split} data here: neither {CSV_NAMES[split]} nor a challenge folder such as "
