@@ -133,7 +133,13 @@ def _unloadable(error: Exception) -> str:
 def _left_alone() -> bool:
     """Whether Jittor's own flags stay: where there are the user's, a debug build or CUDA, or another compiler."""
     own = any(name in os.environ for name in ("cc_flags", "kernel_flags")) or os.environ.get("debug") == "1"
-    return own or bool(os.environ.get("nvcc_path")) or "g++" not in Path(os.environ.get("cc_path") or "g++").name
+    return own or bool(os.environ.get("nvcc_path")) or not is_gcc(os.environ.get("cc_path") or "g++")
+
+
+def is_gcc(compiler: str) -> bool:
+    """Whether a compiler, by its name, is GCC's, which all this was made for and tried with."""
+    name = Path(compiler).name
+    return "g++" in name and "clang" not in name
 
 
 def exact(flags: str, compiler: str) -> str:
