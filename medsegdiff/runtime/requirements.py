@@ -83,7 +83,7 @@ REQUIREMENTS = (
     Requirement(
         "Python",
         _python,
-        "make an environment with one of these, or to segment use ONNX Runtime (pip install onnx onnxruntime)",
+        "make an environment with one of these, or to segment use ONNX Runtime (pip install 'medsegdiff-jittor[onnx]')",
     ),
     Requirement("NumPy", _numpy, "install: pip install 'numpy<2'"),
     Requirement("Jittor", _jittor, "install: pip install 'jittor>=1.3.11,<1.4', in an environment without a space"),
