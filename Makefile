@@ -4,8 +4,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The first interpreter that is of a version Jittor runs on.
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do \
-	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+FITS := -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9; do $$p $(FITS) && echo $$p && break; done)
 
 .PHONY: demo test extended processors parity alignment docs dist image lint format clean
 
@@ -79,9 +79,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What stays editable is installed by pip 21.3 and newer; Python 3.9 may bring an older one.
 $(VENV)/.created:
-	@test -n "$(PYTHON)" || { echo "error: Python 3.9 to 3.12 not found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(or $(PYTHON),false) $(FITS) || { echo "error: $(or $(PYTHON),Python): not found, or not 3.9 to 3.12; install one of these, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=21.3'
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml

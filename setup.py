@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -19,6 +20,8 @@ def described(readme: str, repository: str) -> str:
 
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 9):  # noqa: UP036 (Python 3.8's pip would list a dependency's versions instead)
+        sys.exit("error: Python 3.9 or newer is needed; this is " + sys.version.split()[0])
     setup(
         long_description=described(Path("README.md").read_text("utf-8"), os.environ.get("MEDSEGDIFF_REPOSITORY", "")),
         long_description_content_type="text/markdown",

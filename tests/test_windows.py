@@ -78,11 +78,11 @@ for words in refused:
 assert not Path("demo").exists()
 """
 REFUSALS = """\
-error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install onnx onnx
-error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install onnx onnx
+error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install 'medseg
+error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install 'medseg
 error: data: holds no checkpoint
 error: image id 'con': cannot be a file's name on this system; rename it
-error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install onnx onnx
+error: Windows on AMD64: Jittor runs on Linux on x86-64; use WSL 2, or to segment ONNX Runtime (pip install 'medseg
 error: a?b: cannot be written: its file system takes no such name; choose another
 error: nul: no such
 """

@@ -18,6 +18,7 @@ import fcntl
 import importlib.metadata
 import io
 import os
+import pathlib
 import platform
 import re
 import shutil
@@ -183,6 +184,11 @@ def begin():
     builtins.open = io.open = _open_file
     os.unlink = os.remove = _unlink
     os.mkdir, os.rename, os.replace = _mkdir, _rename, _replace
+    if sys.version_info < (3, 11):  # there paths keep these functions for themselves
+        kept = pathlib._NormalAccessor
+        kept.unlink, kept.mkdir, kept.rename, kept.replace = map(staticmethod, (_unlink, _mkdir, _rename, _replace))
+        if sys.version_info >= (3, 10):
+            kept.open = staticmethod(_open_file)
     shutil._use_fd_functions = False
     sys.modules.update(dict.fromkeys(("jittor", "jittor_utils", "torch")))
     version = importlib.metadata.version

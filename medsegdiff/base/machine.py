@@ -39,7 +39,7 @@ def check_system() -> None:
     if where:
         raise InputError(
             f"{platform.system()} on {platform.machine()}: Jittor runs on Linux on x86-64; use {where}, or to segment "
-            "ONNX Runtime (pip install onnx onnxruntime)"
+            "ONNX Runtime (pip install 'medsegdiff-jittor[onnx]')"
         )
 
 

@@ -94,7 +94,7 @@ def _write_onnx(weights: Weights, folder: Path, precision: str) -> list[Path]:
     try:
         import onnx
     except ImportError:
-        raise InputError("onnx is not installed; install it: pip install onnx") from None
+        raise InputError("onnx is not installed; install it: pip install 'medsegdiff-jittor[onnx]'") from None
 
     from medsegdiff.checkpoints.graph.onnx import graphs
 

@@ -115,10 +115,12 @@ def _onnx() -> Finding:
     versions = {name: toolchain.package_version(name) for name in ("onnx", "onnxruntime")}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        remedy = f"to segment without Jittor, install: pip install {' '.join(missing)}"
+        # By themselves these may bring a NumPy 2.
+        remedy = "to segment without Jittor, install: pip install 'medsegdiff-jittor[onnx]'"
         return Finding(ONNX, f"missing: {' and '.join(missing)}", remedy)
     openvino = toolchain.package_version("openvino")
-    beside = f"and OpenVINO {openvino}, by `backend`" if openvino else "not OpenVINO: pip install openvino"
+    absent = "not OpenVINO: pip install 'medsegdiff-jittor[openvino]'"
+    beside = f"and OpenVINO {openvino}, by `backend`" if openvino else absent
     return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot; {beside}")
 
 

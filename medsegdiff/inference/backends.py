@@ -51,7 +51,8 @@ def _lacks(backend: str, precision: Precision) -> str:
         return f"{name} lacks {precision}; choose another `precision`"
     reason = formats.missing_on_cpu(precision, machine.cpu()) if precision == "bf16" else ""
     missing = [name for name in ("onnx", package) if find_spec(name) is None]
-    return reason or (f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}" if missing else "")
+    remedy = f"pip install 'medsegdiff-jittor[{backend}]'"  # which keeps NumPy as Jittor needs it
+    return reason or (f"{' and '.join(missing)} not installed: {remedy}" if missing else "")
 
 
 def unready() -> str:

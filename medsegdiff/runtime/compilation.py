@@ -42,9 +42,11 @@ for a subnormal number, such as AdamW's second moment of a gradient of 1e-20. Th
 and roots, the first for the reciprocal of a root.
 """
 _CORE, _KERNELS = "-O1", f"-Ofast {EXACT}".strip()
+# From version 15 on g++ refuses Jittor's `stack_vector.h` for a function that nobody calls; older ones ignore the flag.
+_LENIENT = "-Wno-template-body"
 # A precompiled header serves sources with the same flags only; where these are not Jittor's any more, the compiler
 # reads the header itself.
-_COMMON = "-std=c++14 -fPIC -march=native"
+_COMMON = f"-std=c++14 -fPIC -march=native {_LENIENT}"
 CORE_HEADER, KERNEL_HEADER = "core.h", "kernel.h"
 _PRECOMPILED = {CORE_HEADER: f"{_COMMON} {_CORE}", KERNEL_HEADER: f"{_COMMON} -fopenmp {_KERNELS}"}
 
@@ -131,7 +133,13 @@ def _unloadable(error: Exception) -> str:
 def _left_alone() -> bool:
     """Whether Jittor's own flags stay: where there are the user's, a debug build or CUDA, or another compiler."""
     own = any(name in os.environ for name in ("cc_flags", "kernel_flags")) or os.environ.get("debug") == "1"
-    return own or bool(os.environ.get("nvcc_path")) or "g++" not in Path(os.environ.get("cc_path") or "g++").name
+    return own or bool(os.environ.get("nvcc_path")) or not is_gcc(os.environ.get("cc_path") or "g++")
+
+
+def is_gcc(compiler: str) -> bool:
+    """Whether a compiler, by its name, is GCC's, which all this was made for and tried with."""
+    name = Path(compiler).name
+    return "g++" in name and "clang" not in name
 
 
 def exact(flags: str, compiler: str) -> str:
@@ -148,7 +156,7 @@ def _settings() -> dict[str, str]:
         return {}
     with lock.lock_scope():  # other processes may be about to do the same
         header, _ = (precompiled(name, _folder()) for name in _PRECOMPILED)
-    return {"cc_flags": f' {_CORE} -include "{header}" ', "kernel_flags": f" {_KERNELS} "}
+    return {"cc_flags": f' {_CORE} {_LENIENT} -include "{header}" ', "kernel_flags": f" {_KERNELS} "}
 
 
 def _folder() -> Path:

@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple
 
 from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
-from medsegdiff.runtime import toolchain
+from medsegdiff.runtime import compilation, toolchain
 from medsegdiff.runtime.importing import place_with_space
 
 
@@ -59,7 +59,7 @@ def _compiler() -> Found:
     version = toolchain.command_version(path) if path else None
     if version is None:
         return Found(f"does not run: {path}" if path else "missing: Jittor compiles its kernels with it", fits=False)
-    return Found(f"{version}, {path}")
+    return Found(f"{version}, {path}{'' if compilation.is_gcc(str(path)) else '; untried: only g++ was'}")
 
 
 def _python_header() -> Found:
@@ -80,7 +80,11 @@ def _onednn() -> Found:
 
 
 REQUIREMENTS = (
-    Requirement("Python", _python, "make an environment with one of these"),
+    Requirement(
+        "Python",
+        _python,
+        "make an environment with one of these, or to segment use ONNX Runtime (pip install 'medsegdiff-jittor[onnx]')",
+    ),
     Requirement("NumPy", _numpy, "install: pip install 'numpy<2'"),
     Requirement("Jittor", _jittor, "install: pip install 'jittor>=1.3.11,<1.4', in an environment without a space"),
     Requirement("g++", _compiler, "install: apt install g++ (or set cc_path to a C++ compiler)"),

@@ -269,17 +269,18 @@ def test_signals_come_in_a_part_that_heeds_them(number):
         if time.monotonic() > end:
             break
         done, heard = [], []
-        with stopping.asked(heard), stopping.held_back():
+        # Outermost: on a slow machine it is raised once more, behind the part that heeds it.
+        with pytest.raises(KeyboardInterrupt), stopping.asked(heard), stopping.held_back():
             signal.signal(number, signal.SIG_IGN)  # as a library may do
             if number == signal.SIGTERM:
                 signal.signal(number, signal.getsignal(signal.SIGINT))
                 os.kill(os.getpid(), number)
-            with pytest.raises(KeyboardInterrupt), stopping.heeded():
+            with stopping.heeded():
                 if number == signal.SIGINT:
                     os.kill(os.getpid(), number)
                 time.sleep(1)
                 done.append("never")
-        assert (heard, done) == ([number], [])
+        assert (set(heard), done) == ({number}, [])
 
 
 @pytest.mark.parametrize(("handler", "closed"), [("default_int_handler", ""), ("SIG_IGN", ""), ("SIG_DFL", "2>&-")])

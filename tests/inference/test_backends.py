@@ -59,10 +59,10 @@ def test_what_computes(machine, capsys, given, arranged, chosen):
         (
             ("onnx",),
             {"missing": ["onnx", "onnxruntime"]},
-            "onnx and onnxruntime not installed: pip install onnx onnxruntime",
+            "onnx and onnxruntime not installed: pip install 'medsegdiff-jittor[onnx]'",
         ),
         (("onnx", "bf16"), {}, "backend onnx: ONNX Runtime lacks bf16"),
-        (("openvino",), {"missing": ["openvino"]}, "openvino not installed: pip install openvino; or use that"),
+        (("openvino",), {"missing": ["openvino"]}, "pip install 'medsegdiff-jittor[openvino]'; or use that of Jittor"),
         (("openvino", "fp16"), {}, "backend openvino: OpenVINO lacks fp16"),
         (("openvino", "bf16"), {"flags": ["avx512f"]}, "backend openvino: the CPU (A) lacks AVX512-BF16; use fp32"),
         (("torch",), {}, "backend torch: must be one of auto, jittor, onnx, openvino"),

@@ -160,7 +160,7 @@ def test_outlines_are_compared_where_subnormal_numbers_are_zero():
         np.save(file, masks)
         file.flush()
         done = subprocess.run(
-            [sys.executable, "-c", code, file.name], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", code, file.name], capture_output=True, text=True, timeout=600, check=False
         )
     assert done.returncode == 0, done.stderr
     assert [float(word) for word in done.stdout.split()] == pytest.approx(list(surface(*masks)))

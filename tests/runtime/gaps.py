@@ -55,7 +55,7 @@ def _no_headers(monkeypatch, folder):
 
 GAPS = {
     "below a space": (_space, "Jittor", "cannot compile from a path with a space"),
-    "Python 3.13": (_python, "Python", "Jittor runs on 3.9 to 3.12; make an environment"),
+    "Python 3.13": (_python, "Python", "3.9 to 3.12; make an environment with one of these, or to segment use"),
     "no g++": (_no_compiler, "g++", "missing: Jittor compiles its kernels with it; install: apt install g++"),
     "g++ does not run": (_broken_compiler, "g++", "does not run: "),
     "NumPy 2": (_numpy_2, "NumPy", "2.1.0, with which Jittor returns wrong numbers; install: pip install 'numpy<2'"),

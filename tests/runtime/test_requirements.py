@@ -39,6 +39,16 @@ def test_the_headers_are_found_where_they_are(unstarted, tmp_path):
     assert toolchain.find_python_header() == tmp_path / "gap" / "Python.h"
 
 
+@pytest.mark.parametrize(("name", "tried"), [("g++-15", True), ("x86_64-linux-gnu-g++", True), ("clang++", False)])
+def test_another_compiler_than_gcc_is_said_to_be_untried(unstarted, tmp_path, name, tried):
+    compiler = tmp_path / name
+    compiler.write_text("#!/bin/sh\necho 15.2.0\n")
+    compiler.chmod(0o755)
+    unstarted.setenv("cc_path", str(compiler))
+    (found,) = (look() for one, look, _ in requirements.REQUIREMENTS if one == "g++")
+    assert found.fits and ("untried" in found.detail) != tried
+
+
 @pytest.mark.parametrize("driver", [None, (13, 0)])
 def test_onednn_can_be_left_out_where_there_is_a_gpu(unstarted, tmp_path, driver):
     GAPS["no oneDNN"][0](unstarted, tmp_path)
