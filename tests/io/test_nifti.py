@@ -72,7 +72,7 @@ def test_a_header_that_says_nothing_is_refused_in_one_line(tmp_path, fields, cap
     [
         (
             {"pixdim": (1, -1, 1, 1, 0, 0, 0, 0)},
-            "its header was repaired while reading: pixdim[1,2,3] should",
+            "its header was repaired while reading: pixdim[1,2,3] should be positive",
         ),
         ({"xyzt_units": 3}, "says that its axes are in microns; they are taken for millimetres"),
         (TURNED, "its sform and its qform are different places; the sform is taken, other programs take the qform"),
