@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from medsegdiff.base import reading
 from medsegdiff.base.randomness import generator
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
@@ -35,6 +36,13 @@ def pytest_configure():
         header = compilation.precompiled(compilation.KERNEL_HEADER, tuned, TUNING)
         flags = jt.flags.cc_flags.replace(str(usual / "medsegdiff" / header.name), str(header))
         jt.flags.cc_flags, jt.flags.cache_path = f"{flags} {TUNING} ", str(tuned)
+
+
+@pytest.fixture(autouse=True)
+def first_notes(monkeypatch):
+    """Each test gets the notes on files that a new process gives."""
+    monkeypatch.setattr(reading, "_counts", reading.Counter())
+    monkeypatch.setattr(reading, "_seen", set())
 
 
 # What takes longest, by processor time, begins first, so that processes that share the tests end together.

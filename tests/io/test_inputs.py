@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medsegdiff.base import reading
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case, from_files
@@ -109,9 +107,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_work(inputs):
         from_files([inputs / "pictures"])
 
 
-def test_pictures_are_visible_and_upright_and_their_names_work(inputs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(reading, "_seen", set())  # of each kind only the first files are named
-    monkeypatch.setattr(reading, "_counts", Counter())
+def test_pictures_are_visible_and_upright_and_their_names_work(inputs, tmp_path, capsys):
     pictures = [path for path in list_pictures(inputs / "pictures") if path.name.isprintable()]
     assert len(pictures) == 11
     cases = from_files(pictures)
