@@ -83,7 +83,8 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
             if not files:
                 known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
                 raise InputError(f"{path}: holds no image ({known})")
-            others = (folder for folder in glance(path) if folder not in [*searched, *files] and list_images(folder))
+            taken = {*searched, *files}
+            others = (folder for folder in glance(path) if folder not in taken and list_images(folder))
             for folder in itertools.islice(others, 1):
                 note(folder, f"holds further images, which are not taken with those of {path}; give it, too")
         elif not path.exists():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -110,14 +111,21 @@ def row_of(slices: Sequence[ImageResult]) -> ImageRow:
     return ImageRow(members, empty, sum(known) / len(known) if known else alike)
 
 
-def _ground_truth(path: Path, single: bool, size: tuple[int, ...], labels: Mapping[int, int]) -> Optional[np.ndarray]:
-    """bool (H, W); None where it cannot be drawn, which is no reason to segment nothing."""
+@contextmanager
+def if_readable() -> Iterator[None]:
+    """Say that a ground truth, which is only drawn, cannot be read: no reason to segment nothing."""
     try:
+        yield
+    except InputError as error:
+        print(f"note: the overlay is without ground truth: {error}")
+
+
+def _ground_truth(path: Path, single: bool, size: tuple[int, ...], labels: Mapping[int, int]) -> Optional[np.ndarray]:
+    """bool (H, W); None where it cannot be drawn."""
+    with if_readable():
         if labels:
             drawn = to_classes(read_labels(path), labels) > 0
         else:
             drawn = read_mask(path) > THRESHOLD if single else read_labels(path) > 0
-    except InputError as error:
-        print(f"note: the overlay is without ground truth: {error}")
-        return None
-    return drawn if drawn.shape == size else None
+        return drawn if drawn.shape == size else None
+    return None

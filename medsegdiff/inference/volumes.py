@@ -10,11 +10,10 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
-from medsegdiff.inference.files import Extras
+from medsegdiff.inference.files import Extras, if_readable
 from medsegdiff.inference.segmenter import ImageResult
 from medsegdiff.io.labels import to_classes
 from medsegdiff.io.png import write_png
@@ -92,10 +91,8 @@ def _truth(case: Case, geometry: Geometry, axis: str, number: int, labels: Mappi
     """bool (H, W) of one slice; None where there is none on this grid, or none that can be read."""
     if case.mask is None:
         return None
-    try:
+    with if_readable():
         values, own = read_label_volume(case.mask, case.image)
-    except InputError as error:
-        print(f"note: the overlay is without ground truth: {error}")
-        return None
-    classes = to_classes(values, labels) if labels else values
-    return None if geometry.differs(own, 0.5) else to_slices(classes, own, axis)[number] > 0
+        classes = to_classes(values, labels) if labels else values
+        return None if geometry.differs(own, 0.5) else to_slices(classes, own, axis)[number] > 0
+    return None

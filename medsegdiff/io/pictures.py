@@ -85,13 +85,12 @@ def decode(path: Path) -> Picture:
         except InputError:
             raise
         except Image.UnidentifiedImageError:
-            known = ", ".join(FORMATS)
-            remedy = "export it as PNG or TIFF, a volume as .nii.gz"
+            wrong = (
+                f"not an image of a known format ({', '.join(FORMATS)}); export it as PNG or TIFF, a volume as .nii.gz"
+            )
             if is_dicom(path):
-                raise InputError(
-                    f"{path}: a DICOM file without the suffix .dcm; rename it, or give its folder"
-                ) from None
-            raise InputError(f"{path}: not an image of a known format ({known}); {remedy}") from None
+                wrong = "a DICOM file without the suffix .dcm; rename it, or give its folder"
+            raise InputError(f"{path}: {wrong}") from None
         except Image.DecompressionBombError:
             raise InputError(too_large(path, "too many pixels")) from None
         except Exception as error:  # on damaged files its decoders raise nearly anything
