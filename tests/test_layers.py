@@ -72,6 +72,11 @@ def offences(source, module, is_package=False):
     return sorted(bad)
 
 
+def test_no_module_is_long():
+    modules = [path for suffix in ("py", "h", "cuh") for path in PACKAGE.rglob(f"*.{suffix}")]
+    assert [path.name for path in modules if len(path.read_text(encoding="utf-8").splitlines()) > 260] == []
+
+
 def test_every_folder_of_the_package_is_a_known_layer():
     folders = {path.relative_to(PACKAGE).parts[0] for path in SOURCES if path.parent != PACKAGE}
     assert folders == set(MAY_IMPORT)

@@ -3,17 +3,15 @@
 A pickle is a program for a stack machine, and may call any function by its name. This machine knows those instructions
 and the names of those few classes that files of weights need, makes descriptions of its own for them, and refuses all
 others by name. It calls nothing that a file names.
-
-A value may hold another twice, which holds a third twice, and so on: in a few hundred bytes more than can be compared,
-hashed or written down. So nothing of the kind is done to a value before it is known to be text or a number (`only`).
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, Optional
+
+from medsegdiff.checkpoints.described import CALLS, Array, Kind, Name, Refused, Storage, integers, is_known, only
 
 _PUSHED = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
@@ -31,104 +29,6 @@ _MADE: dict[str, Callable[[], Any]] = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _KEYS = (str, int, bytes)
 _MOST_STEPS = 1 << 22  # 4 million, seconds; weights and an optimiser of ten thousand tensors take a third
-_MOST_AXES, _MOST_LENGTH = 32, 1 << 48
-
-
-class Refused(Exception):
-    """What a pickle asks for and will not get; the message names it."""
-
-
-class Tensor(NamedTuple):
-    """A view of a storage of the file."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class Storage(NamedTuple):
-    """Numbers that lie elsewhere in the file."""
-
-    kind: str
-    """As "FloatStorage"."""
-    key: str
-    count: int
-
-
-@dataclass
-class Array:
-    """A NumPy array."""
-
-    size: tuple[int, ...] = ()
-    kind: Optional[Kind] = None
-    fortran: bool = False
-    content: bytes = b""
-
-
-@dataclass
-class Kind:
-    """The type of an array's numbers."""
-
-    name: str
-    """As "f4"."""
-    order: str = "="
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A class or function that the pickle names."""
-
-    name: str
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor:
-    if any(part is not None for part in more[2:]):  # after whether it has a gradient, and hooks
-        raise Refused("a tensor whose signs are still to be changed")
-    return Tensor(only(storage, Storage), only(offset, int), _integers(size), _integers(stride))
-
-
-def _text_as_bytes(text: Any, encoding: Any) -> bytes:
-    if only(encoding, str) != "latin1":  # the one by which protocol 2 writes bytes
-        raise Refused(f"the encoding {encoding}")
-    return only(text, str).encode("latin1")
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda *pairs: {only(key, str): value for key, value in (pairs[0] if pairs else ())},
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: only(data, Tensor),
-    "torch.Size": lambda size: _integers(size),
-    "numpy.dtype": lambda name, *_: Kind(only(name, str)),
-    "_codecs.encode": _text_as_bytes,
-    "jittor.jittor_core.Var": lambda array: only(array, Array),
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # of NumPy 1 and 2
-    _CALLS[f"{_module}._reconstruct"] = lambda *_: Array()
-    _CALLS[f"{_module}.scalar"] = lambda kind, content: Array((), only(kind, Kind), False, only(content, bytes))
-_MARKS = {"numpy.ndarray"}  # named, never called
-
-
-def only(value: Any, kind: type) -> Any:
-    """`value`, if it is of this very type.
-
-    Raises:
-        Refused: it is not.
-    """
-    if type(value) is not kind:
-        raise Refused(f"a {type(value).__name__} where a {kind.__name__} belongs")
-    return value
-
-
-def _integers(values: Any) -> tuple[int, ...]:
-    if len(values) > _MOST_AXES or any(abs(only(value, int)) > _MOST_LENGTH for value in values):
-        raise Refused("a tensor of more axes or longer ones than there are")  # their product may take for ever
-    return tuple(values)
-
-
-def _known(name: str) -> bool:
-    return name in _CALLS or name in _MARKS or (name.startswith("torch.") and name.endswith("Storage"))
 
 
 def read(file: IO[bytes], storages: Optional[dict[str, Storage]] = None) -> Any:
@@ -231,23 +131,23 @@ class _Machine:
         self._name(f"{only(module, str)}.{only(name, str)}")
 
     def _name(self, name: str) -> None:
-        if not _known(name):
+        if not is_known(name):
             raise Refused(name)
-        self.stack.append(_Name(name))
+        self.stack.append(Name(name))
 
     def _reduce(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        name = only(called, _Name).name
-        if name not in _CALLS:
+        name = only(called, Name).name
+        if name not in CALLS:
             raise Refused(f"a call of {name}")
-        self.stack.append(_CALLS[name](*only(arguments, tuple)))
+        self.stack.append(CALLS[name](*only(arguments, tuple)))
 
     def _build(self, _: None) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Array):
             _, size, target.kind, fortran, content = state
-            target.size, target.fortran, target.content = _integers(size), bool(fortran), only(content, bytes)
+            target.size, target.fortran, target.content = integers(size), bool(fortran), only(content, bytes)
         elif isinstance(target, Kind):
             target.order = only(state[1], str)
         elif type(target) is not dict:  # whose attributes, of an OrderedDict, are not needed
@@ -257,7 +157,7 @@ class _Machine:
         word, kind, key, _, count, *view = self.stack.pop()
         if word != "storage" or view not in ([], [None]):
             raise Refused("a reference to something else than a tensor's numbers")
-        key = str(*_integers([key])) if type(key) is int else only(key, str)  # Jittor counts
-        storage = Storage(only(kind, _Name).name.rpartition(".")[2], key, only(count, int))
+        key = str(*integers([key])) if type(key) is int else only(key, str)  # Jittor counts
+        storage = Storage(only(kind, Name).name.rpartition(".")[2], key, only(count, int))
         self.storages[storage.key] = storage
         self.stack.append(storage)

@@ -18,7 +18,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
-from medsegdiff.checkpoints.pickled import Array, Refused, Storage, Tensor, only, read
+from medsegdiff.checkpoints.described import Array, Refused, Storage, Tensor, only
+from medsegdiff.checkpoints.pickled import read
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar")  # the last of .pth.tar
 _LEGACY = 0x1950A86A20F9469CFC6C

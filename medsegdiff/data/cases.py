@@ -14,7 +14,8 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name, composed, is_folder, note
-from medsegdiff.io.pictures import SUFFIXES, folders_below, glance, is_picture, list_folder
+from medsegdiff.io.folders import folders_below, glance, list_folder
+from medsegdiff.io.pictures import SUFFIXES, is_picture
 from medsegdiff.io.volumes import SUFFIXES as VOLUMES
 from medsegdiff.io.volumes import is_series, is_volume, stem
 

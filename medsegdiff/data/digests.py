@@ -15,7 +15,7 @@ from medsegdiff.base.files import replacing
 from medsegdiff.base.ownership import hashed
 from medsegdiff.base.reading import reading
 from medsegdiff.base.screen import track
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.folders import list_folder
 
 # A file changed this recently may change again within one tick of a coarse file system clock.
 _SETTLED_NS = 2_000_000_000

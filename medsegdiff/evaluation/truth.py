@@ -10,9 +10,10 @@ from typing import Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.io.folders import list_folder
 from medsegdiff.io.labels import labelled
 from medsegdiff.io.masks import find_masks, read_labels, read_mask
-from medsegdiff.io.pictures import is_picture, list_folder
+from medsegdiff.io.pictures import is_picture
 from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume
 
 

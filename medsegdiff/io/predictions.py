@@ -26,9 +26,10 @@ from medsegdiff.base.ownership import Ledger
 from medsegdiff.base.reading import check_name, note
 from medsegdiff.io.dicom.segmentation import write_segmentation
 from medsegdiff.io.dicom.series import Source
+from medsegdiff.io.folders import list_folder
 from medsegdiff.io.labels import to_values
 from medsegdiff.io.masks import find_masks
-from medsegdiff.io.pictures import decode, is_picture, list_folder
+from medsegdiff.io.pictures import decode, is_picture
 from medsegdiff.io.png import write_png
 from medsegdiff.io.volumes import DICOM, SUFFIXES, Geometry, is_volume, read_volume, stem, write_volume
 from medsegdiff.masks.decision import decide

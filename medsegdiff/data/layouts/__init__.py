@@ -13,7 +13,7 @@ from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io import labels
-from medsegdiff.io.pictures import DEEPEST, GLANCED, list_folder
+from medsegdiff.io.folders import DEEPEST, GLANCED, list_folder
 
 
 class Layout(Protocol):

@@ -10,7 +10,7 @@ from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import SPLITS
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import folders_below, glance, list_folder
+from medsegdiff.io.folders import folders_below, glance, list_folder
 from medsegdiff.io.volumes import is_volume, stem
 
 # T1, T1 with contrast, T2, FLAIR, by how their files' names end.

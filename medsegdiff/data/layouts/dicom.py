@@ -11,7 +11,7 @@ from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts.pairs import MASKS, SPLITS, image_name
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import find_series
-from medsegdiff.io.pictures import folders_below, glance, list_folder
+from medsegdiff.io.folders import folders_below, glance, list_folder
 from medsegdiff.io.volumes import is_series, stem
 
 

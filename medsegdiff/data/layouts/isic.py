@@ -15,7 +15,8 @@ from medsegdiff.base.reading import read_text
 from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.pictures import is_picture, list_folder, list_pictures
+from medsegdiff.io.folders import list_folder
+from medsegdiff.io.pictures import is_picture, list_pictures
 
 CSV_NAMES = {
     "train": "ISBI2016_ISIC_Part1_Training_GroundTruth.csv",

@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Optional
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import composed, is_folder
 from medsegdiff.data.cases import Case, by_channel, distinct, list_images, numbered
-from medsegdiff.io.pictures import glance, list_folder
+from medsegdiff.io.folders import glance, list_folder
 from medsegdiff.io.volumes import stem
 
 IMAGES = ("images", "image", "imgs", "img", "inputs", "input", "data")

@@ -17,7 +17,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.io.dicom.files import Frame, frames_of, is_dicom, read_file
 from medsegdiff.io.dicom.geometry import stack
 from medsegdiff.io.dicom.pixels import pixels_of, values_of
-from medsegdiff.io.pictures import list_folder
+from medsegdiff.io.folders import list_folder
 from medsegdiff.io.volumes import Geometry, Volume
 
 _MOST_VALUES = 1 << 31

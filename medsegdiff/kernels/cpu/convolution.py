@@ -27,7 +27,7 @@ from medsegdiff.runtime.toolchain import find_jittor_onednn
 Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
 _WINOGRAD = "winograd_layout.h", "winograd_transforms.h", "winograd.h", "winograd_weights.h"
-_HEADERS = "arrays.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
+_HEADERS = "arrays.h", "tiles.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
 HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
 """What defines `convolution::forward` and all that it needs."""
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
