@@ -56,8 +56,9 @@ def load(
     if weights not in ("ema", "model"):
         raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
     loaded = load_any(Path(path), weights, trained_as).weights
+    used = digest(Path(loaded.source))  # before anything takes long: a training removes old checkpoints
     denoiser = load_denoiser(loaded, choose(backend, precision), precision)
-    return Segmenter(denoiser, loaded.config, precision, digest(Path(loaded.source)))
+    return Segmenter(denoiser, loaded.config, precision, used)
 
 
 def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:

@@ -26,10 +26,12 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     """ "jittor", "onnx" or "openvino"; `auto` is Jittor where that is compiled, else ONNX Runtime, of which it tells.
 
     Raises:
-        InputError: the backend is unknown, not installed, or lacks the precision.
+        InputError: the backend or the precision is unknown, or the backend is not installed, or lacks the precision.
     """
     if backend not in get_args(Backend):
         raise InputError(f"`backend` {backend}: must be one of {', '.join(get_args(Backend))}")
+    if precision not in get_args(Precision):
+        raise InputError(f"`precision` {precision}: must be one of {', '.join(get_args(Precision))}")
     if backend in RUNTIMES:
         lacks = _lacks(backend, precision)
         if lacks:

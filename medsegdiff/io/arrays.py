@@ -68,8 +68,11 @@ def from_array(array: np.ndarray) -> np.ndarray:
             files have them
 
     Raises:
-        InputError: it has another shape or type, no pixel, too many, or a value outside [0, 1].
+        InputError: it has another shape or type, no pixel, too many, masked ones, or a value outside [0, 1].
     """
+    if np.ma.is_masked(array):
+        raise InputError("image: a masked array; give what is masked a value, by its method filled()")
+    array = np.asarray(array)  # no matrix
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if not (grey or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
         raise InputError(f"image: an array of shape {array.shape}; give (H, W, 3) in RGB, or grey (H, W)")

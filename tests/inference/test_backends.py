@@ -65,6 +65,7 @@ def test_what_computes(machine, capsys, given, arranged, chosen):
         (("openvino",), {"missing": ["openvino"]}, "pip install 'medsegdiff-jittor[openvino]'; or use that of Jittor"),
         (("openvino", "fp16"), {}, "backend openvino: OpenVINO lacks fp16"),
         (("openvino", "bf16"), {"flags": ["avx512f"]}, "backend openvino: the CPU (A) lacks AVX512-BF16; use fp32"),
+        (("onnx", "float32"), {}, "precision float32: must be one of fp32, bf16, fp16"),
         (("torch",), {}, "backend torch: must be one of auto, jittor, onnx, openvino"),
     ],
 )
