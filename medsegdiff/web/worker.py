@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional, Union
 from medsegdiff.api import Segmenter
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import remove
 from medsegdiff.config.sampling import SAMPLERS
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
@@ -34,7 +35,7 @@ class Job:
 
     case: Case
     folder: Path
-    """Where its files are, and more may be; they stay until what is found has been used."""
+    """Where its files are, and more may be; they stay until what is found has been used, or the job is cancelled."""
     slices: Optional[Sequence[int]] = None
     """Of a volume those to segment; None: all."""
     members: int = 5
@@ -92,7 +93,10 @@ class Worker:
         while not self._closed:
             with contextlib.suppress(queue.Empty):
                 job, put = self._jobs.get(timeout=0.2)  # so that a signal is heard
-                put(self._outcome(job, put))
+                found = self._outcome(job, put)
+                if job.cancelled.is_set():  # what came into the folder since it was given up
+                    remove(job.folder)
+                put(found)
 
     def close(self) -> None:
         """Let `run` return."""

@@ -15,7 +15,7 @@ from PIL import Image
 from medsegdiff.io.volumes import read_volume
 from tests.data.volumes import ball, write
 from tests.dicom_series import maker
-from tests.web.browsing import ask, downloaded, give, says, select, shown, until, upload
+from tests.web.browsing import ask, downloaded, give, says, select, shown, submit, until, upload
 
 pytestmark = pytest.mark.extended
 
@@ -102,6 +102,27 @@ def test_several_at_once_get_their_own(served, photo):
 def test_nothing_that_came_in_is_left(served, photo):
     ask(served, photo)
     assert not [path for path in served.home.rglob("*") if path.is_file()]
+
+
+def test_nothing_is_left_of_a_cancelled_one_either(served, photo, monkeypatch):
+    inside, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def late(found, folder):
+        inside.set()
+        assert go_on.wait(20)
+        try:
+            found.save(folder)
+            return []
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("medsegdiff.web.view.downloads", late)
+    job = submit(served, photo)
+    assert inside.wait(20)
+    threading.Timer(1, go_on.set).start()
+    job.cancel()
+    assert ended.wait(20)
+    until(lambda: not [path for path in served.home.rglob("*") if path.is_file()])
 
 
 @pytest.mark.parametrize("place", ["", "config", "gradio_api/info", "gradio_api/openapi.json"])
