@@ -64,19 +64,20 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed or 0))
             total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
             taken: Counter[int] = Counter()
+            page, said = view.given(slices, int(number)), "Sampling."
             if not worker.warm:
-                said = "The first picture takes minutes where the network's kernels are not compiled yet."
-                yield view.given(slices, int(number)), said
+                yield page, "The first picture takes minutes where the network's kernels are not compiled yet."
             async for event in worker.steps(job):
-                if isinstance(event, Step):
+                if not isinstance(event, Step):
+                    page = await _aside(view.finished, event, folder / "out", slices, true, int(number))
+                    said = "Done."
+                elif event.leads:
                     at = event.number
                     taken[at] += 1
                     where = f"slice {at + 1} of {len(slices)}, " if len(slices) > 1 else ""
                     page = view.forming(slices[at], event.state, taken[at])
-                    yield page, f"Sampling: {where}step {taken[at]} of {total}"
-                else:
-                    page = await _aside(view.finished, event, folder / "out", slices, true, int(number))
-                    yield page, "Done."
+                    said = f"Sampling: {where}step {taken[at]} of {total}"
+                yield page, said  # each time: gradio looks then whether anybody listens
 
     async def segment(
         files: dict[str, str],
@@ -85,7 +86,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         sampler: str = "ddpm",
         seed: int = 0,
         slices: Optional[list[int]] = None,
-    ) -> dict[str, Any]:
+    ) -> AsyncIterator[dict[str, Any]]:
         """Segment an image.
 
         `files` has the contents of its files in base64 by their names, that of a picture's without suffix being what
@@ -96,9 +97,10 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             case = await _aside(case_of, files, folder / "image", bounds, spec)
             async for event in worker.steps(Job(case, folder, slices, members, steps, sampler, seed)):
                 found = event
+                yield {}  # as above
             written = await _aside(view.downloads, found, folder / "out")
             contents = {name: base64.b64encode(content).decode() for _, name, content in written}
-            return {"agreement": found.agreement, "sentence": view.agreement(found), "files": contents}
+            yield {"agreement": found.agreement, "sentence": view.agreement(found), "files": contents}
 
     with gr.Blocks(title="medsegdiff", analytics_enabled=False) as page:
         gr.Markdown(f"# medsegdiff\n{_HINT}")

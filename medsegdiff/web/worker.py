@@ -47,11 +47,13 @@ class Job:
 
 
 class Step(NamedTuple):
-    """The first member after a network evaluation."""
+    """A batch of masks after a network evaluation."""
 
     state: State
     number: int
-    """Of the slice, 0 of a picture."""
+    """Of the first one's slice, 0 of a picture."""
+    leads: bool
+    """Whether that is the first member."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,8 @@ class Worker:
             self.warm = True
             if job.cancelled.is_set():
                 raise Cancelled
-            if members[0] == 0:
-                _, _, number = ids[0].rpartition(":")
-                put(Step(state, int(number) if volume else 0))
+            _, _, number = ids[0].rpartition(":")
+            put(Step(state, int(number) if volume else 0, members[0] == 0))
 
         case, volume = job.case, is_volume(job.case.image)
         try:
@@ -128,7 +129,7 @@ class Worker:
             return RuntimeError(f"unexpected {type(error).__name__}")
 
     async def steps(self, job: Job) -> AsyncIterator[Any]:
-        """Have `job` done: a `Step` of its first member each time, then what was found.
+        """Have `job` done: a `Step` each time, then what was found.
 
         Whoever stops listening cancels the job.
 

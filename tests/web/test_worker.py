@@ -76,6 +76,11 @@ def test_the_states_come_first_and_the_mask_last(worker, job):
     np.testing.assert_array_equal(heard[-1].members, alone.members)
 
 
+def test_every_batch_is_said_and_which_has_the_first_mask(worker, job):
+    [heard] = events(worker, job("x", members=20, steps=2))
+    assert [event.leads for event in heard[:-1]] == [True, True, False, False]
+
+
 def test_it_knows_whether_the_network_has_computed(worker, job):
     assert not worker.warm
     events(worker, job("x"))
