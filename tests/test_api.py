@@ -311,6 +311,8 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
     for given in ({}, {"ground_truth": files, "data_dir": tmp_path}):
         with pytest.raises(medsegdiff.InputError, match="ground_truth, data_dir: give one of them"):
             medsegdiff.evaluate(tmp_path / "out", **given)
+    with pytest.raises(medsegdiff.InputError, match=r"labels \[1, 2\]: must be a text"):
+        medsegdiff.evaluate(tmp_path / "out", files, labels=[1, 2])
     with pytest.raises(medsegdiff.InputError, match="there is no ground truth to compare with"):
         medsegdiff.evaluate(tmp_path / "out", {})
 

@@ -52,9 +52,15 @@ def _lacks(backend: str, precision: Precision) -> str:
     if precision == _LACKS[backend]:
         return f"{name} lacks {precision}; choose another `precision`"
     reason = formats.missing_on_cpu(precision, machine.cpu()) if precision == "bf16" else ""
-    missing = [name for name in ("onnx", package) if find_spec(name) is None]
+    missing = [name for name in ("onnx", package) if not is_installed(name)]
     remedy = f"pip install 'medsegdiff-jittor[{backend}]'"  # which keeps NumPy as Jittor needs it
     return reason or (f"{' and '.join(missing)} not installed: {remedy}" if missing else "")
+
+
+def is_installed(package: str) -> bool:
+    """Whether it can be imported; of a mere folder of this name, as `convert` writes one, Python says that it can."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def unready() -> str:
@@ -74,9 +80,14 @@ def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32")
         InputError: the weights do not fit their own configuration, or this machine lacks the backend or the precision.
     """
     if backend in RUNTIMES:
-        from medsegdiff.inference.onnx_denoiser import load_onnx
+        try:
+            from medsegdiff.inference.onnx_denoiser import load_onnx
 
-        return load_onnx(weights, precision, backend)
+            return load_onnx(weights, precision, backend)
+        except ImportError as error:  # a package of another NumPy, or without its libraries
+            reason = " ".join(str(error).split())[:200]
+            remedy = f"install it anew: pip install --force-reinstall 'medsegdiff-jittor[{backend}]'"
+            raise InputError(f"`backend` {backend}: cannot be imported ({reason}); {remedy}") from error
 
     from medsegdiff.inference import jittor_denoiser
 

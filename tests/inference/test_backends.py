@@ -16,7 +16,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(backends.machine, "cpu", lambda: Cpu("A", frozenset(flags)))
         for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(backends, "find_spec", lambda name: None if name in missing else object())
+        monkeypatch.setattr(backends, "is_installed", lambda name: name not in missing)
         monkeypatch.setattr(backends, "unready", lambda: unready)
         monkeypatch.setattr(backends.ranks, "count", lambda: processes)
         monkeypatch.setattr(backends.formats, "unavailable", lambda name: "")
@@ -74,6 +74,22 @@ def test_what_cannot_be_had_is_said(machine, given, arranged, said):
     with pytest.raises(InputError) as caught:
         backends.choose(*given)
     assert said in str(caught.value)
+
+
+def test_a_folder_of_a_package_s_name_is_not_the_package(monkeypatch, tmp_path):
+    (tmp_path / "openvinny").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not backends.is_installed("openvinny") and not backends.is_installed("nowhere")
+    assert backends.is_installed("numpy")
+
+
+def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "medsegdiff.inference.onnx_denoiser", None)
+    with pytest.raises(
+        InputError, match=r"backend onnx: cannot be imported .*; install it anew: pip install"
+    ) as caught:
+        backends.load_denoiser(None, "onnx")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_photo_is_segmented_where_there_is_no_jittor(tmp_path):
