@@ -179,6 +179,8 @@ def test_several_classes_have_an_axis_of_their_own():
         (np.ma.masked_greater(np.float32([[0.2, 0.4]]), 0.3), "a masked array; give what is masked a value"),
         (Image.new("I;16", (5, 4)), "mode I;16"),
         (Image.new("F", (5, 4)), "mode F"),
+        (Image.new("L", (0, 4)), "0 x 4 pixels"),
+        (np.nextafter(np.ones((4, 5), np.float32), 2), r"floats from 1\.00000012 to"),
         ("nowhere.png", "nowhere.png"),
         (None, "a NoneType; give a path"),
     ],
