@@ -77,8 +77,12 @@ def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32")
     """A network with trained weights, on the backend that `choose` gave.
 
     Raises:
-        InputError: the weights do not fit their own configuration, or this machine lacks the backend or the precision.
+        InputError: the weights do not fit their own configuration, the network is conditioned on class labels, or this
+            machine lacks the backend or the precision.
     """
+    if weights.config.network.class_cond:
+        remedy = "convert it to ONNX, for a program that gives them"
+        raise InputError(f"{weights.source}: a network that takes class labels, which images have none of; {remedy}")
     if backend in RUNTIMES:
         try:
             from medsegdiff.inference.onnx_denoiser import load_onnx

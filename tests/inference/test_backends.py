@@ -5,6 +5,9 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.machine import Cpu
+from medsegdiff.checkpoints.weights import Weights
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
 from medsegdiff.inference import backends
 
 
@@ -88,8 +91,15 @@ def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
     with pytest.raises(
         InputError, match=r"backend onnx: cannot be imported .*; install it anew: pip install"
     ) as caught:
-        backends.load_denoiser(None, "onnx")
+        backends.load_denoiser(Weights(RunConfig(), {}, "here"), "onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_wants_labels_is_refused():
+    weights = Weights(RunConfig(network=NetworkConfig(class_cond=True)), {}, "here")
+    for backend in ("jittor", "onnx", "openvino"):
+        with pytest.raises(InputError, match="here: a network that takes class labels"):
+            backends.load_denoiser(weights, backend)
 
 
 def test_a_photo_is_segmented_where_there_is_no_jittor(tmp_path):
