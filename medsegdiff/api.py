@@ -56,8 +56,9 @@ def load(
     if weights not in ("ema", "model"):
         raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
     loaded = load_any(Path(path), weights, trained_as).weights
+    used = digest(Path(loaded.source))  # before anything takes long: a training removes old checkpoints
     denoiser = load_denoiser(loaded, choose(backend, precision), precision)
-    return Segmenter(denoiser, loaded.config, precision, digest(Path(loaded.source)))
+    return Segmenter(denoiser, loaded.config, precision, used)
 
 
 def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
@@ -128,6 +129,8 @@ def evaluate(
 
     if (data_dir is None) == (ground_truth is None):
         raise InputError("ground_truth, data_dir: give one of them")
+    if not isinstance(labels, str):
+        raise InputError(f'labels {labels!r}: must be a text, as "1,2,4"')
     rules = Rules(protocol, protocol_size, num_classes, empty, tolerance, seed)
     truth, folder = "" if ground_truth is None else ground_truth, None if data_dir is None else Path(data_dir)
     return score(Path(predictions), **comparison(Path(predictions), truth, folder, labels, rules))

@@ -176,8 +176,11 @@ def test_several_classes_have_an_axis_of_their_own():
         (np.full((4, 5, 3), np.nan), "floats from nan"),
         (np.zeros((4, 5, 3), np.uint16), "an array of uint16; give uint8"),
         (np.zeros((4, 5, 3), bool), "an array of bool"),
+        (np.ma.masked_greater(np.float32([[0.2, 0.4]]), 0.3), "a masked array; give what is masked a value"),
         (Image.new("I;16", (5, 4)), "mode I;16"),
         (Image.new("F", (5, 4)), "mode F"),
+        (Image.new("L", (0, 4)), "0 x 4 pixels"),
+        (np.nextafter(np.ones((4, 5), np.float32), 2), r"floats from 1\.00000012 to"),
         ("nowhere.png", "nowhere.png"),
         (None, "a NoneType; give a path"),
     ],
@@ -189,8 +192,44 @@ def test_what_is_no_image_is_refused_in_one_line(segmenter, image, said):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("kind", [np.asmatrix, np.ma.masked_array])
+def test_other_kinds_of_arrays_are_plain_ones(segmenter, kind):
+    grey = photo()[..., 0]
+    result = segmenter.segment(kind(grey))
+    same(result, segmenter.segment(grey))
+    assert type(result.image) is np.ndarray
+
+
+def test_numbers_of_numpy_are_python_s(segmenter, tmp_path):
+    ours = segmenter.segment(photo(), id="a", members=2, steps=3, seed=4)
+    ours.save(tmp_path)
+    for members in (np.int64(2), "2", "2..2"):
+        other = segmenter.segment(photo(), id="a", members=members, steps=np.uint8(3), seed=np.int64(4))
+        same(other, ours)
+        other.save(tmp_path)
+    with pytest.raises(medsegdiff.InputError, match="seed True: must be a whole number"):
+        segmenter.segment(photo(), seed=np.bool_(True))
+
+
+def test_a_name_that_is_not_utf8_is_refused(segmenter, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        Image.fromarray(photo()).save(path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(medsegdiff.InputError, match="its name is not UTF-8"):
+        segmenter.segment(path)
+    assert segmenter.segment(path, id="cafe").id == "cafe"
+
+
+def test_names_may_be_a_column(segmenter):
+    found = segmenter.segment([photo(), photo()], id=np.array(["a", "b"]))
+    assert [result.id for result in found] == ["a", "b"]
+
+
 def test_names_must_be_as_many_as_images(segmenter):
-    for id in (["a"], "a", ["a", "b", "c"]):
+    for id in (["a"], "a", ["a", "b", "c"], None, 5, {"a", "b"}):
         with pytest.raises(medsegdiff.InputError, match="id: give one name for each of the 2 images"):
             segmenter.segment([photo(), photo()], id=id)
     with pytest.raises(medsegdiff.InputError, match=r"id \['a'\]: must be a text"):
@@ -246,6 +285,18 @@ def test_jupyter_shows_image_outline_and_uncertainty_side_by_side(segmenter):
     assert heat.std() > 1
 
 
+def test_the_weights_are_named_before_the_network_is_made(monkeypatch, tmp_path):
+    """Which may take minutes; meanwhile a training removes old checkpoints."""
+    weights = tmp_path / "isic.safetensors"
+    weights.write_bytes((Path(medsegdiff.__file__).parent / "models" / "isic.safetensors").read_bytes())
+    monkeypatch.setattr("medsegdiff.api.choose", lambda *_: "onnx")
+    monkeypatch.setattr("medsegdiff.api.load_denoiser", lambda *_: weights.unlink() or Bright())
+    result = medsegdiff.load(weights).segment(photo(), id="a")
+    result.save(tmp_path / "out")
+    monkeypatch.setattr("medsegdiff.api.load_denoiser", lambda *_: Bright())
+    medsegdiff.load("isic").segment(photo(), id="b").save(tmp_path / "out")  # the same weights
+
+
 def test_scores_are_the_evaluation_s(segmenter, tmp_path):
     images = {"a": photo(), "b": photo(1)}
     (tmp_path / "true").mkdir()
@@ -262,6 +313,8 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
     for given in ({}, {"ground_truth": files, "data_dir": tmp_path}):
         with pytest.raises(medsegdiff.InputError, match="ground_truth, data_dir: give one of them"):
             medsegdiff.evaluate(tmp_path / "out", **given)
+    with pytest.raises(medsegdiff.InputError, match=r"labels \[1, 2\]: must be a text"):
+        medsegdiff.evaluate(tmp_path / "out", files, labels=[1, 2])
     with pytest.raises(medsegdiff.InputError, match="there is no ground truth to compare with"):
         medsegdiff.evaluate(tmp_path / "out", {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def run(options: Any) -> int:
 
 def serve(options: Any, auth: Any, folder: Path) -> None:
     """Answer until Ctrl-C; the network stays in this thread, and what comes in lies in `folder` while it is needed."""
+    check_address(options.host, options.port)  # before anything takes long
+
     from medsegdiff.api import load
     from medsegdiff.web.incoming import Bounds
     from medsegdiff.web.page import build, launching
@@ -69,13 +72,27 @@ def serve(options: Any, auth: Any, folder: Path) -> None:
 
     worker = Worker(load(options.model_path, weights=options.weights, precision=options.precision))
     bounds = Bounds(options.max_mb, options.max_pixels, options.max_waiting)
-    page = build(worker, bounds, folder)
+    page, host = build(worker, bounds, folder), f"[{options.host}]" if ":" in options.host else options.host
     try:
-        page.launch(server_name=options.host, server_port=options.port, auth=auth, **launching(bounds))
-    except OSError as error:
-        raise InputError(f"--port {options.port}: cannot listen there ({error}); give another --port") from None
-    tell(f"http://{options.host}:{options.port} until Ctrl-C", host=options.host, port=options.port)
+        page.launch(server_name=host, server_port=options.port, auth=auth, **launching(bounds))
+    except OSError:  # taken meanwhile
+        check_address(options.host, options.port)
+        raise
+    tell(f"http://{host}:{options.port} until Ctrl-C", host=options.host, port=options.port)
     try:
         worker.run()
     finally:
         page.close(verbose=False)
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that is not this machine's, or that another program has.
+
+    Raises:
+        InputError: nothing can listen there.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or "no address").partition(" (")[0]
+        raise InputError(f"--host {host}, --port {port}: cannot listen there ({reason}); give another") from None

@@ -27,12 +27,17 @@ def bounded(default: Any, least: float, most: float) -> Any:
 def check_fields(section: Any) -> None:
     """Check a dataclass's fields: the types of plain ones, the choices of `Literal`s, the bounds of `bounded` ones.
 
+    A number of NumPy's becomes Python's, which JSON knows.
+
     Raises:
         InputError: a value is of another type, none of the choices, or out of bounds.
     """
     types = get_type_hints(type(section))
     for f in dataclasses.fields(section):
         value, option = getattr(section, f.name), f"`{f.name}`"
+        if getattr(value, "shape", None) == ():
+            value = value.item()
+            object.__setattr__(section, f.name, value)  # it is frozen
         choices = get_args(types[f.name]) if get_origin(types[f.name]) is Literal else ()
         if choices and value not in choices:
             raise InputError(f"{option} {value}: must be one of {', '.join(filter(None, choices))}")

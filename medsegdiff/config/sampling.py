@@ -66,7 +66,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        least, _ = self.member_range
+        least, most = self.member_range
+        if least == most:
+            object.__setattr__(self, "members", least)  # a number however it is written: masks are told apart by it
         if self.tta and least < len(FLIPS):
             raise InputError(
                 f"`tta`: needs a member for each of the {len(FLIPS)} flips of an image, but `members` is "

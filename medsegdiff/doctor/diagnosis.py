@@ -18,6 +18,7 @@ from medsegdiff.base import machine
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import size
 from medsegdiff.config import choices
+from medsegdiff.inference import backends
 from medsegdiff.kernels import precision
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
@@ -112,8 +113,7 @@ def _threads() -> Finding:
 
 
 def _onnx() -> Finding:
-    versions = {name: toolchain.package_version(name) for name in ("onnx", "onnxruntime")}
-    missing = [name for name, version in versions.items() if version is None]
+    missing = [name for name in ("onnx", "onnxruntime") if not backends.is_installed(name)]
     if missing:
         # By themselves these may bring a NumPy 2.
         remedy = "to segment without Jittor, install: pip install 'medsegdiff-jittor[onnx]'"
@@ -121,7 +121,8 @@ def _onnx() -> Finding:
     openvino = toolchain.package_version("openvino")
     absent = "not OpenVINO: pip install 'medsegdiff-jittor[openvino]'"
     beside = f"and OpenVINO {openvino}, by `backend`" if openvino else absent
-    return Finding(ONNX, f"ONNX Runtime {versions['onnxruntime']}, which segments where Jittor cannot; {beside}")
+    version = toolchain.package_version("onnxruntime") or "by another name"  # as onnxruntime-gpu
+    return Finding(ONNX, f"ONNX Runtime {version}, which segments where Jittor cannot; {beside}")
 
 
 def _gpu() -> Finding:

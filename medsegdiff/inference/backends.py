@@ -26,10 +26,12 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     """ "jittor", "onnx" or "openvino"; `auto` is Jittor where that is compiled, else ONNX Runtime, of which it tells.
 
     Raises:
-        InputError: the backend is unknown, not installed, or lacks the precision.
+        InputError: the backend or the precision is unknown, or the backend is not installed, or lacks the precision.
     """
     if backend not in get_args(Backend):
         raise InputError(f"`backend` {backend}: must be one of {', '.join(get_args(Backend))}")
+    if precision not in get_args(Precision):
+        raise InputError(f"`precision` {precision}: must be one of {', '.join(get_args(Precision))}")
     if backend in RUNTIMES:
         lacks = _lacks(backend, precision)
         if lacks:
@@ -50,9 +52,15 @@ def _lacks(backend: str, precision: Precision) -> str:
     if precision == _LACKS[backend]:
         return f"{name} lacks {precision}; choose another `precision`"
     reason = formats.missing_on_cpu(precision, machine.cpu()) if precision == "bf16" else ""
-    missing = [name for name in ("onnx", package) if find_spec(name) is None]
+    missing = [name for name in ("onnx", package) if not is_installed(name)]
     remedy = f"pip install 'medsegdiff-jittor[{backend}]'"  # which keeps NumPy as Jittor needs it
     return reason or (f"{' and '.join(missing)} not installed: {remedy}" if missing else "")
+
+
+def is_installed(package: str) -> bool:
+    """Whether it can be imported; of a mere folder of this name, as `convert` writes one, Python says that it can."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def unready() -> str:
@@ -69,12 +77,21 @@ def load_denoiser(weights: Weights, backend: str, precision: Precision = "fp32")
     """A network with trained weights, on the backend that `choose` gave.
 
     Raises:
-        InputError: the weights do not fit their own configuration, or this machine lacks the backend or the precision.
+        InputError: the weights do not fit their own configuration, the network is conditioned on class labels, or this
+            machine lacks the backend or the precision.
     """
+    if weights.config.network.class_cond:
+        remedy = "convert it to ONNX, for a program that gives them"
+        raise InputError(f"{weights.source}: a network that takes class labels, which images have none of; {remedy}")
     if backend in RUNTIMES:
-        from medsegdiff.inference.onnx_denoiser import load_onnx
+        try:
+            from medsegdiff.inference.onnx_denoiser import load_onnx
 
-        return load_onnx(weights, precision, backend)
+            return load_onnx(weights, precision, backend)
+        except ImportError as error:  # a package of another NumPy, or without its libraries
+            reason = " ".join(str(error).split())[:200]
+            remedy = f"install it anew: pip install --force-reinstall 'medsegdiff-jittor[{backend}]'"
+            raise InputError(f"`backend` {backend}: cannot be imported ({reason}); {remedy}") from error
 
     from medsegdiff.inference import jittor_denoiser
 

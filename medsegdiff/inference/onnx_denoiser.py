@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Union
 
 import numpy as np
@@ -117,4 +118,11 @@ def load_onnx(weights: Weights, inside: str = "fp32", backend: str = "onnx") -> 
         print(f"note: {weights.source}: {line}")
     models, (name, package) = graphs(config, arrays, inside == "fp16"), RUNTIMES[backend]
     encode, denoise = (SESSIONS[backend](models[part], inside) for part in ("encode", "denoise"))
-    return OnnxDenoiser(config, encode, denoise, f"{name} {version(package)}")
+    return OnnxDenoiser(config, encode, denoise, f"{name} {_version(package)}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it is installed by another name, as onnxruntime-gpu
+        return import_module(package).__version__

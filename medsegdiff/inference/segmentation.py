@@ -79,6 +79,8 @@ class Segmentation:
     ) -> Path:
         """Write the files that `medsegdiff sample` writes of this image, the same bytes, and its row of `images.csv`.
 
+        They say what was sampled; what was changed in the arrays of this object since is not written.
+
         Args:
             folder: where to; it is made if need be. What was sampled before of an image of this id is replaced
             overlay: the mask drawn over the image, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union, overload
@@ -9,12 +10,12 @@ from typing import Any, Optional, TypeVar, Union, overload
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import composed
+from medsegdiff.base.reading import check_name, composed
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.cases import Case
+from medsegdiff.data.cases import Case, by_channel
 from medsegdiff.data.entries import Form, to_input
 from medsegdiff.data.given import Picture, as_channels, as_rgb
 from medsegdiff.inference.denoiser import Denoiser
@@ -22,6 +23,7 @@ from medsegdiff.inference.results import settings
 from medsegdiff.inference.segmentation import Segmentation
 from medsegdiff.inference.segmenter import BatchSegmenter, OnStep
 from medsegdiff.inference.volume_segmentation import VolumeSegmentation
+from medsegdiff.io.pictures import is_picture
 from medsegdiff.io.volumes import stem
 
 PathLike = Union[str, Path]
@@ -101,8 +103,10 @@ class Segmenter:
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         if not isinstance(image, (list, tuple)):
             return self._segment([image], [id], sampling, on_step)[0]
-        ids = [id] * len(image) if id == "" else list(id)
-        if isinstance(id, str) != (id == "") or len(ids) != len(image):
+        # A column of a table, too; a set has no order.
+        listed = isinstance(id, (list, tuple)) or hasattr(id, "__array__")
+        ids: list[Any] = list(id) if listed else [id] * len(image)
+        if (not listed and id != "") or len(ids) != len(image):
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
         return self._segment(image, ids, sampling, on_step)
 
@@ -123,11 +127,11 @@ class Segmenter:
 
         Args:
             files: a NIfTI file, a DICOM file or the folder of a series, or one file for each channel
-            slices: numbers of the slices to segment, from 0; None: all. The others are background
+            slices: numbers of the slices to segment, from 0, in a list; None: all. The others are background
             members: how many masks are sampled of each slice, see `segment`
             steps: network evaluations a mask
             seed: what the noise is drawn from
-            id: the volume's name; by default that of its file without suffix
+            id: the volume's name; by default that of its file without suffix and, of several, the channel's number
             sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
             on_step: is told of every network evaluation
             cache_dir: where resized slices are kept; None: the user's cache
@@ -136,20 +140,24 @@ class Segmenter:
             InputError: a file cannot be read or does not fit the network, there is no such slice, it is blank, an
                 option makes no sense, or the network predicts what is not finite.
         """
-        paths = tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
-        if not paths or (slices is not None and not len(slices)):
+        paths, wanted = _paths(files), None if slices is None else _numbers(slices)
+        if not paths or wanted == []:
             raise InputError(f"{'slices' if paths else 'files'}: none given; give one or more")
-        case = Case(id or composed(stem(paths[0])), paths)
+        if is_picture(paths[0]):
+            raise InputError(f"{paths[0]}: is a picture; give it to `segment`")
+        spec = self.config.spec
+        channels = by_channel(paths) if spec.channels > 1 and not spec.colour else None
+        case = Case(_checked(id) or composed(stem(next(iter(channels or paths)))), paths)
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         form = {**self.config.preparation, "size": self._denoiser.mask_shape[-1]}
         dataset = prepare([case], cache_dir=cache_dir, progress=False, **form)
         places = {number: index for index, (_, number) in enumerate(dataset.slices)}
-        for number in slices or ():
+        for number in wanted or ():
             if number not in places:
                 known = f"is blank, or not one of 0 to {dataset.depth(0) - 1}; choose another"
                 raise InputError(f"slices: slice {number} of {case.image.name} {known}")
-        chosen = [places[number] for number in (places if slices is None else slices)]
+        chosen = [places[number] for number in (places if wanted is None else wanted)]
         found = batches.segment(dataset.ids, dataset.image, on_step=on_step, chosen=chosen)
         return VolumeSegmentation(case, dataset, list(found), settings(batches.sampling, self._weights))
 
@@ -171,6 +179,29 @@ class Segmenter:
 
 
 def _name(image: Picture, id: str) -> str:
+    return _checked(id) or (_checked(composed(Path(image).stem)) if isinstance(image, (str, Path)) else "")
+
+
+def _checked(id: str) -> str:
     if not isinstance(id, str):
         raise InputError(f"id {id!r}: must be a text")
-    return id or (composed(Path(image).stem) if isinstance(image, (str, Path)) else "")
+    check_name(Path(id))
+    return id
+
+
+def _paths(files: Union[PathLike, Sequence[PathLike]]) -> tuple[Path, ...]:
+    try:
+        return tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+    except TypeError:
+        raise InputError(f"files: a {type(files).__name__}; give a path, or a list of paths") from None
+
+
+def _numbers(slices: Sequence[int]) -> list[int]:
+    """Each once."""
+    try:
+        given = list(slices)
+        if not {bool, np.bool_} & set(map(type, given)):  # which would pass for 0 and 1
+            return list(dict.fromkeys(map(operator.index, given)))
+    except TypeError:
+        pass
+    raise InputError(f"slices {str(slices)[:40]}: must be whole numbers, in a list")

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
@@ -53,12 +54,21 @@ class VolumeSegmentation:
         return shown(read_source(self._case, spec), spec)
 
     def mask(self, number: int) -> np.ndarray:
-        """(H, W) uint8: the class of each pixel of a slice."""
-        return decide(self._at_own_size(self._slices[number].probability))
+        """(H, W) uint8: the class of each pixel of a slice.
+
+        Raises:
+            InputError: the slice was not segmented; so does `std`.
+        """
+        return decide(self._at_own_size(self._slice(number).probability))
 
     def std(self, number: int) -> np.ndarray:
         """(H, W) float32 in [0, 0.5]: standard deviation over the members of a slice, the largest of all classes."""
-        return self._at_own_size(self._slices[number].std).max(axis=0)
+        return self._at_own_size(self._slice(number).std).max(axis=0)
+
+    def _slice(self, number: int) -> ImageResult:
+        if number not in self._slices:
+            raise InputError(f"slice {number} of {self.id} was not segmented; .numbers lists those that were")
+        return self._slices[number]
 
     def _at_own_size(self, channels: np.ndarray) -> np.ndarray:
         size = self._dataset.original_sizes[0]

@@ -33,9 +33,11 @@ def from_pillow(image: Image.Image) -> np.ndarray:
     """A Pillow image as uint8 (H, W, 3), RGB in [0, 255]: what `pictures.read_image` reads of its file.
 
     Raises:
-        InputError: it is too large, its pixels are wider than 8 bits, or it cannot be decoded.
+        InputError: it is too large or has no pixel, its pixels are wider than 8 bits, or it cannot be decoded.
     """
     check_size("image", image.width, image.height)
+    if not image.width * image.height:
+        raise InputError(f"image: {image.width} x {image.height} pixels; give one that has some")
     if image.mode not in _EIGHT_BITS:
         raise InputError(
             f"image: a Pillow image of mode {image.mode}, whose range is not known; "
@@ -68,8 +70,11 @@ def from_array(array: np.ndarray) -> np.ndarray:
             files have them
 
     Raises:
-        InputError: it has another shape or type, no pixel, too many, or a value outside [0, 1].
+        InputError: it has another shape or type, no pixel, too many, masked ones, or a value outside [0, 1].
     """
+    if np.ma.is_masked(array):
+        raise InputError("image: a masked array; give what is masked a value, by its method filled()")
+    array = np.asarray(array)  # no matrix
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if not (grey or (array.ndim == 3 and array.shape[2] == 3)) or not array.size:
         raise InputError(f"image: an array of shape {array.shape}; give (H, W, 3) in RGB, or grey (H, W)")
@@ -77,7 +82,7 @@ def from_array(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         if not ((array >= 0) & (array <= 1)).all():
             raise InputError(
-                f"image: floats from {array.min():g} to {array.max():g}; scale them to [0, 1], or give uint8"
+                f"image: floats from {array.min():.9g} to {array.max():.9g}; scale them to [0, 1], or give uint8"
             )
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     if array.dtype != np.uint8:

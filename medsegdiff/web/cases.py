@@ -49,7 +49,8 @@ class Shown(NamedTuple):
 
 def choose(scores: dict[str, dict[str, float]], each: int = 2) -> list[tuple[str, str]]:
     """(kind, id) of the images with the best, middle and worst Dice, up to `each` of a kind and none twice."""
-    ranked = sorted(scores, key=lambda id: -scores[id]["dice"])
+    # Of images that are empty in both there may be none.
+    ranked = sorted((id for id in scores if "dice" in scores[id]), key=lambda id: -scores[id]["dice"])
     middle = max(0, len(ranked) // 2 - each // 2)
     places = {"best": range(each), "median": range(middle, middle + each), "worst": range(-each, 0)}
     chosen: dict[str, str] = {}
@@ -94,7 +95,8 @@ def show(kind: str, id: str, runs: list[Run]) -> Shown:
     for index, found in masks.items():
         run = runs[index]
         deviations = _deviations(run, id)
-        heat = heat_of(slice_of(read_deviation(deviations, axis)), size) if deviations else ""
+        std = _tried(notes, read_deviation, deviations, axis) if deviations else None
+        heat = "" if std is None else heat_of(slice_of(std), size)
         panels.append(Panel(index, run.scores.get(id, {}).get("dice"), outline(slice_of(found), size), heat))
     shown = ""
     if image is not None:

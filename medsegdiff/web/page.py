@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import gradio as gr
 from markupsafe import escape
@@ -55,28 +55,29 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         members: float, steps: float, sampler: str, seed: float,
     ) -> AsyncIterator[tuple[str, str]]:  # fmt: skip
         with _working(home) as folder:
-            case = await asyncio.to_thread(received, files_of(text), chosen, folder)
-            slices = await asyncio.to_thread(lambda: shown(read_source(case, spec), spec))
+            case = await _aside(received, files_of(text), chosen, folder)
+            slices = await _aside(lambda: shown(read_source(case, spec), spec))
             given, true = files_of(truth), None
             if given:
-                true = await asyncio.to_thread(truth_of, given, folder / "truth", bounds, case, spec, classes)
+                true = await _aside(truth_of, given, folder / "truth", bounds, case, spec, classes)
             wanted = [int(number)] if part == _ONE and len(slices) > 1 else None
             job = Job(case, folder, wanted, int(members), int(steps), sampler, int(seed or 0))
             total = SamplingConfig(sampler, job.steps or None).resolved(config.diffusion).steps
             taken: Counter[int] = Counter()
+            page, said = view.given(slices, int(number)), "Sampling."
             if not worker.warm:
-                said = "The first picture takes minutes where the network's kernels are not compiled yet."
-                yield view.given(slices, int(number)), said
+                yield page, "The first picture takes minutes where the network's kernels are not compiled yet."
             async for event in worker.steps(job):
-                if isinstance(event, Step):
+                if not isinstance(event, Step):
+                    page = await _aside(view.finished, event, folder / "out", slices, true, int(number))
+                    said = "Done."
+                elif event.leads:
                     at = event.number
                     taken[at] += 1
                     where = f"slice {at + 1} of {len(slices)}, " if len(slices) > 1 else ""
                     page = view.forming(slices[at], event.state, taken[at])
-                    yield page, f"Sampling: {where}step {taken[at]} of {total}"
-                else:
-                    page = await asyncio.to_thread(view.finished, event, folder / "out", slices, true, int(number))
-                    yield page, "Done."
+                    said = f"Sampling: {where}step {taken[at]} of {total}"
+                yield page, said  # each time: gradio looks then whether anybody listens
 
     async def segment(
         files: dict[str, str],
@@ -85,7 +86,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         sampler: str = "ddpm",
         seed: int = 0,
         slices: Optional[list[int]] = None,
-    ) -> dict[str, Any]:
+    ) -> AsyncIterator[dict[str, Any]]:
         """Segment an image.
 
         `files` has the contents of its files in base64 by their names, that of a picture's without suffix being what
@@ -93,12 +94,13 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
         in `files` what `medsegdiff sample` writes, by name, in base64.
         """
         with _working(home) as folder:
-            case = await asyncio.to_thread(case_of, files, folder / "image", bounds, spec)
+            case = await _aside(case_of, files, folder / "image", bounds, spec)
             async for event in worker.steps(Job(case, folder, slices, members, steps, sampler, seed)):
                 found = event
-            written = await asyncio.to_thread(view.downloads, found, folder / "out")
+                yield {}  # as above
+            written = await _aside(view.downloads, found, folder / "out")
             contents = {name: base64.b64encode(content).decode() for _, name, content in written}
-            return {"agreement": found.agreement, "sentence": view.agreement(found), "files": contents}
+            yield {"agreement": found.agreement, "sentence": view.agreement(found), "files": contents}
 
     with gr.Blocks(title="medsegdiff", analytics_enabled=False) as page:
         gr.Markdown(f"# medsegdiff\n{_HINT}")
@@ -178,10 +180,19 @@ def _drop(name: str, words: str, bounds: Bounds) -> gr.HTML:
     )
 
 
+async def _aside(do: Callable[..., Any], *given: Any) -> Any:
+    """Do it in another thread; who is cancelled waits for its end, as it may write where all is removed then."""
+    done = asyncio.ensure_future(asyncio.to_thread(do, *given))
+    try:
+        return await asyncio.shield(done)
+    finally:
+        await asyncio.wait([done])
+
+
 @contextlib.contextmanager
 def _working(home: Path) -> Iterator[Path]:
     """A folder that goes when the work is done; what is refused is said in one line, without the folder's name."""
-    with tempfile.TemporaryDirectory(dir=home) as name:
+    with tempfile.TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as name:  # the worker may write there still
         try:
             yield Path(name)
         except Cancelled:

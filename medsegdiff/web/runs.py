@@ -40,7 +40,7 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     """`metrics.json`."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    """`metrics.csv`: metrics by image and name."""
+    """`metrics.csv`: metrics by image and name, as far as an image has them."""
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -98,12 +98,14 @@ def _is_training(folder: Path) -> bool:
 def _read_predictions(folder: Path) -> Run:
     run = Run()
     run.summary, ours = _read_json(folder / SUMMARY), _read_json(folder / RUN)
-    elsewhere = Path(run.summary.get("predictions", folder))
-    run.sampled = ours if "sampling" in ours else _read_json(elsewhere / RUN)
+    evaluated = Path(run.summary.get("predictions", folder))
+    if "sampling" in ours or not evaluated.is_dir():  # a folder may have been moved, and another be in its place
+        evaluated = folder
+    run.sampled = _read_json(evaluated / RUN)
     if "sampling" not in run.sampled:
         run.sampled = {}
     if run.summary or run.sampled:
-        run.predictions = elsewhere
+        run.predictions = evaluated
     if (folder / LOG).is_file():  # all in one folder
         run.training = folder
     if run.summary and (folder / TABLE).is_file():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional, Union
 from medsegdiff.api import Segmenter
 from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import remove
 from medsegdiff.config.sampling import SAMPLERS
 from medsegdiff.data.cases import Case
 from medsegdiff.diffusion.samplers import State
@@ -34,7 +35,7 @@ class Job:
 
     case: Case
     folder: Path
-    """Where its files are, and more may be; they stay until what is found has been used."""
+    """Where its files are, and more may be; they stay until what is found has been used, or the job is cancelled."""
     slices: Optional[Sequence[int]] = None
     """Of a volume those to segment; None: all."""
     members: int = 5
@@ -46,11 +47,13 @@ class Job:
 
 
 class Step(NamedTuple):
-    """The first member after a network evaluation."""
+    """A batch of masks after a network evaluation."""
 
     state: State
     number: int
-    """Of the slice, 0 of a picture."""
+    """Of the first one's slice, 0 of a picture."""
+    leads: bool
+    """Whether that is the first member."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ class Worker:
         while not self._closed:
             with contextlib.suppress(queue.Empty):
                 job, put = self._jobs.get(timeout=0.2)  # so that a signal is heard
-                put(self._outcome(job, put))
+                found = self._outcome(job, put)
+                if job.cancelled.is_set():  # what came into the folder since it was given up
+                    remove(job.folder)
+                put(found)
 
     def close(self) -> None:
         """Let `run` return."""
@@ -105,9 +111,8 @@ class Worker:
             self.warm = True
             if job.cancelled.is_set():
                 raise Cancelled
-            if members[0] == 0:
-                _, _, number = ids[0].rpartition(":")
-                put(Step(state, int(number) if volume else 0))
+            _, _, number = ids[0].rpartition(":")
+            put(Step(state, int(number) if volume else 0, members[0] == 0))
 
         case, volume = job.case, is_volume(job.case.image)
         try:
@@ -124,7 +129,7 @@ class Worker:
             return RuntimeError(f"unexpected {type(error).__name__}")
 
     async def steps(self, job: Job) -> AsyncIterator[Any]:
-        """Have `job` done: a `Step` of its first member each time, then what was found.
+        """Have `job` done: a `Step` each time, then what was found.
 
         Whoever stops listening cancels the job.
 

@@ -10,6 +10,7 @@ import pytest
 from medsegdiff.app.cli import main
 from medsegdiff.base import machine
 from medsegdiff.doctor import diagnosis
+from medsegdiff.inference import backends
 from medsegdiff.runtime import toolchain
 from medsegdiff.runtime.cuda import toolkit
 from tests.runtime.cuda.fakes import fake_cuda, fake_cudnn
@@ -94,11 +95,17 @@ def test_onnx_runtime_does_instead_of_jittor_but_for_training(gap, monkeypatch, 
 
 
 def test_what_onnx_runtime_lacks_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(toolchain, "package_version", lambda name: None if name.startswith("onnxr") else "1.26.4")
+    monkeypatch.setattr(backends, "is_installed", lambda name: not name.startswith("onnxr"))
     lines = examine(capsys)[1]
     assert lines["ONNX"].startswith("optional ")
     # By its own name it may bring a NumPy 2.
     assert "missing: onnxruntime; " in lines["ONNX"] and "pip install 'medsegdiff-jittor[onnx]'" in lines["ONNX"]
+
+
+def test_onnx_runtime_may_have_another_name(monkeypatch, capsys):
+    monkeypatch.setattr(toolchain, "package_version", lambda name: None if name.startswith("onnxr") else "1.26.4")
+    monkeypatch.setattr(backends, "is_installed", lambda name: True)
+    assert examine(capsys)[1]["ONNX"].startswith("ok ")
 
 
 def test_another_system_is_said(monkeypatch, capsys):

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 
 from medsegdiff.app import serve
@@ -22,6 +24,22 @@ def test_without_gradio_it_is_said_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     assert main(["serve", "--model-path", "x"]) == 2
     assert "needs gradio; pip install 'medsegdiff-jittor[app]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "in use"), ("::1", "in use"), ("192.0.2.1", "assign"),
+                                              ("nosuch.invalid", ""), ("a" * 70, "")])  # fmt: skip
+def test_where_it_cannot_listen_is_said_at_once(host, reason, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "find_spec", lambda name: True)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        try:
+            taken.bind(("::1" if ":" in host else "127.0.0.1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "--model-path", "nowhere", "--host", host, "--port", str(port)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: --host {host}, --port {port}: cannot listen there (") and reason in said
 
 
 @pytest.mark.parametrize(("host", "auth", "warned"), [("127.0.0.1", "", False), ("0.0.0.0", "", True),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Optional
 
+import numpy as np
 import pytest
 
 from medsegdiff.base.bounds import bounded, check_bounds, check_fields
@@ -50,3 +51,9 @@ def test_values_within_their_bounds_pass():
     for values in ({}, {"count": 10, "share": 1, "maybe": 5}, {"count": 1, "share": 0.0, "name": "a"}):
         check_fields(Section(**values))
     check_bounds("size", 4, 4, 4)
+
+
+def test_numbers_of_numpy_become_python_s():
+    section = Section(count=np.int64(4), share=np.float32(0.5), wanted=np.bool_(True))
+    check_fields(section)
+    assert [type(value) for value in (section.count, section.share, section.wanted)] == [int, float, bool]

@@ -5,6 +5,9 @@ import pytest
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.machine import Cpu
+from medsegdiff.checkpoints.weights import Weights
+from medsegdiff.config.network import NetworkConfig
+from medsegdiff.config.run import RunConfig
 from medsegdiff.inference import backends
 
 
@@ -16,7 +19,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(backends.machine, "cpu", lambda: Cpu("A", frozenset(flags)))
         for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(backends, "find_spec", lambda name: None if name in missing else object())
+        monkeypatch.setattr(backends, "is_installed", lambda name: name not in missing)
         monkeypatch.setattr(backends, "unready", lambda: unready)
         monkeypatch.setattr(backends.ranks, "count", lambda: processes)
         monkeypatch.setattr(backends.formats, "unavailable", lambda name: "")
@@ -65,6 +68,7 @@ def test_what_computes(machine, capsys, given, arranged, chosen):
         (("openvino",), {"missing": ["openvino"]}, "pip install 'medsegdiff-jittor[openvino]'; or use that of Jittor"),
         (("openvino", "fp16"), {}, "backend openvino: OpenVINO lacks fp16"),
         (("openvino", "bf16"), {"flags": ["avx512f"]}, "backend openvino: the CPU (A) lacks AVX512-BF16; use fp32"),
+        (("onnx", "float32"), {}, "precision float32: must be one of fp32, bf16, fp16"),
         (("torch",), {}, "backend torch: must be one of auto, jittor, onnx, openvino"),
     ],
 )
@@ -73,6 +77,29 @@ def test_what_cannot_be_had_is_said(machine, given, arranged, said):
     with pytest.raises(InputError) as caught:
         backends.choose(*given)
     assert said in str(caught.value)
+
+
+def test_a_folder_of_a_package_s_name_is_not_the_package(monkeypatch, tmp_path):
+    (tmp_path / "openvinny").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not backends.is_installed("openvinny") and not backends.is_installed("nowhere")
+    assert backends.is_installed("numpy")
+
+
+def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "medsegdiff.inference.onnx_denoiser", None)
+    with pytest.raises(
+        InputError, match=r"backend onnx: cannot be imported .*; install it anew: pip install"
+    ) as caught:
+        backends.load_denoiser(Weights(RunConfig(), {}, "here"), "onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_wants_labels_is_refused():
+    weights = Weights(RunConfig(network=NetworkConfig(class_cond=True)), {}, "here")
+    for backend in ("jittor", "onnx", "openvino"):
+        with pytest.raises(InputError, match="here: a network that takes class labels"):
+            backends.load_denoiser(weights, backend)
 
 
 def test_a_photo_is_segmented_where_there_is_no_jittor(tmp_path):

@@ -1,6 +1,8 @@
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -54,6 +56,14 @@ def test_masks_are_those_of_jittor(name):
     for id, result in theirs.items():
         np.testing.assert_allclose(ours[id].members, result.members, rtol=0, atol=2e-4)
         np.testing.assert_allclose(ours[id].cal, result.cal, rtol=0, atol=2e-4)
+
+
+def test_onnx_runtime_may_be_installed_by_another_name(monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("medsegdiff.inference.onnx_denoiser.version", version)
+    assert re.fullmatch(r"ONNX Runtime \d+\.\S+", load_onnx(weights_of(CONFIGS["new"])).backend)
 
 
 def test_onnx_runtime_keeps_nothing_in_the_users_home(tmp_path):

@@ -7,11 +7,16 @@ import time
 
 def ask(server, *paths, auth=None, **options):
     """What a program gets for the files, their contents decoded."""
+    found = submit(server, *paths, auth=auth, **options).result()
+    return {**found, "files": {name: base64.b64decode(content) for name, content in found["files"].items()}}
+
+
+def submit(server, *paths, auth=None, **options):
+    """The same, not waited for."""
     from gradio_client import Client
 
     files = {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths}
-    found = Client(server.url, verbose=False, auth=auth).predict(files, api_name="/segment", **options)
-    return {**found, "files": {name: base64.b64decode(content) for name, content in found["files"].items()}}
+    return Client(server.url, verbose=False, auth=auth).submit(files, api_name="/segment", **options)
 
 
 def until(condition, seconds=40):

@@ -21,6 +21,7 @@ def test_the_best_the_middle_and_the_worst_are_chosen_once_each():
     assert choose(scores(3)) == [("best", "i2"), ("best", "i1"), ("worst", "i0")]
     assert choose(scores(1)) == [("best", "i0")]
     assert choose({}) == []
+    assert choose({**scores(1), "empty": {"iou": 1.0}}) == [("best", "i0")]
 
 
 def test_outlines_lie_on_the_edges_of_the_mask(predictions):
@@ -43,6 +44,13 @@ def test_a_picture_that_is_gone_is_said_and_the_rest_is_shown(predictions):
     assert not shown.image and shown.truth and shown.panels
     runs[0].sampled["image_files"] = {}
     assert "do not say where it is" in show("best", "case<0>", runs).notes[0]
+
+
+def test_an_uncertainty_that_cannot_be_read_is_said_and_the_rest_is_shown(predictions):
+    (predictions / "case<0>_std.png").write_bytes(b"x")
+    shown = show("best", "case<0>", read_runs([predictions]))
+    assert "case<0>_std.png" in shown.notes[0]
+    assert shown.image and shown.truth and shown.panels[0].outline and not shown.panels[0].heat
 
 
 def test_other_runs_are_shown_where_they_have_the_image(predictions, tmp_path):

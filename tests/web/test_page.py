@@ -2,8 +2,10 @@
 
 import base64
 import concurrent.futures
+import json
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +17,7 @@ from PIL import Image
 from medsegdiff.io.volumes import read_volume
 from tests.data.volumes import ball, write
 from tests.dicom_series import maker
-from tests.web.browsing import ask, downloaded, give, says, select, shown, until, upload
+from tests.web.browsing import ask, downloaded, give, says, select, shown, submit, until, upload
 
 pytestmark = pytest.mark.extended
 
@@ -104,6 +106,27 @@ def test_nothing_that_came_in_is_left(served, photo):
     assert not [path for path in served.home.rglob("*") if path.is_file()]
 
 
+def test_nothing_is_left_of_a_cancelled_one_either(served, photo, monkeypatch):
+    inside, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def late(found, folder):
+        inside.set()
+        assert go_on.wait(20)
+        try:
+            found.save(folder)
+            return []
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("medsegdiff.web.view.downloads", late)
+    job = submit(served, photo)
+    assert inside.wait(20)
+    threading.Timer(1, go_on.set).start()
+    job.cancel()
+    assert ended.wait(20)
+    until(lambda: not [path for path in served.home.rglob("*") if path.is_file()])
+
+
 @pytest.mark.parametrize("place", ["", "config", "gradio_api/info", "gradio_api/openapi.json"])
 def test_the_page_and_its_interface_name_no_folder_of_the_machine(served, place):
     with urllib.request.urlopen(f"{served.url}/{place}", timeout=20) as reply:
@@ -120,6 +143,25 @@ def network(served):
     network.held = False
     network.turns.release(100)  # whoever waits goes on
     network.turns = threading.Semaphore(0)
+
+
+@pytest.mark.parametrize("place", ["/gradio_api/queue/data?session_hash=s", "/gradio_api/call/segment/{event_id}"])
+def test_a_program_that_ends_stops_its_job(served, photo, network, place):
+    config = json.load(urllib.request.urlopen(f"{served.url}/config"))
+    number = next(each["id"] for each in config["dependencies"] if each["api_name"] == "segment")
+    files = {"photo.png": base64.b64encode(photo.read_bytes()).decode()}
+    asked = {"data": [files, 20, 8, "ddpm", 0, None], "fn_index": number, "session_hash": "s"}
+    post = "/gradio_api/queue/join" if "queue" in place else "/gradio_api/call/segment"
+    headers, before = {"Content-Type": "application/json"}, network.calls
+    request = urllib.request.Request(served.url + post, json.dumps(asked).encode(), headers)
+    heard = urllib.request.urlopen(served.url + place.format(**json.load(urllib.request.urlopen(request))))
+    network.turns.release(9)  # all steps of the first 15 masks, and one of the others
+    until(lambda: network.calls == before + 10)
+    heard.close()
+    for _ in range(3):
+        time.sleep(1)
+        network.turns.release()
+    assert network.calls <= before + 12
 
 
 def test_the_mask_is_seen_forming_and_downloaded(served, photo, network, browser, tmp_path):

@@ -2,12 +2,18 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
+from medsegdiff.evaluation.evaluate import evaluate
+from medsegdiff.evaluation.metrics import Rules
+from medsegdiff.evaluation.truth import truth_from_folder
+from medsegdiff.io.predictions import Maps, write_prediction
 from medsegdiff.web.report import write_report
-from tests.web.conftest import predict, train
+from tests.web.conftest import SHAPE, predict, train
 
 
 class Page(HTMLParser):
@@ -91,6 +97,15 @@ def test_without_scores_the_rest_is_shown_and_the_gap_said(training, tmp_path):
     page = write_report([training], tmp_path / "page.html").read_text()
     assert "predictions: none named" in page and "not scored on test images" in page
     assert "Cases</h2>" not in page and "Scores</h2>" not in page and "Training loss" in page
+
+
+def test_images_that_are_empty_in_both_and_skipped_have_no_dice(predictions, tmp_path):
+    empty = np.zeros((1, *SHAPE), np.float32)
+    write_prediction(predictions, "nothing", Maps(empty))
+    Image.fromarray(empty[0] > 0).save(predictions.parent / "truths" / "nothing.png")
+    evaluate(predictions, truth_from_folder(predictions.parent / "truths"), Rules(empty="skip"), out=predictions)
+    page = write_report([predictions], tmp_path / "page.html").read_text()
+    assert "of 8 images below 0.5" in page and "nothing" not in page
 
 
 def test_the_command_writes_beside_what_it_is_about(predictions, capsys):

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from medsegdiff.base.errors import InputError
@@ -26,6 +28,15 @@ def test_scores_that_lie_elsewhere_know_their_predictions(training, predictions,
         (predictions / name).rename(elsewhere / name)
     [run] = read_runs([elsewhere])
     assert (run.training, run.predictions, len(run.scores)) == (training, predictions, 8)
+
+
+def test_a_copy_or_a_moved_folder_is_looked_at_itself(training, predictions):
+    copy = predictions.with_name("copy")
+    shutil.copytree(predictions, copy)
+    assert [run.predictions for run in read_runs([copy])] == [copy]
+    (copy / "run.json").unlink()
+    shutil.rmtree(predictions)
+    assert [run.predictions for run in read_runs([copy])] == [copy]
 
 
 def test_one_folder_with_all_of_it_is_one_run(training, predictions):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from medsegdiff.api import Segmenter
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.files import remove
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.config.run import RunConfig
@@ -29,9 +30,11 @@ def job(tmp_path):
     """Makes jobs of pictures of one grey."""
 
     def make(name, value=200, **options):
-        path = tmp_path / f"{name}.png"
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.png"
         Image.fromarray(np.full_like(IMAGE, value)).save(path)
-        return Job(Case(name, (path,)), tmp_path, **options)
+        return Job(Case(name, (path,)), folder, **options)
 
     return make
 
@@ -73,6 +76,11 @@ def test_the_states_come_first_and_the_mask_last(worker, job):
     np.testing.assert_array_equal(heard[-1].members, alone.members)
 
 
+def test_every_batch_is_said_and_which_has_the_first_mask(worker, job):
+    [heard] = events(worker, job("x", members=20, steps=2))
+    assert [event.leads for event in heard[:-1]] == [True, True, False, False]
+
+
 def test_it_knows_whether_the_network_has_computed(worker, job):
     assert not worker.warm
     events(worker, job("x"))
@@ -104,6 +112,29 @@ def test_who_leaves_stops_the_job_and_the_next_goes_on(worker, job):
     [after] = events(worker, job("y", steps=2))
     assert isinstance(after[-1], Segmentation)
     assert len(asked) == 2 + 2  # the first one took no third step
+
+
+def test_nothing_is_left_of_what_is_written_after_the_listener_left(worker, job):
+    first, gone = job("x"), threading.Event()
+
+    def segment(*_, **__):
+        assert gone.wait(5)
+        (first.folder / "cache").mkdir(parents=True)
+        (first.folder / "cache" / "slices").write_text("of a patient")
+
+    async def leave():
+        listening = asyncio.ensure_future(worker.steps(first).__anext__())
+        await asyncio.sleep(0.5)
+        listening.cancel()
+        await asyncio.wait([listening])
+
+    usual, worker.segmenter.segment = worker.segmenter.segment, segment
+    asyncio.run(leave())
+    remove(first.folder)
+    gone.set()
+    worker.segmenter.segment = usual
+    events(worker, job("y"))
+    assert not first.folder.exists()
 
 
 def test_a_job_cancelled_before_its_turn_is_not_begun(worker, job):

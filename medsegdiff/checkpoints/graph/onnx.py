@@ -13,6 +13,7 @@ import numpy as np
 
 from medsegdiff import __version__
 from medsegdiff.base.errors import InputError
+from medsegdiff.checkpoints.finite import broken
 from medsegdiff.checkpoints.graph.builder import Builder, Value
 from medsegdiff.checkpoints.graph.networks import walk_through
 from medsegdiff.config.network import NetworkConfig
@@ -67,7 +68,11 @@ class Graph(Builder):
     def _narrow(self, value: Value) -> Value:
         if value not in self._narrowed:
             if value in self.constants:
-                self.constants[f"{value}:fp16"] = self.constants[value].astype(np.float16)
+                with np.errstate(over="ignore"):
+                    half = self.constants[value].astype(np.float16)
+                if found := broken({value: half}):
+                    raise InputError(f"as fp16, {found}; use `precision` fp32")
+                self.constants[f"{value}:fp16"] = half
                 self._narrowed[value] = f"{value}:fp16"
             else:
                 self._narrowed[value] = self._cast(value, "FLOAT16")
@@ -119,7 +124,7 @@ def graphs(config: NetworkConfig, arrays: Mapping[str, np.ndarray], half: bool =
         half: compute convolutions, linear layers and attention in float16
 
     Raises:
-        InputError: the weights are more than such a graph can hold.
+        InputError: the weights are more than such a graph can hold, or with `half` larger than float16 can be.
     """
     size, width = config.image_size, config.num_channels
     mask, image = (BATCH, config.mask_channels, size, size), (BATCH, config.image_channels, size, size)

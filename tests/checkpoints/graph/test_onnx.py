@@ -146,3 +146,10 @@ def test_a_network_larger_than_a_graph_can_be_is_refused():
     arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes(config).items()}
     with pytest.raises(InputError, match=r"the weights take 3\.\d GB, and an ONNX graph at most 2; use Jittor"):
         graphs(config, arrays)
+
+
+def test_weights_larger_than_float16_can_be_are_refused():
+    arrays = arrays_of(CONFIGS["new"])
+    name = next(name for name in arrays if name.endswith("conv.weight") or name.endswith("in_layers.2.weight"))
+    with pytest.raises(InputError, match=rf"as fp16, {name} is not finite; use precision fp32"):
+        graphs(CONFIGS["new"], {**arrays, name: arrays[name] * 1e8}, half=True)
