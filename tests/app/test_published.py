@@ -224,3 +224,12 @@ def test_the_scripts_run_and_complain_in_one_line(script, tmp_path):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("started", [[ROOT / "scripts" / "segmentation_train.py"], ["-m", "medsegdiff"]])
+def test_what_is_not_installed_is_said_in_one_line(started):
+    command = [sys.executable, "-S", *map(str, started), "--help"]  # without installed packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(" (pip install . in a clone), or use the Python of the environment that has it\n")
+    assert done.stderr.count("\n") == 1
