@@ -173,6 +173,8 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--maps", type=boolean, default=False, help="write standard deviation and entropy too")
     parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")
     options = _parse(parser, argv)
+    if not options["data_dir"]:
+        raise InputError("--data_dir: missing; give the dataset's folder")
     sampling = _sampling(options)
     options = {name: value for name, value in options.items() if value is not None}
     trained = {**dataclasses.asdict(pick(NetworkConfig, options)), **dataclasses.asdict(pick(DiffusionConfig, options))}

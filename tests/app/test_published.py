@@ -18,6 +18,7 @@ TRAIN = (
     "--diffusion_steps 100 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False "
     "--lr 1e-4 --batch_size 16"
 ).split()
+DATA = ["--data_dir", "DATA"]
 SAMPLE = [*TRAIN, *"--model_path RUN --num_ensemble 5".split()]
 # Every flag that the published scripts know.
 ALL = (
@@ -163,16 +164,16 @@ def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, step
 
 
 def test_the_solver_takes_20_steps_unless_told_otherwise_and_at_least_one(sampled):
-    published.sample(["--dpm_solver", "True"])
+    published.sample([*DATA, "--dpm_solver", "True"])
     assert sampled[0]["sampling"].steps == 20
     with pytest.raises(InputError, match="--diffusion_steps 0: must be at least 1"):
-        published.sample(["--dpm_solver", "True", "--diffusion_steps", "0"])
+        published.sample([*DATA, "--dpm_solver", "True", "--diffusion_steps", "0"])
 
 
 def test_defaults_are_the_published_ones(trained, sampled):
     """Those of guided_diffusion/script_util.py and the scripts."""
     published.train([])
-    published.sample([])
+    published.sample(DATA)
     flat = trained[0].flat()
     assert (flat["image_size"], flat["num_heads"], flat["attention_resolutions"]) == (64, 4, "16,8")
     assert (flat["learn_sigma"], flat["use_scale_shift_norm"], flat["num_channels"]) == (False, True, 128)
@@ -180,6 +181,20 @@ def test_defaults_are_the_published_ones(trained, sampled):
     assert (flat["diffusion_steps"], flat["noise_schedule"], flat["ema_rate"]) == (1000, "linear", "0.9999")
     assert sampled[0]["expected"].items() <= flat.items()
     assert (sampled[0]["sampling"].members, sampled[0]["out_dir"]) == (5, "./results/")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("", "--data_dir: missing; give the dataset's folder"),
+        ("--lr x", "--lr: must be a number, not x (see --help)"),
+        ("--use_fp16 perhaps", "--use_fp16: perhaps: must be True or False (see --help)"),
+    ],
+)
+def test_complaints_name_the_flags_of_the_scripts(flags, said):
+    with pytest.raises(InputError) as caught:
+        published.sample(flags.split())
+    assert str(caught.value) == said
 
 
 def test_two_samplers_at_once_are_refused(sampled):

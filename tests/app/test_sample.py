@@ -167,7 +167,7 @@ def test_masks_are_not_segmented_by_mistake(tmp_path, images, masks, refused):
     if not refused:
         assert (tmp_path / images) in [case.image for case in command.find_inputs("", [str(tmp_path)])]
         return
-    with pytest.raises(InputError, match=f"{masks}; give its images alone, or `data_dir` {tmp_path} for its test"):
+    with pytest.raises(InputError, match=f"{masks}; give its images alone, or data_dir {tmp_path} for its test"):
         command.find_inputs("", [str(tmp_path)])
 
 
