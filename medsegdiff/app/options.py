@@ -158,8 +158,8 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
         return f"`{name}`: no such option{did_you_mean(name, names)}"
     required = re.fullmatch(r"the following arguments are required: (.*)", line)
     if required:
-        names = required[1].split(", ")  # of an action with a dot between
-        return ", ".join(name.rpartition(".")[2].upper() if "." in name else f"`{name}`" for name in names) + ": missing"
+        names = required[1].split(", ")  # an action's with a dot between
+        return ", ".join(name.split(".")[1].upper() if "." in name else f"`{name}`" for name in names) + ": missing"
     line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
     chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
     if chosen:

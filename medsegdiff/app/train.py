@@ -27,8 +27,8 @@ SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    ours = " or ".join(names())
-    text = f"YAML file of options, or {ours}, which come with the package; the command line overrides it"
+    ours = ", ".join(names())
+    text = f"YAML file of options, or one that comes with the package ({ours}); the command line overrides it"
     parser.add_argument("--config", action="config", help=text)
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
