@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from medsegdiff.app import evaluate as evaluate_command
 from medsegdiff.app import published
@@ -223,12 +224,23 @@ def test_resume_checkpoint_continues_the_run_that_holds_it(trained, tmp_path):
 def test_the_metric_script_takes_both_pairs_of_names(monkeypatch, tmp_path):
     seen = []
     (tmp_path / "ISIC_1_Segmentation.png").touch()
-    monkeypatch.setattr(evaluate_command, "evaluate", lambda pred, truth: seen.append((pred, sorted(truth))))
+    monkeypatch.setattr(evaluate_command, "evaluate", lambda pred, truth, **_: seen.append((pred, sorted(truth))))
     for pred, truth in (("--pred_path", "--gt_path"), ("--inp_pth", "--out_pth"), ("--inp_pth", "--gt_pred")):
         assert published.evaluate([pred, "PRED", truth, str(tmp_path)]) == 0
     assert seen == [("PRED", ["ISIC_1"])] * 3
     with pytest.raises(InputError, match="--gt_path"):
         published.evaluate(["--pred_path", "PRED"])
+
+
+def test_the_metric_script_takes_the_classes_of_the_run(tmp_path):
+    classes = Image.new("L", (8, 8))
+    classes.putdata([0, 1, 2, 0] * 16)
+    for name in ("pred", "truth"):
+        (tmp_path / name).mkdir()
+        classes.save(tmp_path / name / "a.png")
+    (tmp_path / "pred" / "run.json").write_text('{"kept": [], "labels": "", "num_classes": 3}')
+    assert published.evaluate(["--pred_path", str(tmp_path / "pred"), "--gt_path", str(tmp_path / "truth")]) == 0
+    assert "dice_class2" in (tmp_path / "pred" / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("script", ["train", "sample", "env"])
