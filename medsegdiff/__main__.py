@@ -16,9 +16,9 @@ def main(script: str = "") -> int:
         from medsegdiff.app import published
         from medsegdiff.app.cli import report
     except ModuleNotFoundError as error:  # as in a clone of which nothing was installed
-        from medsegdiff.base.errors import not_installed
+        from medsegdiff.base import errors, screen
 
-        print(f"error: {not_installed(error)}", file=sys.stderr)
+        screen.note(f"error: {errors.not_installed(error)}")
         return 2
     return report(getattr(published, script), debug="--traceback" in sys.argv)
 
