@@ -1,12 +1,10 @@
 """Score, by the published project's script name and flags: see --help."""
 
+import os
 import sys
 
-from medsegdiff.base import first_moments
-
 if __name__ == "__main__":
-    first_moments.end_at_once()
-    from medsegdiff.app import published
-    from medsegdiff.app.cli import report
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+    from medsegdiff.__main__ import main
 
-    raise SystemExit(report(published.evaluate, debug="--traceback" in sys.argv))
+    raise SystemExit(main("evaluate"))

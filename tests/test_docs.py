@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medsegdiff.app import published
-from medsegdiff.app.cli import COMMANDS, OF_ALL, main
+from medsegdiff.app.cli import COMMANDS, OF_ALL, _parser, main
 from medsegdiff.app.data import ACTIONS
 from medsegdiff.base.errors import InputError, flag
 
@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("examples/**/*.md")),
+    *sorted(ROOT.glob("medsegdiff/models/*.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("logs/*/*.md")),
 ]
@@ -82,12 +85,15 @@ def test_commands_and_their_options_exist(page):
     for line in code(page.read_text()):
         line = re.sub(r"^mpirun .*?(?=medsegdiff )", "", line)
         if line.startswith("medsegdiff ") and re.match(r"medsegdiff [a-z]", line):
-            words = shlex.split(re.sub(r"[&;|].*", "", line))[1:]
+            words = shlex.split(re.sub(r"[&;|>].*", "", line))[1:]
             words = words[1:] if words[0] == "help" else words
             command = words[:2] if words[:1] == ["data"] and words[1:] else words[:1]
             assert options_in(line) <= known(*command), line
             assert command[:1] == ["COMMAND"] or command[0] in COMMANDS, line
             assert command[:1] != ["data"] or command[1] in ACTIONS, line
+            if "--" in line and command[0] in COMMANDS and "/shared/" not in line:  # else it is named, and not given
+                with contextlib.suppress(SystemExit):
+                    _parser(command[0]).parse_args([word for word in words if word not in OF_ALL][1:])
         script = re.match(r"python scripts/segmentation_(\w+)\.py(.*)", line)
         if script:
             assert options_in(script[2]) <= known("scripts", script[1]), line
@@ -116,6 +122,13 @@ def test_make_targets_and_variables_exist(page):
             for word in shlex.split(line)[1:]:
                 name, assigned, _ = word.partition("=")
                 assert re.search(rf"\$\({name}\)" if assigned else rf"^{name}:", makefile, re.MULTILINE), line
+
+
+def test_files_that_the_sources_name_exist():
+    sources = [*ROOT.glob("medsegdiff/**/*.py"), *ROOT.glob("medsegdiff/**/*.yaml"), *ROOT.glob("benchmarks/**/*.py")]
+    for source in sources:
+        for name in re.findall(r"\b(?:docs|logs|tests|benchmarks)/[\w/.-]+\.(?:md|py|yaml|json)", source.read_text()):
+            assert (ROOT / name).exists(), f"{source}: {name}"
 
 
 def test_the_index_names_every_page():

@@ -13,7 +13,7 @@ import numpy as np
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
-from medsegdiff.base.screen import tell
+from medsegdiff.base.screen import counted, tell
 from medsegdiff.config.data import DataName
 
 if TYPE_CHECKING:
@@ -63,11 +63,13 @@ def _lines(found: Checked) -> list[str]:
     from medsegdiff.data.check import PURPOSES
 
     lines = [f"{finding.kind}: {finding.file}: {finding.what}" for finding in found.findings]
-    cases = ", ".join(f"{len(cases)} cases for {PURPOSES[split]}" for split, cases in found.cases.items() if cases)
+    cases = ", ".join(
+        f"{counted(len(cases), 'case')} for {PURPOSES[split]}" for split, cases in found.cases.items() if cases
+    )
     kinds = ", ".join(f"{count} {kind}" for kind, count in _counts(found).items())
     lines.append(f"layout {found.layout}: {cases or 'no case'}")
     lines += [f"fingerprint: {line}" for line in (found.fingerprint.lines() if found.fingerprint else ())]
-    return [*lines, f"{len(found.findings)} findings: {kinds}" if kinds else "nothing found"]
+    return [*lines, f"{counted(len(found.findings), 'finding')}: {kinds}" if kinds else "nothing found"]
 
 
 def _plain(found: Checked) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from medsegdiff import __version__
 from medsegdiff.app.completion import complete
 from medsegdiff.app.options import Parser
 from medsegdiff.base import ranks, screen, stopping, streams, system
-from medsegdiff.base.errors import InputError, did_you_mean, flag, spelled
+from medsegdiff.base.errors import InputError, did_you_mean, flag, not_installed, spelled
 from medsegdiff.base.files import REMEDIES
 from medsegdiff.runtime import cache
 
@@ -95,6 +95,8 @@ def _failure(error: Exception) -> tuple[int, str]:
     """The exit code that says what went wrong, and a line that does."""
     if isinstance(error, InputError):
         return 2, f"error: {error.spelled(flag)}"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("medsegdiff"):
+        return 2, f"error: {not_installed(error)}"
     if isinstance(error, BrokenPipeError):
         return _unwritable(error, "")
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from medsegdiff.app.options import Parser, add_section, add_weights
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.diffusion.process import DiffusionConfig
 
@@ -82,6 +83,6 @@ def run(options: Any) -> int:
         raise InputError(f"{out}: is what is to be converted, and would be lost; give another OUT")
     given = {name: value for name in (*_NETWORK, *_DIFFUSION) if (value := getattr(options, name)) is not None}
     weights, notes = load_any(Path(options.input), options.weights, options.trained_as, given)
-    for path in export(weights, out, kind, options.precision, notes):
-        print(path)
+    written = export(weights, out, kind, options.precision, notes)
+    tell("\n".join(map(str, written)), files=written)
     return 0

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.screen import tell
 
 
 def configure(parser: Parser) -> None:
@@ -37,12 +38,13 @@ def run(options: Any) -> int:
     from medsegdiff.runtime.cuda import prepare
 
     if options.remove_cuda:
-        print("removed" if prepare.remove(toolchain.jittor_home()) else "nothing to remove")
+        removed = prepare.remove(toolchain.jittor_home())
+        tell("removed" if removed else "nothing to remove", removed=removed)
     if options.prepare_cuda:
         version = toolchain.package_version("jittor") or "(not installed)"
         home = toolchain.jittor_home()
         copy = prepare.prepare(home, version, options.cuda_arch, lambda line: print(line, flush=True))
-        print(f"ready: {copy} is used where there is a GPU; nothing was computed on one yet")
+        tell(f"ready: {copy} is used where there is a GPU; nothing was computed on one yet", copy=copy)
     usable, reason = toolchain.find_cuda()
     if options.check_gpu and usable is None:
         raise InputError(f"--check-gpu: no usable GPU: {reason} (see medsegdiff doctor)")
@@ -60,5 +62,5 @@ def check() -> int:
         print(f"{mark:6}{outcome.name:28}value {outcome.value:.1e}   gradient {outcome.gradient:.1e}", flush=True)
         if not outcome.passed:
             failed.append(outcome.name)
-    print(f"wrong: {', '.join(failed)}" if failed else "all right")
+    tell(f"wrong: {', '.join(failed)}" if failed else "all right", wrong=failed)
     return 1 if failed else 0

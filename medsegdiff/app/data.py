@@ -76,9 +76,8 @@ def _download(options: Any) -> int:
         raise InputError("--out-dir: missing; give the folder to write")
     from medsegdiff.data.download import download
 
-    print(
-        "\n".join(f"{folder}: complete" for folder in download(options.name, Path(options.out_dir), options.base_url))
-    )
+    folders = list(download(options.name, Path(options.out_dir), options.base_url))
+    tell("\n".join(f"{folder}: complete" for folder in folders), folders=folders)
     return 0
 
 
@@ -129,7 +128,8 @@ def _cache(options: Any) -> int:
 
     folder = Path(options.cache_dir) if options.cache_dir else default_cache()
     if options.clear:
-        print(f"removed {clear(folder) / 2**20:,.1f} MiB from {folder}")
+        removed = clear(folder)
+        tell(f"removed {removed / 2**20:,.1f} MiB from {folder}", removed_bytes=removed, folder=folder)
         return 0
     stock = listing(folder)
     for line in stock.lines:

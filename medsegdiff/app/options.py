@@ -142,6 +142,9 @@ def _settled(options: Namespace) -> Namespace:
     return options
 
 
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+
 def in_our_words(line: str, known: Iterable[str]) -> str:
     """An error message of jsonargparse with what is wrong first, and the nearest known name of an unknown one."""
     unknown = re.search(r"unrecognized arguments: (.*)", line, re.IGNORECASE)
@@ -155,7 +158,8 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
         return f"`{name}`: no such option{did_you_mean(name, names)}"
     required = re.fullmatch(r"the following arguments are required: (.*)", line)
     if required:
-        return ", ".join(f"`{name}`" for name in required.group(1).split(", ")) + ": missing"
+        names = required[1].split(", ")  # an action's with a dot between
+        return ", ".join(name.split(".")[1].upper() if "." in name else f"`{name}`" for name in names) + ": missing"
     line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
     chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
     if chosen:
@@ -169,9 +173,13 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
     if several:
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
-        return f"{option}: must be of type {' or '.join(kinds)}, not {value}"
+        return f"{option}: must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}, not {value}"
     line = re.sub(r"Expected a <class 'str'>\. Got value: (.*)", r'must be text: in YAML write "\1", with quotes', line)
-    return re.sub(r"Expected a <class '(\w+)'>\. Got value:", r"must be of type \1, not", line)
+    wrong = re.fullmatch(r"(.*): Expected a <class '(\w+)'>\. Got value: (.*)", line)
+    wrong = wrong or re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", line)
+    if wrong:
+        return f"{wrong[1]}: must be {_KINDS.get(wrong[2], wrong[2])}, not {wrong[3]}"
+    return re.sub(r"^argument (?=--)", "", line)
 
 
 def _listed(choices: str) -> str:

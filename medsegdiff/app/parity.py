@@ -8,6 +8,7 @@ from typing import Any, Optional
 from medsegdiff.app.options import Parser
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.screen import tell
 
 SUMMARY = "replay numbers of the PyTorch original and print the errors"
 _IMAGES = Path("data/ISIC/Train")
@@ -41,9 +42,9 @@ def run(options: Any) -> int:
     excused = [row for row in rows if row.excused]
     failed = [row for row in rows if not (row.passed or row.excused)]
     inside = len(rows) - len(failed) - len(excused)
-    print(
-        f"{len(loaded)} cases: {inside} comparisons inside their tolerance, {len(failed)} not, {len(excused)} not made"
-    )
+    said = f"{inside} comparisons inside their tolerance, {len(failed)} not, {len(excused)} not made"
+    facts = {"cases": len(loaded), "inside": inside, "outside": len(failed), "not_made": len(excused)}
+    tell(f"{len(loaded)} cases: {said}", **facts)
     return 1 if failed else 0
 
 

@@ -23,6 +23,7 @@ from medsegdiff.config.run import RunConfig, pick
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.config.training import TrainingConfig
 from medsegdiff.diffusion.process import DiffusionConfig
+from medsegdiff.evaluation.metrics import USUAL
 
 
 def boolean(text: str) -> bool:
@@ -173,6 +174,8 @@ def sample(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--maps", type=boolean, default=False, help="write standard deviation and entropy too")
     parser.add_argument("--overwrite", type=boolean, default=False, help="replace masks of other weights or options")
     options = _parse(parser, argv)
+    if not options["data_dir"]:
+        raise InputError("--data_dir: missing; give the dataset's folder")
     sampling = _sampling(options)
     options = {name: value for name, value in options.items() if value is not None}
     trained = {**dataclasses.asdict(pick(NetworkConfig, options)), **dataclasses.asdict(pick(DiffusionConfig, options))}
@@ -222,7 +225,6 @@ def evaluate(argv: Optional[Sequence[str]] = None) -> int:
     for name in ("pred_path", "gt_path"):
         if not getattr(options, name):
             raise InputError(f"--{name}: missing; give a folder")
-    from medsegdiff.evaluation.truth import truth_from_folder
-
-    command.evaluate(options.pred_path, truth_from_folder(Path(options.gt_path)))
+    given = command.comparison(Path(options.pred_path), options.gt_path, None, "", USUAL)
+    command.evaluate(options.pred_path, **given)
     return 0

@@ -13,6 +13,7 @@ from medsegdiff.app.options import Parser, WhichWeights, add_section, output_fol
 from medsegdiff.base import ranks
 from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import is_folder
 from medsegdiff.base.screen import counted, tell
 from medsegdiff.checkpoints.shipped import DEFAULT, names
 from medsegdiff.config.data import DataName
@@ -183,11 +184,23 @@ def find_inputs(
     kept: Collection[str] = (),
     several_channels: bool = False,
 ) -> list[Case]:
-    """The images to segment: a dataset's test images, see `layouts.find_test`, or files and folders."""
-    if data_dir:
-        from medsegdiff.data.layouts import find_test
+    """The images to segment: a dataset's test images, see `layouts.find_test`, or files and folders.
 
+    Raises:
+        InputError: there is none, or masks of a dataset are among the files.
+    """
+    from medsegdiff.data.layouts import find_test, masks_of
+
+    if data_dir:
         return find_test(Path(data_dir), data_name, kept)
     from medsegdiff.data.cases import from_files
 
-    return from_files([Path(path) for path in images], several_channels)
+    cases = from_files([Path(path) for path in images], several_channels)
+    taken = {file for case in cases for file in case.files}
+    for folder in filter(is_folder, map(Path, images)):
+        for mask in sorted(taken & masks_of(folder))[:1]:
+            raise InputError(
+                f"`images` {folder}: is a dataset, whose masks would be segmented, too, as {mask}; give its images "
+                f"alone, or `data_dir` {folder} for its test images"
+            )
+    return cases

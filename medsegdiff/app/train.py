@@ -27,17 +27,15 @@ SUMMARY = "train, checkpoint, resume (the same command again continues)"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    ours = " or ".join(names())
-    text = f"YAML file of options, or {ours}, which come with the package; the command line overrides it"
+    ours = ", ".join(names())
+    text = f"YAML file of options, or one that comes with the package ({ours}); the command line overrides it"
     parser.add_argument("--config", action="config", help=text)
     add_section(parser, DataConfig, "data")
     add_section(parser, TrainingConfig, "training")
     add_section(parser, ValidationConfig, "validation")
     add_section(parser, NetworkConfig, "network")
     add_section(parser, DiffusionConfig, "diffusion")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="measure memory and time of a few steps on noise; write nothing"
-    )
+    parser.option("--dry-run", False, "measure memory and time of a few steps on noise; write nothing")
     parser.put_first("--config", "--data-dir", "--out-dir", "--steps", "--dry-run")
 
 
@@ -98,7 +96,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
         from medsegdiff.training.dry_run import dry_run
 
         for what, how_much in dry_run(config, images.count):
-            print(f"{what:16}{how_much}", flush=True)
+            tell(f"{what:16}{how_much}", **{what: how_much})
         return 0
     dataset, held_out = open_images(images)
 

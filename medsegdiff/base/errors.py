@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import Callable
 
@@ -35,6 +36,12 @@ def spelled(text: str, spell: Callable[[str], str]) -> str:
 def flag(field: str) -> str:
     """The option of a command for a field."""
     return f"--{field.replace('_', '-')}"
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """What is lacking where a module is, that comes with an installation of the package."""
+    remedy = "install the package for it (pip install . in a clone), or use the Python of the environment that has it"
+    return f"{error.name}: is not installed for {sys.executable}; {remedy}"
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

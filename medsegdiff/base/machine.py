@@ -79,10 +79,10 @@ def home() -> Path:
         raise InputError("HOME: is not set, and this user has no home folder; set HOME to a folder of yours") from None
 
 
-def completed(*command: str) -> subprocess.CompletedProcess[str]:
-    """What a command printed, and its exit code: 127, as shells say, where it cannot run, or not within a minute."""
+def completed(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """What a command printed, and its exit code: 127, as shells say, where it cannot run, or not within the time."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return subprocess.CompletedProcess(command, 127, "", "")
 

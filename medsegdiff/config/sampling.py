@@ -80,8 +80,13 @@ class SamplingConfig:
             raise InputError(
                 f"`timestep_respacing`: has no meaning for {self.sampler}, which steps evenly in time; use `steps`"
             )
-        if self.sampler != "ddim" and self.eta:
-            raise InputError(f"`eta` {self.eta}: has a meaning for `sampler` ddim only")
+        for name, fits, what in (
+            ("eta", self.sampler == "ddim", "`sampler` ddim"),
+            ("threshold", self.continuous, "`sampler` dpm++ and sde-dpm++"),
+            ("until", ".." in str(self.members), 'a range of `members`, as "3..25",'),
+        ):
+            if not fits and (value := getattr(self, name)) != getattr(SamplingConfig, name):
+                raise InputError(f"`{name}` {value}: has a meaning for {what} only")
 
     @property
     def continuous(self) -> bool:

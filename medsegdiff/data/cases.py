@@ -83,7 +83,8 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
                 searched.append(folder)
             if not files:
                 known = ", ".join([*sorted(SUFFIXES), *VOLUMES])
-                raise InputError(f"{path}: holds no image ({known})")
+                where = "nor does a folder in it; give a folder of images, or a dataset's as `data_dir`"
+                raise InputError(f"{path}: holds no image ({known}), {where}")
             taken = {*searched, *files}
             others = (folder for folder in glance(path) if folder not in taken and list_images(folder))
             for folder in itertools.islice(others, 1):

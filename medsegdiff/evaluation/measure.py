@@ -68,10 +68,10 @@ def measure(
     counted = {"mask": _occurring(labels, targets)}  # the classes that count, for each need that is met
     metrics: dict[str, float] = {}
     if prediction.cal:
-        metrics.update(_named("cal", _compared(_read(prediction.cal, truth), targets, protocol)))
+        metrics.update(_named("cal", _compared(_read(prediction.cal, truth), targets, protocol, rules)))
     members: dict[int, PackedMasks] = {}
     if prediction.members:
-        members, mean = _members(prediction, truth, targets, protocol, ensemble)
+        members, mean = _members(prediction, truth, targets, protocol, rules, ensemble)
         counted["members"] = [
             label for label in targets if targets[label].mask.any() or any(map(np.any, members[label].bits))
         ]
@@ -128,7 +128,12 @@ def _fused_layers(prediction: Prediction, truth: Truth, labels: np.ndarray) -> I
 
 
 def _members(
-    prediction: Prediction, truth: Truth, targets: dict[int, Target], protocol: Protocol, ensemble: Optional[ImageRow]
+    prediction: Prediction,
+    truth: Truth,
+    targets: dict[int, Target],
+    protocol: Protocol,
+    rules: Rules,
+    ensemble: Optional[ImageRow],
 ) -> tuple[dict[int, PackedMasks], dict[str, float]]:
     """The members' masks of each foreground class, and the means of their metrics of `COMPARED`."""
     files = prediction.members
@@ -138,14 +143,16 @@ def _members(
             "sample again into an empty folder"
         )
     masks = {label: PackedMasks() for label in targets}
-    scores = [_compared(_read(paths, truth), targets, protocol, masks) for paths in files]
-    return masks, {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+    scores = [_compared(_read(paths, truth), targets, protocol, rules, masks) for paths in files]
+    values = {name: [score[name] for score in scores if name in score] for name in COMPARED}
+    return masks, {name: float(np.mean(some)) for name, some in values.items() if some}
 
 
 def _compared(
     layers: Iterable[np.ndarray],
     targets: dict[int, Target],
     protocol: Protocol,
+    rules: Rules,
     masks: Optional[dict[int, PackedMasks]] = None,
 ) -> dict[str, float]:
     """The metrics of `COMPARED` for the probability of each foreground class, (H, W) each.
@@ -157,7 +164,7 @@ def _compared(
     for label in masks or ():
         masks[label].add(labels == label)
     parts = [
-        Part(label, targets[label], labels == label, probability[label - 1], protocol)
+        Part(label, targets[label], labels == label, probability[label - 1], protocol, rules=rules)
         for label in _occurring(labels, targets) or targets
     ]
     values = {name: [METRICS[name].function(part) for part in parts] for name in COMPARED}

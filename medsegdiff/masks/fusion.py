@@ -60,8 +60,8 @@ def published_blend(cal: np.ndarray, sample: np.ndarray) -> np.ndarray:
         sample: (N, M, H, W), as the sampler left it
     """
     positive = sample > 0
-    agreement = 2 * (positive * cal).sum(dtype=np.float64) / (positive + cal).sum(dtype=np.float64)
-    blend = 0.5 * cal + 0.5 * sample if agreement >= 0.65 else cal + 0.25 * sample
+    common, areas = (positive * cal).sum(dtype=np.float64), (positive + cal).sum(dtype=np.float64)
+    blend = 0.5 * cal + 0.5 * sample if 2 * common >= 0.65 * areas else cal + 0.25 * sample
     return np.clip(blend, 0, 1).astype(np.float32)
 
 

@@ -44,17 +44,20 @@ def provenance(dataset: Dataset, held_out: Optional[Dataset] = None, precision: 
 
 
 def commit(folder: Path) -> Optional[dict[str, Any]]:
-    """The Git commit checked out in `folder`, and whether tracked files differ from it; None without one."""
+    """The Git commit checked out in `folder`, and whether tracked files differ from it; None where Git says neither."""
     if not (folder / ".git").exists():
         return None
     head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return None if head is None else {"commit": head, "modified": bool(changes)}
+    return {"commit": head, "modified": None if changes is None else bool(changes)}
 
 
 def _git(folder: Path, *words: str) -> Optional[str]:
-    # Looking must not lock or change anything that somebody else may be working with.
-    done = machine.completed("git", "--no-optional-locks", "-C", str(folder), *words)
+    # Looking must not lock or change anything that somebody else may be working with. Where it takes minutes, as over a
+    # network, a training does not wait for it.
+    done = machine.completed("git", "--no-optional-locks", "-C", str(folder), *words, seconds=5)
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -151,11 +151,13 @@ def test_module_and_command_are_one():
             "prepere: must be one of phantom, download, check, prepare, cache (see",
         ),
         (["data", "download", "isic"], "error: NAME isic: must be one of isic2016, "),
+        (["data", "download"], "error: NAME: missing (see"),
+        (["train", "--lr", "nan"], "error: --lr: must be a number, not nan (see"),
         (["report"], "error: RUN: missing (see medsegdiff report --help)"),
         (["convert"], "error: IN, OUT: missing (see"),
         (["train", "--colour", "red"], "--colour"),
         (["train", "--steps", "many"], "steps"),
-        (["sample", "--steps", "x"], "error: --steps: must be of type int, not x (see"),
+        (["sample", "--steps", "x"], "error: --steps: must be a whole number, not x (see"),
         (["train", "--image-size", "65"], "--image-size 65"),
         (["train", "--config", "none.yaml"], "none.yaml"),
         (["train"], "--data-dir"),
@@ -318,6 +320,8 @@ def test_a_script_gets_one_json_object_alone(tmp_path, capsys):
     assert said.err.startswith("wrote 1 training and 1 test images")
     assert main([*words, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+    assert main(["data", "cache", "--clear", "--cache-dir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed_bytes": 0, "folder": str(tmp_path)}
     assert main(["data", "phantom", "--quiet", "--json"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("error: --out-dir: missing")

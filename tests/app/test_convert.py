@@ -62,6 +62,8 @@ def test_a_file_of_others_becomes_ours_with_its_card(pickled, tmp_path, capsys):
     card = out.with_name("ours.safetensors.card.json")
     text = out.with_name("ours.safetensors.card.md")
     assert capsys.readouterr().out.split() == [str(out), str(card), str(text)]
+    assert convert(pickled, out, *OPTIONS, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"files": [str(out), str(card), str(text)]}
     config, arrays, *_ = load_weights(out)
     assert same(arrays)
     assert (config.network.level_widths, config.diffusion) == ((32, 32), CONFIG.diffusion)

@@ -147,7 +147,7 @@ def test_complaints_are_one_line(words, named):
         (["stray"], "stray: belongs to no option"),
         (["--image-size"], "--image-size: needs a value"),
         (["--schedule", "step"], "--schedule step: must be one of linear, cosine"),
-        (["--image-size", "large"], "--image-size: must be of type int, not large"),
+        (["--image-size", "large"], "--image-size: must be a whole number, not large"),
     ],
 )
 def test_complaints_say_what_is_wrong_and_what_is_near(words, said):
@@ -166,9 +166,9 @@ def test_an_unknown_name_in_a_file_has_the_nearest_too(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--image-size", "large"], "--image-size: must be of type int"),
-        (["--config", "FILE"], "FILE: image_size: must be of type int"),
-        (["--config", "FILE", "--image-size", "larger"], "--image-size: must be of type int"),
+        (["--image-size", "large"], "--image-size: must be a whole number"),
+        (["--config", "FILE"], "FILE: image_size: must be a whole number"),
+        (["--config", "FILE", "--image-size", "larger"], "--image-size: must be a whole number"),
     ],
 )
 def test_a_bad_value_is_named_where_it_was_given(tmp_path, words, said):

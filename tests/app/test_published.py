@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from medsegdiff.app import evaluate as evaluate_command
 from medsegdiff.app import published
@@ -18,6 +19,7 @@ TRAIN = (
     "--diffusion_steps 100 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False "
     "--lr 1e-4 --batch_size 16"
 ).split()
+DATA = ["--data_dir", "DATA"]
 SAMPLE = [*TRAIN, *"--model_path RUN --num_ensemble 5".split()]
 # Every flag that the published scripts know.
 ALL = (
@@ -163,16 +165,16 @@ def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, step
 
 
 def test_the_solver_takes_20_steps_unless_told_otherwise_and_at_least_one(sampled):
-    published.sample(["--dpm_solver", "True"])
+    published.sample([*DATA, "--dpm_solver", "True"])
     assert sampled[0]["sampling"].steps == 20
     with pytest.raises(InputError, match="--diffusion_steps 0: must be at least 1"):
-        published.sample(["--dpm_solver", "True", "--diffusion_steps", "0"])
+        published.sample([*DATA, "--dpm_solver", "True", "--diffusion_steps", "0"])
 
 
 def test_defaults_are_the_published_ones(trained, sampled):
     """Those of guided_diffusion/script_util.py and the scripts."""
     published.train([])
-    published.sample([])
+    published.sample(DATA)
     flat = trained[0].flat()
     assert (flat["image_size"], flat["num_heads"], flat["attention_resolutions"]) == (64, 4, "16,8")
     assert (flat["learn_sigma"], flat["use_scale_shift_norm"], flat["num_channels"]) == (False, True, 128)
@@ -180,6 +182,20 @@ def test_defaults_are_the_published_ones(trained, sampled):
     assert (flat["diffusion_steps"], flat["noise_schedule"], flat["ema_rate"]) == (1000, "linear", "0.9999")
     assert sampled[0]["expected"].items() <= flat.items()
     assert (sampled[0]["sampling"].members, sampled[0]["out_dir"]) == (5, "./results/")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("", "--data_dir: missing; give the dataset's folder"),
+        ("--lr x", "--lr: must be a number, not x (see --help)"),
+        ("--use_fp16 perhaps", "--use_fp16: perhaps: must be True or False (see --help)"),
+    ],
+)
+def test_complaints_name_the_flags_of_the_scripts(flags, said):
+    with pytest.raises(InputError) as caught:
+        published.sample(flags.split())
+    assert str(caught.value) == said
 
 
 def test_two_samplers_at_once_are_refused(sampled):
@@ -208,12 +224,23 @@ def test_resume_checkpoint_continues_the_run_that_holds_it(trained, tmp_path):
 def test_the_metric_script_takes_both_pairs_of_names(monkeypatch, tmp_path):
     seen = []
     (tmp_path / "ISIC_1_Segmentation.png").touch()
-    monkeypatch.setattr(evaluate_command, "evaluate", lambda pred, truth: seen.append((pred, sorted(truth))))
+    monkeypatch.setattr(evaluate_command, "evaluate", lambda pred, truth, **_: seen.append((pred, sorted(truth))))
     for pred, truth in (("--pred_path", "--gt_path"), ("--inp_pth", "--out_pth"), ("--inp_pth", "--gt_pred")):
         assert published.evaluate([pred, "PRED", truth, str(tmp_path)]) == 0
     assert seen == [("PRED", ["ISIC_1"])] * 3
     with pytest.raises(InputError, match="--gt_path"):
         published.evaluate(["--pred_path", "PRED"])
+
+
+def test_the_metric_script_takes_the_classes_of_the_run(tmp_path):
+    classes = Image.new("L", (8, 8))
+    classes.putdata([0, 1, 2, 0] * 16)
+    for name in ("pred", "truth"):
+        (tmp_path / name).mkdir()
+        classes.save(tmp_path / name / "a.png")
+    (tmp_path / "pred" / "run.json").write_text('{"kept": [], "labels": "", "num_classes": 3}')
+    assert published.evaluate(["--pred_path", str(tmp_path / "pred"), "--gt_path", str(tmp_path / "truth")]) == 0
+    assert "dice_class2" in (tmp_path / "pred" / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("script", ["train", "sample", "env"])
@@ -224,3 +251,12 @@ def test_the_scripts_run_and_complain_in_one_line(script, tmp_path):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("started", [[ROOT / "scripts" / "segmentation_train.py"], ["-m", "medsegdiff"]])
+def test_what_is_not_installed_is_said_in_one_line(started):
+    command = [sys.executable, "-S", *map(str, started), "--help"]  # without installed packages
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(" (pip install . in a clone), or use the Python of the environment that has it\n")
+    assert done.stderr.count("\n") == 1

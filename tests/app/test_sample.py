@@ -9,6 +9,7 @@ from PIL import Image
 from medsegdiff.app import published
 from medsegdiff.app import sample as command
 from medsegdiff.app.cli import main
+from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints import folder as checkpoints
 from medsegdiff.checkpoints.weights import load_weights
 from medsegdiff.config.network import NetworkConfig
@@ -149,6 +150,34 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(home, tmp_path, capsys,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "refused"),
+    [
+        ("images/a.png", "masks/a.png", True),
+        ("a.png", "a_mask.png", True),
+        ("imagesTr/a_0000.png", "labelsTr/a.png", True),
+        ("a.png", "masks/a.png", False),  # of subfolders nothing is taken
+        ("images/a.png", "images/b.png", False),
+    ],
+)
+def test_masks_are_not_segmented_by_mistake(tmp_path, images, masks, refused):
+    for name in (images, masks):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    if not refused:
+        assert (tmp_path / images) in [case.image for case in command.find_inputs("", [str(tmp_path)])]
+        return
+    with pytest.raises(InputError, match=f"{masks}; give its images alone, or data_dir {tmp_path} for its test"):
+        command.find_inputs("", [str(tmp_path)])
+
+
+@pytest.mark.parametrize(("folder", "said"), [("Test", "whose masks would be segmented"), ("", "or a dataset's as")])
+def test_the_folder_of_an_isic_dataset_is_no_folder_of_images(tmp_path, folder, said):
+    write_isic(tmp_path, train=1, test=1, size=32)
+    with pytest.raises(InputError, match=said):
+        command.find_inputs("", [str(tmp_path / folder)])
+
+
 def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
     def run(**options):
         return command.sample(
@@ -156,8 +185,6 @@ def test_the_network_must_be_the_one_that_is_expected(home, tmp_path, capsys):
             SamplingConfig(members=1, steps=2),
             expected={"image_size": 32, "diffusion_steps": 8, **options},
         )
-
-    from medsegdiff.base.errors import InputError
 
     with pytest.raises(InputError, match=r"was trained with num_heads 1, not 2"):
         run(num_heads=2)

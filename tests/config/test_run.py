@@ -68,6 +68,12 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (SamplingConfig, {"members": 3, "tta": True}, "tta: needs a member for each of the 4 flips"),
         (SamplingConfig, {"members": "3..25", "tta": True}, "members is 3..25; give at least 4"),
         (SamplingConfig, {"eta": 2.0}, "eta 2.0"),
+        (
+            SamplingConfig,
+            {"threshold": 0.995},
+            r"threshold 0.995: has a meaning for sampler dpm\+\+ and sde-dpm\+\+ only",
+        ),
+        (SamplingConfig, {"until": 0.1}, "until 0.1: has a meaning for a range of members"),
         (DiffusionConfig, {"diffusion_steps": 10}, "diffusion_steps 10"),
         (DiffusionConfig, {"mask_scale": 0.0}, "mask_scale 0.0: must be at least 0.01"),
         (DiffusionConfig, {"diffusion_steps": 10**9}, "diffusion_steps 1000000000: must be at most 100000"),

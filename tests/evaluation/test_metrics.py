@@ -110,8 +110,20 @@ def test_two_empty_masks_count_as_asked(empty, dice, hd95, n, folders, masks):
         assert report.summaries[name].mean == pytest.approx(value, abs=0.01)
         assert report.summaries[name].n == n
     assert report.comparison.images == n
+    for kind in ("cal", "member", "ensemble"):  # all equal the prediction
+        assert report.comparison.metrics["dice"][kind].mean == pytest.approx(dice)
     assert (report.selection is None) == (n == 1)
     assert report.summaries["published_dice"][:1] == pytest.approx((1,))  # has a convention of its own
+
+
+@pytest.mark.parametrize(("empty", "dice"), [("one", 0.5), ("zero", 0), ("skip", 0)])
+def test_an_empty_member_of_an_empty_truth_counts_as_asked(empty, dice, folders, masks):
+    nothing, mask = np.zeros((40, 60), bool), masks["ISIC_0000000"]
+    folders.save_truth("a", nothing)
+    folders.save("a", mask, cal=nothing, members=[mask, nothing])
+    (score,) = evaluate(folders.predictions, truth_from_folder(folders.truth), rules=Rules(empty=empty)).scores
+    assert score.metrics["member_dice"] == dice
+    assert score.metrics.get("cal_dice") == {"one": 1, "zero": 0, "skip": None}[empty]
 
 
 @pytest.mark.parametrize("empty", ["one", "zero", "skip"])

@@ -18,6 +18,12 @@ def test_published_rule_matches_the_original():
     np.testing.assert_allclose(fusion.published(case["ensemble"]), case["fused"][0], atol=1e-6, rtol=0)
 
 
+def test_where_neither_mask_has_anything_their_blend_is_empty():
+    nothing = np.zeros((1, 1, 4, 4), np.float32)
+    with np.errstate(all="raise"):
+        assert not fusion.published_blend(nothing, nothing - 1).any()
+
+
 def test_rules_by_hand():
     members = np.array([[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]])
     np.testing.assert_allclose(fusion.mean(members), [0.5, 1])

@@ -143,6 +143,17 @@ def test_what_makes_no_sense_is_refused(prediction, target, spacing):
         surface(prediction, target, spacing)
 
 
+@pytest.mark.parametrize("step", [0.1, 0.2, float(np.float32(0.2)), 0.7, float(np.float32(1 / 3))])
+@pytest.mark.parametrize("place", range(5))
+def test_what_is_as_far_as_the_tolerance_is_within_it(step, place):
+    """Wherever it lies: neither a product nor a difference of such numbers is exact."""
+    masks = np.zeros((2, 40, 40), bool)
+    masks[0, place : place + 9, 3:12] = masks[1, place + 3 : place + 12, 3:12] = True
+    found = surface(*masks, (step, step), tolerance=3 * step)
+    assert found.nsd == 1
+    assert surface(*masks, (step, step), tolerance=2.99 * step).nsd < 1
+
+
 def test_outlines_are_compared_where_subnormal_numbers_are_zero():
     """As in a process that has segmented before; the search tree splits at a number's next neighbour."""
     masks = np.zeros((2, 40, 60), bool)

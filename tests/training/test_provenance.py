@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import medsegdiff
+from medsegdiff.base import machine
 from medsegdiff.training.provenance import commit, provenance
 
 
@@ -45,6 +46,21 @@ def test_the_commit_of_a_checkout_is_told_and_whether_it_was_changed(tmp_path):
     assert commit(tmp_path) == {"commit": head, "modified": False}
     file.write_text("2")
     assert commit(tmp_path) == {"commit": head, "modified": True}
+
+
+def test_git_is_waited_for_some_seconds_and_what_it_did_not_say_is_not_known(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    said, waited = {"rev-parse": (0, "abc\n"), "status": (127, "")}, []
+
+    def completed(*command, seconds=60):
+        waited.append(seconds)
+        return subprocess.CompletedProcess(command, *said[command[4]])
+
+    monkeypatch.setattr(machine, "completed", completed)
+    assert commit(tmp_path) == {"commit": "abc", "modified": None}
+    said["rev-parse"] = (127, "")
+    assert commit(tmp_path) is None
+    assert waited == [5, 5, 5]
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -99,6 +100,18 @@ def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case
         InputError: as `Layout.find`.
     """
     return LAYOUTS[name].find(root, "validation", need_masks) if name in _WITH_VALIDATION else []
+
+
+def masks_of(root: Path) -> set[Path]:
+    """The masks of the dataset that a folder is; none of a folder that is no dataset."""
+    for layout in LAYOUTS.values():
+        for split in ("test", "train"):
+            with contextlib.suppress(InputError):  # it has no such split, or is no whole dataset
+                if layout.matches(root):
+                    masks = {case.mask for case in layout.find(root, split, False) if case.mask}
+                    if masks:
+                        return masks
+    return set()
 
 
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
