@@ -220,7 +220,7 @@ def test_a_validation_split_is_checked_too(folder, capsys):
         ("leakage", "test/images/b.png"),
     ]
     assert main(["data", "check", "--data-dir", str(folder)]) == 1
-    assert "4 cases for training, 1 cases for validation, 1 cases for testing" in capsys.readouterr().out
+    assert "4 cases for training, 1 case for validation, 1 case for testing" in capsys.readouterr().out
 
 
 def test_a_patient_for_training_and_for_testing(tmp_path):
