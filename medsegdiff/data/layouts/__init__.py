@@ -104,14 +104,13 @@ def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case
 
 def masks_of(root: Path) -> set[Path]:
     """The masks of the dataset that a folder is; none of a folder that is no dataset."""
+    masks: set[Path] = set()
     for layout in LAYOUTS.values():
-        for split in ("test", "train"):
-            with contextlib.suppress(InputError):  # it has no such split, or is no whole dataset
-                if layout.matches(root):
-                    masks = {case.mask for case in layout.find(root, split, False) if case.mask}
-                    if masks:
-                        return masks
-    return set()
+        if not masks and layout.matches(root):
+            for split in ("test", "train"):
+                with contextlib.suppress(InputError):  # it has no such split, or is no whole dataset
+                    masks |= {case.mask for case in layout.find(root, split, False) if case.mask}
+    return masks
 
 
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
