@@ -75,7 +75,10 @@ class TorchTrainingLoss:
         if config.use_kl:
             bound = self._bound(prediction.target, prediction.variance, mask, x_t, t)
             return TorchLosses(bound, bound, bound * len(self.diffusion), cal)
-        diff = _per_sample(((mask if config.predict_xstart else noise) - prediction.target) ** 2)
+        kept = self.diffusion.schedule.alphas_cumprod
+        v = self._at(np.sqrt(kept), t, mask) * noise - self._at(np.sqrt(1 - kept), t, mask) * mask
+        wanted = {"clean mask": mask, "noise": noise, "v": v}[config.target]
+        diff = _per_sample((wanted - prediction.target) ** 2)
         if prediction.variance is None:
             return TorchLosses(diff, None, diff, cal)
         # The bound trains the variance only: it must not pull the mean.
@@ -87,11 +90,11 @@ class TorchTrainingLoss:
     def _bound(self, target: Tensor, variance: Optional[Tensor], x0: Tensor, x_t: Tensor, t: np.ndarray) -> Tensor:
         """KL(q(x_{t-1} | x_t, x_0) || p) in bits, or the decoder's likelihood at t = 0; (N,)."""
         schedule = self.diffusion.schedule
-        kept = schedule.alphas_cumprod
         coef1, coef2 = (self._at(c, t, x0) for c in (schedule.posterior_mean_coef1, schedule.posterior_mean_coef2))
         predicted = target
         if not self.diffusion.config.predict_xstart:
-            predicted = self._at(np.sqrt(1 / kept), t, x0) * x_t - self._at(np.sqrt(1 / kept - 1), t, x0) * target
+            of_noisy, of_target = self.diffusion.config.x0_weights(schedule.alphas_cumprod)
+            predicted = self._at(of_noisy, t, x0) * x_t + self._at(of_target, t, x0) * target
         true_mean = coef1 * x0 + coef2 * x_t
         mean = coef1 * predicted + coef2 * x_t
         low = self._at(schedule.posterior_log_variance_clipped, t, x0)

@@ -174,9 +174,9 @@ class Highway(nn.Module):
         widths = [min(base * 2**stage, 15 * base) for stage in range(STAGES)]
         deepest, skips = widths[-1], widths[::-1]
         self.conv_blocks_context = nn.ModuleList(
-            conv_units(i, o, o, dropout=0.5) for i, o in zip([config.image_channels, *widths], widths)
+            conv_units(i, o, o, dropout=config.cond_dropout) for i, o in zip([config.image_channels, *widths], widths)
         )
-        bottleneck = (conv_units(deepest, deepest, dropout=0.5) for _ in range(2))
+        bottleneck = (conv_units(deepest, deepest, dropout=config.cond_dropout) for _ in range(2))
         self.conv_blocks_context.append(nn.Sequential(*bottleneck))
         self.conv_blocks_localization = nn.ModuleList(
             nn.Sequential(conv_units(i + s, s), conv_units(s, o))

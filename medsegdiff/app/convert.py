@@ -23,7 +23,7 @@ _NETWORK = (
 )
 _DIFFUSION = (
     *("diffusion_steps", "noise_schedule", "mask_scale"),
-    *("predict_xstart", "sigma_small", "rescale_timesteps"),
+    *("predict_xstart", "predict_v", "sigma_small", "rescale_timesteps"),
 )
 
 

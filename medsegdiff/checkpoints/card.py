@@ -20,6 +20,7 @@ _TOLD = {
     "diffusion_steps": "Diffusion steps of the training",
     "noise_schedule": "Noise schedule",
     "predict_xstart": "Predicts the clean mask, not the noise",
+    "predict_v": "Predicts v, a mixture of both",
     "data_name": "Kind of training data",
     "steps": "Training steps planned",
     "ema_rate": "Decay of the averaged weights",

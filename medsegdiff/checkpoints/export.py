@@ -126,7 +126,7 @@ def preprocessing(config: RunConfig) -> dict[str, Any]:
         "diffusion": {
             "alphas_cumprod": np.asarray(diffusion.schedule.alphas_cumprod).tolist(),
             "time_scale": 1000 / diffusion.diffusion_steps if diffusion.rescale_timesteps else 1.0,
-            "target": "clean mask" if diffusion.predict_xstart else "noise",
+            "target": diffusion.target,
         },
         "config": config.flat(),
     }

@@ -43,6 +43,7 @@ class NetworkConfig:
         class_cond: condition on a class label
         num_label_classes: labels known to class conditioning
         dropout: dropout probability of the denoiser's residual blocks
+        cond_dropout: dropout probability of whole feature maps in the conditioning network's contracting path
         version: new (anchor conditioning), v1 (dynamic conditioning with the FF-Parser) or v2 (uncertain anchor and
             spectrum-space transformer, after the paper of MedSegDiff-V2); the options below belong to v2
         image_input: the denoiser sees the image beside the noisy mask (choice) or, false, the mask alone (the paper's
@@ -75,6 +76,7 @@ class NetworkConfig:
     class_cond: bool = False
     num_label_classes: int = bounded(2, 1, 100000)
     dropout: float = 0.0
+    cond_dropout: float = 0.5
     version: Version = "new"
     image_input: bool = True
     anchor_levels: int = bounded(1, 1, 2)
@@ -93,8 +95,9 @@ class NetworkConfig:
                 raise InputError(f"`{name}` {value}: must be divisible by 32; the nearest is {near}")
         for width in self.level_widths:
             check_bounds(f"`num_channels` {self.num_channels}, the widest level's", width, 1, _WIDEST)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"`dropout` {self.dropout}: must be at least 0 and less than 1")
+        for name, share in (("dropout", self.dropout), ("cond_dropout", self.cond_dropout)):
+            if not 0 <= share < 1:
+                raise InputError(f"`{name}` {share}: must be at least 0 and less than 1")
         if self.image_size % 2 ** (len(self.level_widths) - 1):
             raise InputError(
                 f"`channel_mult` {self.channel_mult}: {len(self.level_widths)} levels do not divide "

@@ -19,7 +19,7 @@ SAMPLERS: tuple[str, ...] = get_args(Sampler)
 # Axes of (C, S, S) that are mirrored for each member in turn, where --tta is given.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 _MOST_MEMBERS = 9999
-_MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask, or the noise
+_MASK_STEPS, _NOISE_STEPS = 3, 25  # the default for networks that predict the clean mask or v, or the noise
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class SamplingConfig:
         if self.timestep_respacing:
             steps = len(respace(trained, self.timestep_respacing))
         elif self.steps is None:
-            steps = min(_MASK_STEPS if diffusion.predict_xstart else _NOISE_STEPS, trained)
+            steps = min(_NOISE_STEPS if diffusion.target == "noise" else _MASK_STEPS, trained)
         else:
             steps = self.steps or trained
         if steps > trained and not self.continuous:

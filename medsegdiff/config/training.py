@@ -12,7 +12,7 @@ from medsegdiff.config.choices import Precision
 LearningRate = Literal["", "constant", "linear", "cosine"]
 AnchorLoss = Literal["", "dice_ce", "mse"]
 Decayed = Literal["all", "matrices"]
-TimestepSampler = Literal["uniform", "loss-second-moment"]
+TimestepSampler = Literal["uniform", "high-noise", "loss-second-moment"]
 _LARGEST_BATCH, _HEAVIEST, _MOST_AVERAGES = 65536, 1000, 8
 
 
@@ -43,7 +43,8 @@ class TrainingConfig:
         clip_grad: scale the gradient down where its norm is larger than this; 0: never
         ema_rate: decay of the averaged weights; several with commas between
         ema_warmup: let the average follow faster at first: at most (1 + step) / (10 + step)
-        schedule_sampler: how timesteps to train on are drawn
+        schedule_sampler: how timesteps to train on are drawn: uniform; high-noise, in proportion to t + 1; or
+            loss-second-moment, in proportion to their losses, which the loss then makes up for
         seed: seed of all random numbers
         log_interval: steps between two rows of log.csv
         save_interval: steps between two checkpoints

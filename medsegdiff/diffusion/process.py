@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Optional, Union
 import numpy as np
 
 from medsegdiff.base.bounds import bounded, check_fields
+from medsegdiff.base.errors import InputError
 from medsegdiff.diffusion.schedule import Schedule, make_schedule
 
 NoiseSchedule = Literal["linear", "cosine"]
@@ -23,6 +24,8 @@ class DiffusionConfig:
         mask_scale: what the mask is multiplied by before noise is added, from 0.01 to 100; below 1 more of the steps
             are noisy ones
         predict_xstart: the network predicts the clean mask, not the noise
+        predict_v: it predicts v, the noise and the clean mask mixed (Salimans & Ho 2022): near the clean mask where
+            there is much noise, near the noise where there is little
         sigma_small: variance, when it is not learned: the posterior's, not beta
         rescale_timesteps: the network sees t * 1000 / T
         use_kl: train on the variational bound alone
@@ -33,6 +36,7 @@ class DiffusionConfig:
     noise_schedule: NoiseSchedule = "linear"
     mask_scale: float = bounded(1.0, 0.01, 100)
     predict_xstart: bool = False
+    predict_v: bool = False
     sigma_small: bool = False
     rescale_timesteps: bool = False
     use_kl: bool = False
@@ -40,6 +44,8 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.predict_xstart and self.predict_v:
+            raise InputError("`predict_v` true: contradicts `predict_xstart` true; leave out one of them")
         _ = self.schedule
 
     @property
@@ -51,12 +57,28 @@ class DiffusionConfig:
         """
         return make_schedule(self.noise_schedule, self.diffusion_steps).scaled(self.mask_scale)
 
+    @property
+    def target(self) -> Literal["noise", "clean mask", "v"]:
+        """What the network predicts."""
+        return "clean mask" if self.predict_xstart else "v" if self.predict_v else "noise"
+
+    def x0_weights(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (of the noisy mask, of the predicted noise or v) whose sum is the clean mask.
+
+        `kept` is the share of the signal's variance, `alphas_cumprod`, of any shape; so are the weights. The noisy
+        mask is sqrt(kept) x0 + sqrt(1 - kept) noise, and v is sqrt(kept) noise - sqrt(1 - kept) x0 (Salimans & Ho 2022,
+        appendix D).
+        """
+        if self.predict_v:
+            return np.sqrt(kept), -np.sqrt(1 - kept)
+        return 1 / np.sqrt(kept), -np.sqrt(1 / kept - 1)
+
 
 class Output(NamedTuple):
     """What a denoise function returns; float32 arrays of the noisy mask's shape."""
 
     target: np.ndarray
-    """The predicted noise, or the clean mask if the network was trained so."""
+    """The predicted noise, clean mask or v: what the network was trained for."""
     variance: Optional[np.ndarray]
     """The learned variance value v, or None."""
     cal: Optional[np.ndarray] = None
@@ -91,8 +113,10 @@ class Diffusion:
         """The clean mask that `output` predicts, unclipped."""
         if self.config.predict_xstart:
             return output.target
-        kept = self.schedule.alphas_cumprod[step]
-        return np.float32(1 / np.sqrt(kept)) * x_t - np.float32(np.sqrt(1 / kept - 1)) * output.target
+        if self.config.predict_xstart:
+            return output.target
+        of_noisy, of_target = self.config.x0_weights(self.schedule.alphas_cumprod[step])
+        return np.float32(of_noisy) * x_t + np.float32(of_target) * output.target
 
     def to_noise(self, x_t: np.ndarray, step: int, x0: np.ndarray) -> np.ndarray:
         """The noise that turns `x0` into `x_t`."""

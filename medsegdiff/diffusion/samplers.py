@@ -95,7 +95,9 @@ def dpm_solver_pp(
     for i in range(steps):
         output = denoise(x, (grid.times[i] - grid.times[-1]) * scale)
         x0 = output.target
-        if not diffusion.config.predict_xstart:
+        if diffusion.config.predict_v:
+            x0 = np.float32(grid.alpha[i]) * x - np.float32(grid.sigma[i]) * x0
+        elif not diffusion.config.predict_xstart:
             x0 = (x - np.float32(grid.sigma[i]) * x0) / np.float32(grid.alpha[i])
         if threshold is not None:
             x0 = dynamic_threshold(x0, threshold) if threshold else np.clip(x0, -1, 1)

@@ -38,6 +38,23 @@ class UniformTimesteps:
         """Continue from `state`."""
 
 
+class HighNoiseTimesteps(UniformTimesteps):
+    """Noisy timesteps more often, in proportion to t + 1, and each sample counts as much as any other.
+
+    Sampling in a few steps stands mostly at high noise; so the weights stay 1, and do not undo the choice.
+    """
+
+    def probabilities(self) -> np.ndarray:
+        """(T,) summing to 1."""
+        weights = np.arange(1, self.steps + 1, dtype=np.float64)
+        return weights / weights.sum()
+
+    def draw(self, generators: Sequence[np.random.Generator]) -> tuple[np.ndarray, np.ndarray]:
+        """(timesteps (N,) int64, ones (N,) float32), one from each generator."""
+        t, _ = super().draw(generators)
+        return t, np.ones(len(t), np.float32)
+
+
 class LossSecondMomentTimesteps(UniformTimesteps):
     """Timesteps in proportion to the root mean square of their last ten losses.
 
@@ -80,12 +97,16 @@ class LossSecondMomentTimesteps(UniformTimesteps):
 
 
 def make_timesteps(name: str, steps: int) -> UniformTimesteps:
-    """The timestep sampler `name`: "uniform" or "loss-second-moment".
+    """The timestep sampler `name`: "uniform", "high-noise" or "loss-second-moment".
 
     Raises:
         InputError: unknown name.
     """
-    kinds = {"uniform": UniformTimesteps, "loss-second-moment": LossSecondMomentTimesteps}
+    kinds = {
+        "uniform": UniformTimesteps,
+        "high-noise": HighNoiseTimesteps,
+        "loss-second-moment": LossSecondMomentTimesteps,
+    }
     if name not in kinds:
         raise InputError(f"`schedule_sampler` {name}: must be {' or '.join(kinds)}")
     return kinds[name](steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.logistic import sigmoid
@@ -31,24 +31,21 @@ class HighwayOutput(NamedTuple):
 class ConvUnit(nn.Module):
     """Convolution, dropout of feature maps, batch norm, LeakyReLU."""
 
-    def __init__(self, inputs: int, outputs: int, streams: Optional[DropoutStreams]) -> None:
+    def __init__(self, inputs: int, outputs: int, streams: DropoutStreams, dropout: float) -> None:
         self.conv = Conv2d(inputs, outputs, 3, init="he")
-        self.dropout = Dropout(0.5, streams, channels=True) if streams else None
+        self.dropout = Dropout(dropout, streams, channels=True)
         self.instnorm = BatchNorm2d(outputs)  # its published name
 
     def execute(self, x: Var) -> Var:
         """(N, inputs, H, W) -> (N, outputs, H, W)."""
-        x = self.conv(x)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return jt.nn.leaky_relu(self.instnorm(x), 0.01)
+        return jt.nn.leaky_relu(self.instnorm(self.dropout(self.conv(x))), 0.01)
 
 
 class ConvUnits(Part):
     """Convolution units in a row."""
 
-    def __init__(self, widths: Sequence[int], streams: Optional[DropoutStreams]) -> None:
-        self.blocks = nn.Sequential(*(ConvUnit(a, b, streams) for a, b in zip(widths, widths[1:])))
+    def __init__(self, widths: Sequence[int], streams: DropoutStreams, dropout: float = 0.0) -> None:
+        self.blocks = nn.Sequential(*(ConvUnit(a, b, streams, dropout) for a, b in zip(widths, widths[1:])))
 
     def execute(self, x: Var) -> Var:
         """(N, first width, H, W) -> (N, last width, H, W)."""
@@ -66,19 +63,19 @@ class Highway(nn.Module):
 
     def __init__(self, config: NetworkConfig, streams: DropoutStreams) -> None:
         base, widths = config.num_channels // 4, self.widths(config)
-        deepest = widths[-1]
+        deepest, dropout = widths[-1], config.cond_dropout
         context = [
-            ConvUnits((inputs, width, width), streams)
+            ConvUnits((inputs, width, width), streams, dropout)
             for inputs, width in zip([config.image_channels, *widths], widths)
         ]
-        bottleneck = nn.Sequential(ConvUnits((deepest, deepest), streams), ConvUnits((deepest, deepest), streams))
+        bottleneck = nn.Sequential(*(ConvUnits((deepest, deepest), streams, dropout) for _ in range(2)))
         self.conv_blocks_context = nn.ModuleList(*context, bottleneck)
         skips = widths[::-1]
         inputs = [deepest, *skips[1:]]
         outputs = [*skips[1:], base]
         self.conv_blocks_localization = nn.ModuleList(
             *(
-                nn.Sequential(ConvUnits((i + s, s), None), ConvUnits((s, o), None))
+                nn.Sequential(ConvUnits((i + s, s), streams), ConvUnits((s, o), streams))
                 for i, s, o in zip(inputs, skips, outputs)
             )
         )

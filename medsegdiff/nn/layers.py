@@ -248,7 +248,7 @@ class Dropout(nn.Module):
         return x * jt.array(kept.astype(np.float32) / np.float32(1 - self.probability))
 
 
-def set_dropout(module: Any, probability: Optional[float]) -> None:
+def set_dropout(module: Any, probability: float) -> None:
     """Give every dropout below `module` this probability."""
     for layer in module.modules():
         if isinstance(layer, Dropout):

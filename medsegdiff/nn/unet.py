@@ -23,7 +23,7 @@ class NetworkOutput(NamedTuple):
     """What the network says of a noisy mask."""
 
     target: Var
-    """(N, M, S, S): the predicted noise, or the clean mask when trained so."""
+    """(N, M, S, S): the predicted noise, clean mask or v: what it was trained for."""
     variance: Optional[Var]
     """(N, M, S, S): the variance value v, in [-1, 1] when trained well; None if not learned."""
     cal: Var

@@ -89,12 +89,11 @@ class TrainingLoss:
 
     def _published(self, prediction: Any, mask: Var, noise: Var, x_t: Var, t: np.ndarray) -> Losses:
         config = self.diffusion.config
-        truth = mask if config.predict_xstart else noise
         cal = _per_sample((mask - prediction.cal) * (mask - prediction.cal))
         if config.use_kl:
             bound = self._bound(prediction.target, prediction.variance, mask, x_t, t)
             return Losses(bound, bound, bound * len(self.diffusion), cal)
-        error = truth - prediction.target
+        error = self._target(mask, noise, t) - prediction.target
         diff = _per_sample(error * error)
         if prediction.variance is None:
             return Losses(diff, None, diff, cal)
@@ -104,12 +103,19 @@ class TrainingLoss:
             bound = bound * (len(self.diffusion) / 1000)
         return Losses(diff, bound, diff + bound, cal)
 
+    def _target(self, mask: Var, noise: Var, t: np.ndarray) -> Var:
+        """What the network should predict."""
+        config, kept = self.diffusion.config, self.diffusion.schedule.alphas_cumprod
+        if config.predict_v:
+            return self._at(np.sqrt(kept), t) * noise - self._at(np.sqrt(1 - kept), t) * mask
+        return mask if config.predict_xstart else noise
+
     def _x0(self, target: Var, x_t: Var, t: np.ndarray) -> Var:
         """The clean mask that the network's `target` amounts to."""
         if self.diffusion.config.predict_xstart:
             return target
-        kept = self.diffusion.schedule.alphas_cumprod
-        return self._at(np.sqrt(1 / kept), t) * x_t - self._at(np.sqrt(1 / kept - 1), t) * target
+        of_noisy, of_target = self.diffusion.config.x0_weights(self.diffusion.schedule.alphas_cumprod)
+        return self._at(of_noisy, t) * x_t + self._at(of_target, t) * target
 
     def _dice(self, target: Var, mask: Var, x_t: Var, t: np.ndarray) -> Var:
         """(N,) soft Dice loss of the predicted clean mask p; nothing is clipped.
@@ -118,7 +124,7 @@ class TrainingLoss:
         multiplied by `kept`, the share of the signal; else the gradients at high noise would drown all others.
         """
         dice = soft_dice(self._x0(target, x_t, t), mask)
-        if self.diffusion.config.predict_xstart:
+        if self.diffusion.config.target != "noise":
             return dice
         return dice * jt.array(self.diffusion.schedule.alphas_cumprod[t].astype(np.float32))
 

@@ -63,6 +63,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
         (DataConfig, {"augment": True, "augment_hair": -0.1}, "augment_hair -0.1: must be from 0 to 1"),
         (DataConfig, {"augment_strength": 0.5}, "augment_strength 0.5: has a meaning with augment only"),
         (TrainingConfig, {"dice_weight": -1.0}, "dice_weight -1.0"),
+        (NetworkConfig, {"cond_dropout": 1.0}, "cond_dropout 1.0: must be at least 0 and less than 1"),
         (SamplingConfig, {"sampler": "euler"}, "sampler euler"),
         (SamplingConfig, {"members": 0}, "members 0"),
         (SamplingConfig, {"members": 3, "tta": True}, "tta: needs a member for each of the 4 flips"),

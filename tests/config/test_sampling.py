@@ -32,9 +32,9 @@ def test_steps_that_there_are_not_are_refused(options, named):
         SamplingConfig(**options).resolved(DiffusionConfig(diffusion_steps=30))
 
 
-@pytest.mark.parametrize(("predict_xstart", "steps"), [(True, 3), (False, 25)])
-def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predict_xstart, steps):
-    diffusion = DiffusionConfig(diffusion_steps=100, predict_xstart=predict_xstart)
+@pytest.mark.parametrize(("predicts", "steps"), [({"predict_xstart": True}, 3), ({"predict_v": True}, 3), ({}, 25)])
+def test_the_default_number_of_steps_depends_on_what_the_network_predicts(predicts, steps):
+    diffusion = DiffusionConfig(diffusion_steps=100, **predicts)
     assert SamplingConfig().resolved(diffusion).steps == steps
     assert SamplingConfig(steps=7).resolved(diffusion).steps == 7
 

@@ -28,6 +28,28 @@ def test_the_noise_and_the_clean_mask_determine_each_other(step):
     assert process.to_noise(x_t, step, x0).dtype == np.float32
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_a_network_trained_on_v_gives_the_clean_mask_without_dividing_by_little(step):
+    process = diffusion(predict_v=True)
+    x0, noise = arrays(2)
+    kept = process.schedule.alphas_cumprod[step]
+    x_t = np.float32(np.sqrt(kept) * x0 + np.sqrt(1 - kept) * noise)
+    v = np.float32(np.sqrt(kept) * noise - np.sqrt(1 - kept) * x0)
+    found = process.to_x0(x_t, step, Output(v, None))
+    np.testing.assert_allclose(found, x0, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_a_network_predicts_one_thing():
+    assert [DiffusionConfig(**{name: True}).target for name in ("predict_xstart", "predict_v", "use_kl")] == [
+        "clean mask",
+        "v",
+        "noise",
+    ]
+    with pytest.raises(InputError, match="predict_v true: contradicts predict_xstart true"):
+        DiffusionConfig(predict_xstart=True, predict_v=True)
+
+
 def test_a_network_trained_on_the_clean_mask_is_taken_at_its_word():
     x_t, target = arrays(2)
     assert diffusion(predict_xstart=True).to_x0(x_t, 50, Output(target, None)) is target

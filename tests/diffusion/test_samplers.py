@@ -29,7 +29,8 @@ class Ideal:
         self.shapes.append(x.shape)
         alpha, variance = self.alpha_and_variance(t)
         x0 = self.mu + alpha * self.s**2 / (alpha**2 * self.s**2 + variance) * (x - alpha * self.mu)
-        target = x0 if self.config.predict_xstart else (x - alpha * x0) / np.sqrt(variance)
+        noise = (x - alpha * x0) / np.sqrt(variance)
+        target = {"clean mask": x0, "noise": noise, "v": alpha * noise - np.sqrt(variance) * x0}[self.config.target]
         return Output(np.broadcast_to(np.float32(target), x.shape), None, cal=np.float32(x0))
 
 
@@ -64,7 +65,9 @@ OPTIONS = [
     {"noise_schedule": "cosine"},
     {"rescale_timesteps": True},
     {"sigma_small": True},
+    {"predict_v": True},
     {"mask_scale": 0.3, "predict_xstart": True},
+    {"mask_scale": 0.3, "predict_v": True},
     {"mask_scale": 2.0},
 ]
 

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.diffusion.timesteps import LossSecondMomentTimesteps, UniformTimesteps, make_timesteps
+from medsegdiff.diffusion.timesteps import (
+    HighNoiseTimesteps,
+    LossSecondMomentTimesteps,
+    UniformTimesteps,
+    make_timesteps,
+)
 
 
 class Fixed:
@@ -118,8 +123,16 @@ def test_state_is_a_copy():
     np.testing.assert_allclose(timesteps.probabilities(), 1 / 3)
 
 
+def test_noisy_timesteps_come_more_often_and_count_as_much():
+    timesteps = HighNoiseTimesteps(4)
+    t, weights = timesteps.draw(streams(10_000))
+    np.testing.assert_allclose(np.bincount(t) / 10_000, [0.1, 0.2, 0.3, 0.4], atol=5 * 0.005)
+    assert weights.dtype == np.float32 and (weights == 1).all()
+
+
 def test_names():
     assert type(make_timesteps("uniform", 5)) is UniformTimesteps
+    assert type(make_timesteps("high-noise", 5)) is HighNoiseTimesteps
     assert type(make_timesteps("loss-second-moment", 5)) is LossSecondMomentTimesteps
-    with pytest.raises(InputError, match="schedule_sampler other: must be uniform or loss-second-moment"):
+    with pytest.raises(InputError, match="schedule_sampler other: must be uniform or high-noise or loss-second-moment"):
         make_timesteps("other", 5)

@@ -34,6 +34,13 @@ def test_the_anchor_is_two_maps_of_half_and_one_of_a_quarter_resolution(highway,
         assert bends.max() > 1e-3
 
 
+def test_without_its_dropout_the_conditioning_network_draws_nothing_in_training(image):
+    config = NetworkConfig(image_size=32, num_channels=32, num_res_blocks=1, cond_dropout=0.0)
+    highway = Highway(config, DropoutStreams())  # which has no random numbers to give
+    highway.train()
+    assert np.isfinite(highway(image).cal.numpy()).all()
+
+
 def test_the_anchor_trains_nothing_and_cal_trains_the_whole_network(highway, image):
     highway.train()  # in evaluation mode Jittor gives no gradients at all
     set_dropout(highway, 0)

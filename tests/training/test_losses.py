@@ -15,6 +15,20 @@ def cdf(x):
     return 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def clean_mask(options, target, x_t, kept):
+    """The clean mask that a network's output amounts to."""
+    if options.get("predict_v"):
+        return np.sqrt(kept) * x_t - np.sqrt(1 - kept) * target
+    return target if options.get("predict_xstart") else (x_t - np.sqrt(1 - kept) * target) / np.sqrt(kept)
+
+
+def wanted(options, mask, noise, kept):
+    """What a network should predict."""
+    if options.get("predict_v"):
+        return np.sqrt(kept) * noise - np.sqrt(1 - kept) * mask
+    return mask if options.get("predict_xstart") else noise
+
+
 def reference(options, target, variance, cal, mask, noise, x_t, t):
     """The losses of one sample at timestep `t`, in float64, as the specification writes them."""
     steps = 100
@@ -24,7 +38,7 @@ def reference(options, target, variance, cal, mask, noise, x_t, t):
     posterior = betas * (1 - before) / (1 - kept)
     low = np.log(posterior[max(t, 1)])
 
-    x0 = target if options.get("predict_xstart") else (x_t - np.sqrt(1 - kept[t]) * target) / np.sqrt(kept[t])
+    x0 = clean_mask(options, target, x_t, kept[t])
 
     def posterior_mean(x0):
         of_x0 = np.sqrt(before[t]) * betas[t] / (1 - kept[t])
@@ -48,7 +62,7 @@ def reference(options, target, variance, cal, mask, noise, x_t, t):
     cal_loss = ((mask - cal) ** 2).mean()
     if options.get("use_kl"):
         return {"diff": bound, "vb": bound, "diffusion": bound * steps, "cal": cal_loss}
-    diff = (((mask if options.get("predict_xstart") else noise) - target) ** 2).mean()
+    diff = ((wanted(options, mask, noise, kept[t]) - target) ** 2).mean()
     if variance is None:
         return {"diff": diff, "vb": None, "diffusion": diff, "cal": cal_loss}
     bound = bound * steps / 1000 if options.get("rescale_learned_sigmas") else bound
@@ -60,7 +74,8 @@ def case(learned=True, dice_weight=0.0, **options):
     loss = TrainingLoss(Diffusion(DiffusionConfig(diffusion_steps=100, **options)), dice_weight)
     mask = rng.integers(-1, 2, SHAPE).astype(np.float32)  # -1 and 1 are the open ends of the likelihood
     noise = rng.standard_normal(SHAPE, dtype=np.float32)
-    truth = mask if options.get("predict_xstart") else noise
+    kept = loss.diffusion.schedule.alphas_cumprod[T].reshape(-1, 1, 1, 1)
+    truth = wanted(options, mask, noise, kept).astype(np.float32)
     error = 0.02 if options.get("predict_xstart") else 0.3
     given = {
         "target": truth + np.float32(error) * rng.standard_normal(SHAPE, dtype=np.float32),
@@ -90,6 +105,7 @@ def row(given, index):
         {},
         {"rescale_learned_sigmas": True},
         {"predict_xstart": True},
+        {"predict_v": True},
         {"use_kl": True},
         {"use_kl": True, "predict_xstart": True},
         {"learned": False},
@@ -211,12 +227,14 @@ def test_a_divergence_that_overflows_does_not_reach_the_likelihood_of_the_first_
 def soft_dice(options, target, mask, x_t, t):
     """The soft Dice loss as Milletari et al. write it, with a pixel in both for empty masks; float64, one sample."""
     kept = np.prod(1 - np.linspace(1e-3, 0.2, 100)[: t + 1])
-    p = target if options.get("predict_xstart") else (x_t - np.sqrt(1 - kept) * target) / np.sqrt(kept)
+    p = clean_mask(options, target, x_t, kept)
     dice = [(2 * (a * b).sum() + 1) / ((a * a).sum() + (b * b).sum() + 1) for a, b in zip(p, mask)]
-    return (1 - np.mean(dice)) * (1 if options.get("predict_xstart") else kept)
+    return (1 - np.mean(dice)) * (1 if options.get("predict_xstart") or options.get("predict_v") else kept)
 
 
-@pytest.mark.parametrize("options", [{"predict_xstart": True}, {}, {"use_kl": True}, {"learned": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"predict_xstart": True}, {"predict_v": True}, {}, {"use_kl": True}, {"learned": False}], ids=str
+)
 def test_a_weighted_dice_loss_is_added_and_everything_else_stays(options):
     loss, given = case(dice_weight=0.5, **options)
     losses, variables = compute(loss, given)
