@@ -37,8 +37,9 @@ def sample(folder, image, seed=0):
         t = np.float32([step * told["diffusion"]["time_scale"]])
         target = run(denoise, {"mask": x, "t": t, **condition})["target"]
         a = np.float32(kept[step])
-        x0 = target if told["diffusion"]["target"] == "clean mask" else (x - np.sqrt(1 - a) * target) / np.sqrt(a)
-        x0 = np.clip(x0, -1, 1)
+        predicted = {"clean mask": target, "noise": (x - np.sqrt(1 - a) * target) / np.sqrt(a)}
+        predicted["v"] = np.sqrt(a) * x - np.sqrt(1 - a) * target
+        x0 = np.clip(predicted[told["diffusion"]["target"]], -1, 1)
         noise, b = (x - np.sqrt(a) * x0) / np.sqrt(1 - a), np.float32(1 if following is None else kept[following])
         x = np.sqrt(b) * x0 + np.sqrt(1 - b) * noise
     return np.clip(x, 0, 1).mean(axis=0)

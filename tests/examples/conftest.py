@@ -13,10 +13,11 @@ from medsegdiff.parity.cases import parameter
 def exported(tmp_path):
     """Writes a network as a file or folder of a kind; returns its place and its weights."""
 
-    def exported(kind, name, **options):
+    def exported(kind, name, target=None, **options):
         options = {"channel_mult": "1,1", **options}
+        diffusion = DiffusionConfig(diffusion_steps=30, mask_scale=0.5, **{target: True} if target else {})
         network = NetworkConfig(image_size=32, num_channels=32, num_res_blocks=1, **options)
-        config = RunConfig(network=network, diffusion=DiffusionConfig(diffusion_steps=30, mask_scale=0.5))
+        config = RunConfig(network=network, diffusion=diffusion)
         source = tmp_path / "source"
         source.write_text("weights")
         arrays = {name: parameter(name, shape) for name, shape in shapes(network).items()}

@@ -14,8 +14,9 @@ from medsegdiff.diffusion.process import Diffusion
 from medsegdiff.inference.onnx_denoiser import load_onnx
 
 
-def test_it_samples_as_the_package_does(exported, monkeypatch):
-    folder, weights = exported("onnx", "onnx")
+@pytest.mark.parametrize("target", [None, "predict_xstart", "predict_v"])
+def test_it_samples_as_the_package_does(exported, monkeypatch, target):
+    folder, weights = exported("onnx", "onnx", target)
     monkeypatch.setattr(segment, "STEPS", 30)  # all of them
     image = np.random.default_rng(1).random((3, 32, 32), np.float32)
     denoiser = load_onnx(weights)
