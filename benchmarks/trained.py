@@ -22,6 +22,7 @@ from medsegdiff.inference.segmenter import BatchSegmenter, ImageResult
 from medsegdiff.io.masks import read_mask
 from medsegdiff.masks.decision import THRESHOLD
 from medsegdiff.masks.metrics import overlap
+from medsegdiff.masks.regions import one_region_each
 from medsegdiff.masks.resizing import resize_probability
 from medsegdiff.training.images import find_images
 
@@ -55,10 +56,11 @@ class Trained:
         numbers = {name: index for index, name in enumerate(self.dataset.ids)}
         return self.segmenter(sampling).segment(ids, lambda i: self.dataset.image(numbers[ids[i]]), keep_members=True)
 
-    def dice(self, name: str, probability: np.ndarray) -> float:
-        """Dice of a probability (1, S, S) at the image's own resolution, cut at one half."""
+    def dice(self, name: str, probability: np.ndarray, postprocess: bool = False) -> float:
+        """Dice of a probability (1, S, S) at the image's own resolution, cut at one half; `postprocess` as `sample`."""
         truth = self.truths[name]
-        return overlap(resize_probability(probability[0], truth.shape) > THRESHOLD, truth).dice
+        mask = resize_probability(probability[0], truth.shape) > THRESHOLD
+        return overlap(one_region_each(mask.astype(np.uint8)) > 0 if postprocess else mask, truth).dice
 
 
 def held_out_cases(config: RunConfig, data_dir: Path) -> list[Case]:

@@ -35,3 +35,14 @@ def test_dice_is_taken_at_the_image_s_own_resolution(given):
     assert truth.shape == (64, 64)
     assert trained.dice(id, truth[None].astype(np.float32)) == 1
     assert trained.dice(id, np.zeros((1, 32, 32), np.float32)) == 0
+
+
+def test_the_mask_is_cleaned_where_that_is_asked_for(given):
+    trained = Trained(Path(given[1]), Path(given[3]), 1)
+    (id,) = trained.dataset.ids
+    found = trained.truths[id][None].astype(np.float32)
+    outside = np.argwhere(found[0] == 0)
+    y, x = outside[np.abs(outside[:, None] - np.argwhere(found[0])).max(axis=2).min(axis=1).argmax()]  # the farthest
+    found[0, y, x] = 1
+    assert trained.dice(id, found) < 1
+    assert trained.dice(id, found, postprocess=True) == 1
