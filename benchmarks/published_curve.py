@@ -45,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="ISIC 2016 with Train and Test")
     parser.add_argument("--logs", type=Path, required=True, help="folder of the published logs")
     parser.add_argument("--steps", type=int, default=EVERY + 1, help="the first is a row of its own")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: faster, theirs is not known"
+    )
     parser.add_argument("--learn-sigma", action="store_true", help="with the variance's term")
     parser.add_argument("--work", type=Path, default=Path("results/published-curve"), help="checkpoints")
     parser.add_argument("--out", type=Path, default=Path("logs/published-curve"), help="what is to be kept")
     options = parser.parse_args(argv)
     where = {"data_dir": str(options.data_dir), "out_dir": str(options.work)}
     config = {**SETTINGS, **where, "learn_sigma": options.learn_sigma, "steps": options.steps}
+    config["precision"] = options.precision
     medsegdiff.train(RunConfig.from_flat(config))
     ours = read(options.work / "log.csv", COLUMNS)
     theirs = {label: read(options.logs / name, COLUMNS) for name, label in PUBLISHED.items()}
@@ -90,11 +94,12 @@ def draw(path: Path, ours: Curve, theirs: dict[str, Curve]) -> None:
 def page(options: argparse.Namespace, ours: Curve, theirs: dict[str, Curve]) -> str:
     """The rows that all have, as a table in Markdown."""
     means = rows(ours)
-    variance, flag = ("with", " --learn-sigma") if options.learn_sigma else ("without", "")
+    variance, flags = ("with", " --learn-sigma") if options.learn_sigma else ("without", "")
+    flags += "" if options.precision == "fp32" else f" --precision {options.precision}"
     lines = [
         "# Our curve over the published ones",
         "",
-        f"`python -m benchmarks.published_curve --data-dir DIR --logs DIR --steps {options.steps}{flag}`: 64 x 64",
+        f"`python -m benchmarks.published_curve --data-dir DIR --logs DIR --steps {options.steps}{flags}`: 64 x 64",
         f"pixels, width 128, batch 16, lr 1e-4, 100 diffusion steps, noise predicted, {variance} the variance's term.",
         f"A row is the mean of {EVERY} steps,",
         "row 0 is the first step. Weights, batches and noise were drawn anew: the curves can be alike, not equal.",

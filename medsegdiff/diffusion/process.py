@@ -45,7 +45,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.predict_xstart and self.predict_v:
-            raise InputError("`predict_v` true: contradicts `predict_xstart` true; leave out one of them")
+            raise InputError("`predict_v` true: contradicts `predict_xstart` true; set one of them to false")
         _ = self.schedule
 
     @property
