@@ -3,7 +3,7 @@
     python -m benchmarks.alignment --data-dir DIR [--config isic-small] [--steps 2000] [--lr 1e-4]
 
 Trains the configuration with this package, with the PyTorch network (`benchmarks.torch_trainer`), and once more with
-this package from weights with a relative difference of 1e-7: how far rounding alone changes a training. Samples the test
+this package from weights with a relative difference of 1e-7, to show what rounding alone changes. Samples the test
 images with the weights of each from the same noise, scores them, and writes the logs, curves.png and README.md, the
 table, into `--out`. Each part that is done is not done again; a training that was stopped continues.
 """
@@ -188,8 +188,8 @@ def page(options: argparse.Namespace, logs: Logs, scores: dict[str, dict[str, fl
         "```",
         "",
         "Initial weights, batches, timesteps, noise and dropout masks are the same, and so is the noise of sampling.",
-        f"The third training is ours again, from weights that differ by a relative {NUDGE:g}: it shows how far rounding",
-        "alone changes a training.",
+        f"The third training is ours again, from weights that differ by a relative {NUDGE:g}: it shows how much",
+        "rounding alone changes a training.",
         "",
         "| Implementation | " + " | ".join(METRICS.values()) + " |",
         "| --- |" + " ---: |" * len(METRICS),
