@@ -133,7 +133,7 @@ def _run(words: list[str]) -> int:
         near = did_you_mean(words[0], COMMANDS)
         raise InputError(f"{words[0]}: no such command{near or '; there are ' + ', '.join(COMMANDS)}")
     if ranks.count() > 1 and words[0] not in SHARED:
-        raise InputError(f"{words[0]}: is work for one process; start it without mpirun")
+        raise InputError(f"{words[0]}: runs in one process; start it without mpirun")
     command, parser = _load(words[0]), _parser(words[0])
     options = parser.parse_args(words[1:])
     try:

@@ -52,7 +52,7 @@ def configure(parser: Parser) -> None:
     parser.option(
         "--trained-as",
         "",
-        "options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic",
+        "options that a .pt or .pkl file was trained with, as for train: a YAML file, or isic-published",
         metavar="FILE",
     )
     for section, title, names in ((NetworkConfig, "network", _NETWORK), (DiffusionConfig, "diffusion", _DIFFUSION)):

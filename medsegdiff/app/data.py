@@ -14,7 +14,7 @@ from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 
-SUMMARY = "generate images; fetch, check, prepare datasets; clear the cache"
+SUMMARY = "generate images; download, check, prepare datasets; clear the cache"
 
 
 class Action(NamedTuple):
@@ -58,7 +58,7 @@ def _phantom(options: Any) -> int:
     from medsegdiff.data.phantom import write_isic
 
     write_isic(Path(options.out_dir), options.train, options.test, options.size, options.seed, options.num_classes)
-    said = f"wrote {options.train} training and {options.test} test images; they lie in {options.out_dir}"
+    said = f"wrote {options.train} training and {options.test} test images to {options.out_dir}"
     tell(said, out_dir=options.out_dir, train=options.train, test=options.test)
     return 0
 
@@ -110,7 +110,7 @@ def _prepare(options: Any) -> int:
         print("\n".join(describe(dataset.shares)))
     print(f"fingerprint {dataset.fingerprint}")
     facts = {"cases": len(dataset), "fingerprint": dataset.fingerprint, "folder": cache / ENTRIES}
-    tell(f"they lie in {cache / ENTRIES}", **facts)
+    tell(f"written to {cache / ENTRIES}", **facts)
     return 0
 
 

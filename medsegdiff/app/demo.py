@@ -24,7 +24,7 @@ from medsegdiff.runtime import requirements
 if TYPE_CHECKING:
     from medsegdiff.evaluation.report import Report
 
-SUMMARY = "the whole chain on generated images, in minutes on 2 cores"
+SUMMARY = "try everything on generated images, in minutes on 2 cores"
 
 OVERVIEW = "overview.png"
 
@@ -48,7 +48,7 @@ def configure(parser: Parser) -> None:
     parser.option("--out-dir", "demo", "folder for everything that the demo writes")
     parser.option("--steps", Plan.steps, "training steps")
     parser.option("--seed", 0, "seed of images, weights and noise")
-    parser.option("--precision", "fp32", "number format, as for train and sample", Precision)
+    parser.option("--precision", "fp32", "number format of convolutions, as for train and sample", Precision)
 
 
 def run(options: Any) -> int:
@@ -87,11 +87,14 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
     print(f"1/6 drawing {plan.train_images} training and {plan.test_images} test images", flush=True)
     write_isic(data, plan.train_images, plan.test_images, plan.picture_size, seed)
 
-    print(f"2/6 segmenting the test images with the package's network, {DEFAULT}; it has seen photos only", flush=True)
+    print(
+        f"2/6 segmenting the test images with the package's network, {DEFAULT}; it was trained on photos only",
+        flush=True,
+    )
     _segment(sampling, DEFAULT, data, first, config)
 
     if (kept := run / f"step-{plan.steps:06d}") in list_checkpoints(run):
-        print(f"3/6 keeping the network of the last time, {kept}; to train anew, give another --out-dir", flush=True)
+        print(f"3/6 keeping the trained network {kept}; to train again, give another --out-dir", flush=True)
     else:
         print(f"3/6 training a small network for {plan.steps} steps on generated images alone", flush=True)
     stopped = train(config)

@@ -8,15 +8,16 @@ import typing
 from jsonargparse import DefaultHelpFormatter
 
 from medsegdiff.app.option_files import ConfigFile
+from medsegdiff.base.errors import flag, spelled
 
 _METAVARS = {int: "N", float: "X"}
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """For each option its text, and its default where that says something; no names of types."""
+    """For each option its text, and its default if that says something; fields in backquotes become flags."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        text, default = action.help or "", action.default
+        text, default = spelled(action.help or "", flag), action.default
         if "--print-config" in action.option_strings:
             return "print all options as YAML, as --config reads them, and exit"
         silent = default is None or default is False or default in ("", [], argparse.SUPPRESS) or "default" in text

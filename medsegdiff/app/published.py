@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Optional
 
 from medsegdiff.app.options import helps, in_our_words, respelled
 from medsegdiff.base.bounds import check_bounds
-from medsegdiff.base.errors import InputError
+from medsegdiff.base.errors import InputError, spelled
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.network import NetworkConfig, published_version
 from medsegdiff.config.run import RunConfig, pick
@@ -86,7 +86,7 @@ def _parser(description: str, sections: dict[type, Collection[str]]) -> _Parser:
                     kind for kind in (types[f.name], *typing.get_args(types[f.name])) if kind in (int, float, bool)
                 ]
                 kind, default = (plain or [str])[0], _DEFAULTS.get(f.name, f.default)
-                text = texts.get(f.name, "").replace("%", "%%") + (
+                text = spelled(texts.get(f.name, ""), "--{}".format).replace("%", "%%") + (
                     "" if default is None else f" (default: {default!r})"
                 )
                 parser.add_argument(f"--{f.name}", type=boolean if kind is bool else kind, default=default, help=text)

@@ -34,20 +34,20 @@ class SampleOptions:
     Args:
         model_path: a run's folder (its newest checkpoint), a checkpoint step-NNNNNN, a .safetensors file, or a .pt or
             .pkl file of a published network
-        trained_as: options that a .pt or .pkl file was trained with, as train takes them: a YAML file, or isic
+        trained_as: options that a .pt or .pkl file was trained with, as for train: a YAML file, or isic-published
         backend: what computes the network; auto: Jittor where it is compiled, else ONNX Runtime (onnx)
         data_dir: or a dataset's folder: its test images are segmented
         data_name: the folder's layout; auto: found out
         images: images to segment: files (NIfTI volumes too) or folders of them
         out_dir: folder for the predictions
         weights: averaged weights, or those of the last step
-        limit: segment at most this many images; 0: all
-        save_members: keep every member, and the conditioning network's own mask, for evaluate to compare
+        limit: largest number of images to segment; 0: all
+        save_members: write every member, and the conditioning network's own mask, so that evaluate can compare them
         overlay: draw each mask over its image
-        maps: write standard deviation and entropy as grey maps too, besides the probability
+        maps: write standard deviation and entropy as grey maps, too
         cache_dir: folder for the cache of resized images
-        trace: draw each step from noise to mask of these images, named without suffix
-        overwrite: replace what was sampled into --out-dir with other weights or options; files of yours stay
+        trace: draw each step from noise to mask of these images (names without suffix)
+        overwrite: replace masks in `out_dir` of other weights or options; your own files stay
     """
 
     model_path: str = ""
@@ -115,7 +115,7 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
     if sampling.control == "shuffle-noise" and len(cases) < 2:
         raise InputError("--control shuffle-noise: gives an image another's noise; segment at least two")
     if sampling.steps == 1 and not sampling.continuous:
-        tell(f"note: {sampling.sampler} with one step asks about the first timestep alone; dpm++ is made for that")
+        tell(f"note: {sampling.sampler} with one step evaluates the first timestep only; for one step take dpm++")
 
     from medsegdiff.base.ownership import Ledger, digest
     from medsegdiff.data.cache import prepare

@@ -62,7 +62,7 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
         parser.given = set(map(flag, options))
         found = parser.parse_object(options, base)
     if found.dry_run:
-        raise InputError("`dry_run`: is of the command `medsegdiff train` alone; leave it out")
+        raise InputError("`dry_run`: is an option of the command `medsegdiff train` only; leave it out")
     try:
         read = RunConfig.from_flat(vars(found))
     except InputError as error:

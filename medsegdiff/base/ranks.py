@@ -48,7 +48,7 @@ def _check() -> None:
     for name in ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         text = os.environ.get(name)
         if text is not None and not (text.isdecimal() and len(text) < 7):
-            raise InputError(f"{name}={text[:40]}: is no number; only mpirun should set it: unset {name}")
+            raise InputError(f"{name}={text[:40]}: is not a number; only mpirun should set it: unset {name}")
     if not rank() < count():
         raise InputError(f"OMPI_COMM_WORLD_RANK={rank()}: there are {count()} processes; only mpirun should set it")
 

@@ -86,7 +86,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: {kind}, where a file was expected; give a regular file")
     with os.fdopen(handle, "rb") as file:
         if found.st_size == 0:
-            raise InputError(f"{path}: the file is empty (0 bytes); fetch or export it again")
+            raise InputError(f"{path}: the file is empty (0 bytes); download or export it again")
         yield file
 
 
@@ -110,13 +110,13 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        InputError: as `read_text`; it is no JSON, or nested too deep.
+        InputError: as `read_text`; it is not JSON, or nested too deep.
     """
     text = read_text(path)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no JSON ({error}); restore it, or write it anew") from None
+        raise InputError(f"{path}: is not JSON ({error}); restore it, or write it anew") from None
 
 
 def read_yaml(path: Path) -> Any:

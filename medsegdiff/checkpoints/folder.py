@@ -84,7 +84,7 @@ def check_own(path: Path) -> None:
     """
     foreign = _foreign(path)
     if foreign:
-        raise InputError(f"{foreign}: is no part of a checkpoint, and would be lost; move it elsewhere")
+        raise InputError(f"{foreign}: is not part of a checkpoint, and would be lost; move it elsewhere")
 
 
 def _foreign(path: Path) -> Optional[Path]:
@@ -169,7 +169,7 @@ def configuration(options: Any, file: Path) -> RunConfig:
         InputError: it is not understood.
     """
     if not isinstance(options, dict):
-        raise InputError(f"{file}: its configuration is no list of options; use another checkpoint")
+        raise InputError(f"{file}: its configuration is not a list of options; use another checkpoint")
     try:
         return RunConfig.from_flat(options)
     except InputError as error:

@@ -22,25 +22,25 @@ class DataConfig:
         data_name: the folder's layout; auto: found out
         data_dir: the dataset's folder
         labels: values of the masks that are classes, as 1,2,4, or each with its class, as 1:1,2:1,4:2, or a region that
-            the dataset names (of BraTS whole, core, enhancing); all others are background; empty: as the dataset says,
-            or num_classes counts
+            the dataset names (of BraTS whole, core, enhancing); all others are background; default: as the dataset
+            says, else as `num_classes` says
         scaling: how intensities become 0 to 1: 8-bit, z-score or percentile (of each volume and channel), or a window,
-            as -160..240; empty: chosen by what the files are like
-        axis: across which volumes are cut into slices
-        skip_blank: leave out slices that hold one value alone
-        colour: whether three channels are red, green and blue
-        split: JSON file of the names of cases or patients in "train", "validation" and "test"
-        folds: of how many parts, chosen by patient, one is the test set; 0: it is the dataset's own, or test_fraction
-        fold: which one, counted from 0; or which split of a file that has several
-        test_fraction: share of the patients in the test set, where the dataset has none of its own
-        mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or by the nearest pixel, as
-            always with more classes and of volumes
-        augment: random flips and right-angle rotations, not of volumes, and changes of colours or intensities
-        augment_strength: how much more augment does, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
+            such as -160..240; default: chosen by the files' values
+        axis: direction of the slices that volumes are cut into
+        skip_blank: leave out slices with one value only
+        colour: three channels are red, green and blue
+        split: JSON file with the names of cases or patients in "train", "validation" and "test"
+        folds: number of parts, by patient, of which one is the test set; 0: the dataset's own, or `test_fraction`
+        fold: which of them is the test set, from 0; or which split of a `split` file with several
+        test_fraction: share of the patients in the test set, if the dataset has none of its own
+        mask_resize: how masks of two classes are resized: bilinear (then > 0, as published) or nearest pixel; masks of
+            volumes and of more classes always by the nearest pixel
+        augment: random flips and right-angle rotations (not for volumes), and changes of colours or intensities
+        augment_strength: adds to `augment`, from 0 (nothing) to 1: zoom, shift, small rotations, elastic
             deformation, hue, and larger colour changes
-        augment_hair: share of the images over which augment draws hairs, from 0 to 1
-        augment_stickers: share of the images that augment lays a coloured disc over, from an edge, from 0 to 1
-        cache_dir: where resized images are kept; by default the user's cache folder
+        augment_hair: share of the images over which `augment` draws hairs, from 0 to 1
+        augment_stickers: share of the images over an edge of which `augment` draws a coloured disc, from 0 to 1
+        cache_dir: folder for the cache of resized images; default: the user's cache folder
     """
 
     data_name: DataName = "auto"
@@ -72,7 +72,7 @@ class DataConfig:
             if not 0 <= value <= 1:
                 raise InputError(f"{option} {value}: must be from 0 to 1")
             if value and not self.augment:
-                raise InputError(f"{option} {value}: has a meaning with `augment` only; give that too")
+                raise InputError(f"{option} {value}: has an effect with `augment` only; give that too")
 
     @property
     def variants(self) -> dict[str, float]:

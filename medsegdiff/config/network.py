@@ -27,18 +27,18 @@ class NetworkConfig:
     Args:
         image_size: height and width of the network's input, in pixels; divisible by 32
         image_channels: channels of the image (3: RGB)
-        num_classes: classes, background included (2: binary segmentation); each of the others is a channel of the
+        num_classes: classes, background included (2: binary segmentation); each foreground class is a channel of the
             mask, and all channels are diffused together
         num_channels: base width of the denoiser; divisible by 32
-        num_res_blocks: residual blocks a level
-        channel_mult: width of each level over the base width, as "1,2,3,4"; empty: by image size
-        attention_resolutions: feature-map sizes with attention, as "16,8"
+        num_res_blocks: residual blocks per level
+        channel_mult: width of each level as a multiple of the base width, such as "1,2,3,4"; default: by image size
+        attention_resolutions: feature-map sizes with attention, such as "16,8"
         num_heads: attention heads
-        num_head_channels: width of a head; overrides num_heads unless -1
-        num_heads_upsample: heads on the upward path; -1: as num_heads
+        num_head_channels: width of a head; overrides `num_heads` unless -1
+        num_heads_upsample: heads on the upward path; -1: as `num_heads`
         use_new_attention_order: split q, k, v before the heads, not after
-        use_scale_shift_norm: the timestep scales and shifts the norm instead of being added
-        resblock_updown: residual blocks change the resolution instead of plain convolutions
+        use_scale_shift_norm: the timestep's embedding scales and shifts the norm instead of being added
+        resblock_updown: change the resolution by residual blocks instead of plain convolutions
         learn_sigma: predict the variance too
         class_cond: condition on a class label
         num_label_classes: labels known to class conditioning

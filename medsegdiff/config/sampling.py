@@ -28,20 +28,21 @@ class SamplingConfig:
 
     Args:
         sampler: ancestral, implicit, or DPM-Solver++(2M) as ODE or SDE
-        steps: network evaluations a mask; 0: all the steps of the training schedule; by default 3, or 25 where the
-            network predicts the noise, not the mask
-        timestep_respacing: which steps to visit, as "25", "10,15,20" or "ddim25"; overrides steps
+        steps: network evaluations per mask; 0: all steps of the training schedule; default: 3, or 25 if the network
+            predicts the noise, not the mask
+        timestep_respacing: which steps to visit, such as "25", "10,15,20" or "ddim25"; overrides `steps`
         eta: noise of ddim, from 0 (deterministic) to 1
         threshold: quantile for the dynamic thresholding of dpm++ and sde-dpm++ (published: 0.995); 0: clip, as the
             other samplers do
         members: masks sampled for each image; 3..25: from 3 to 25, until the mean mask has settled
-        until: with a range of members, stop when the mean mask's standard error, relative to its area, is at most this
+        until: with a range of `members`, stop when the mean mask's standard error, relative to its area, is at most
+            this
         fusion: how members become one mask; published: the mean squared
         blend: blend each sampled mask with the conditioning network's, as published
-        tta: test-time augmentation: members are sampled in turn from the image as it is, mirrored left-right,
-            top-bottom and both, and mirrored back; best with members a multiple of 4
-        postprocess: keep of each class in the mask only its largest region, with its holes filled; the probability
-            stays as it is
+        tta: test-time augmentation: sample members in turn from the image as it is, mirrored left-right, top-bottom
+            and both, and mirror them back; best if `members` is a multiple of 4
+        postprocess: keep only the largest region of each class in the mask, and fill its holes; the probability stays
+            as it is
         control: for experiments: give every image another image's noise, or no noise
         batch_size: masks sampled at once, images and members together
         seed: seed of all noise
@@ -78,7 +79,7 @@ class SamplingConfig:
             raise InputError(f"`until` {self.until}: must be above 0")
         if self.continuous and self.timestep_respacing:
             raise InputError(
-                f"`timestep_respacing`: has no meaning for {self.sampler}, which steps evenly in time; use `steps`"
+                f"`timestep_respacing`: has no effect with {self.sampler}, which steps evenly in time; use `steps`"
             )
         for name, fits, what in (
             ("eta", self.sampler == "ddim", "`sampler` ddim"),
@@ -86,7 +87,7 @@ class SamplingConfig:
             ("until", ".." in str(self.members), 'a range of `members`, as "3..25",'),
         ):
             if not fits and (value := getattr(self, name)) != getattr(SamplingConfig, name):
-                raise InputError(f"`{name}` {value}: has a meaning for {what} only")
+                raise InputError(f"`{name}` {value}: has an effect with {what} only")
 
     @property
     def continuous(self) -> bool:

@@ -23,26 +23,26 @@ class TrainingConfig:
     Args:
         out_dir: folder for checkpoints and logs; if it holds checkpoints, training continues from the newest
         steps: training steps to reach
-        batch_size: images a step
+        batch_size: images per step
         microbatch: images computed at once; gradients are accumulated over the batch; -1: the whole batch
         use_checkpoint: compute activations again in the backward pass instead of keeping them: less memory, more time
         precision: number format of convolutions and attention; weights and everything else are float32
-        fp16_scale_growth: how much the logarithm (base 2) of fp16's loss scale grows a step, from 0 to 1
+        fp16_scale_growth: growth of the base-2 logarithm of fp16's loss scale per step, from 0 to 1
         dice_weight: weight of a soft Dice loss of the predicted mask, added to the diffusion loss; 0: none
         anchor_loss: what trains the conditioning network's mask: dice_ce (soft Dice and cross-entropy, version v2's
             paper and default) or mse (ten times the mean squared error, as the public code and every other version)
-        anchor_alpha: dice_ce counts only samples whose timestep is divisible by this (paper)
+        anchor_alpha: dice_ce uses only samples whose timestep is divisible by this (paper)
         anchor_beta: weight of the cross-entropy beside the soft Dice loss (paper)
         lr: learning rate of AdamW
-        lr_schedule: how the learning rate falls to 0, if it does; default: linear if lr_anneal_steps is given,
+        lr_schedule: how the learning rate decreases to 0, if it does; default: linear if `lr_anneal_steps` is given,
             else constant
-        lr_anneal_steps: the step at which it reaches 0; 0: at the last one
-        warmup_steps: steps over which the learning rate first rises, linearly
+        lr_anneal_steps: the step at which it reaches 0; 0: the last one
+        warmup_steps: steps over which the learning rate first increases, linearly
         weight_decay: decoupled weight decay of AdamW
         decay: which parameters decay: all, or weights of layers (matrices) and not biases and norms
-        clip_grad: scale the gradient down where its norm is larger than this; 0: never
-        ema_rate: decay of the averaged weights; several with commas between
-        ema_warmup: let the average follow faster at first: at most (1 + step) / (10 + step)
+        clip_grad: scale the gradient down if its norm is larger than this; 0: never
+        ema_rate: decay of the averaged weights; several separated by commas
+        ema_warmup: limit the decay at first, to (1 + step) / (10 + step)
         schedule_sampler: how timesteps to train on are drawn: uniform; high-noise, in proportion to t + 1; or
             loss-second-moment, in proportion to their losses, which the loss then makes up for
         seed: seed of all random numbers
@@ -128,9 +128,9 @@ class ValidationConfig:
 
     Args:
         val_interval: steps between two validations; 0: none, and all images are trained on
-        val_fraction: share of the training images that is held out, chosen by name
+        val_fraction: share of the training images (by patient) that is held out, chosen by name
         val_images: how many held-out images to segment, the same each time; 0: all
-        val_steps: network evaluations a mask
+        val_steps: network evaluations per mask
         patience: stop after this many validations without a better Dice; 0: never
     """
 

@@ -45,14 +45,14 @@ def unpack(archive: Path, folder: Path) -> int:
                 with member.open() as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
                 if target.stat().st_size != member.size:
-                    raise InputError(f"{archive}: {member.name!r} is cut off; fetch the archive again")
+                    raise InputError(f"{archive}: {member.name!r} is cut off; download the archive again")
             return len(places)
     except InputError:
         raise
     except Exception as error:  # on damaged archives the decoders raise nearly anything
         if isinstance(error, OSError) and error.errno:
             raise
-        raise InputError(f"{archive}: damaged, or no archive that can be read ({error}); fetch it again") from error
+        raise InputError(f"{archive}: damaged, or no archive that can be read ({error}); download it again") from error
 
 
 def _zipped(opened: zipfile.ZipFile) -> Iterator[_Member]:
@@ -84,7 +84,7 @@ def _places(archive: Path, members: list[_Member]) -> list[tuple[_Member, PurePo
             places[path] = member
     total = sum(member.size for member in places.values())
     if not places:
-        raise InputError(f"{archive}: holds no file; fetch it again")
+        raise InputError(f"{archive}: holds no file; download it again")
     packed = archive.stat().st_size
     if len(places) > _MOST_FILES or total > max(_MOST_FREE, _MOST_GROWTH * packed):
         raise InputError(

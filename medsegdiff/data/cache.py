@@ -135,7 +135,7 @@ def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
     """Make an entry that was damaged or removed, from files that are still the same."""
     sources = case.files if form.mask_resize else case.channels
     if _path(folder, case, form, digests(sources, folder / INDEX, False)) != path:
-        raise InputError(f"{case.image}: was changed meanwhile; run the same again")
+        raise InputError(f"{case.image}: was changed meanwhile; run the command again")
     _build(folder, [(path, case)], form, False)
 
 

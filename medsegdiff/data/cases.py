@@ -88,7 +88,7 @@ def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Ca
             taken = {*searched, *files}
             others = (folder for folder in glance(path) if folder not in taken and list_images(folder))
             for folder in itertools.islice(others, 1):
-                note(folder, f"holds further images, which are not taken with those of {path}; give it, too")
+                note(folder, f"holds further images, which are not included with those of {path}; give it, too")
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
         found += files

@@ -170,7 +170,7 @@ def _image(found: Checked, case: Case) -> Optional[_Image]:
                 found.add("size", path, f"is of another size than {case.image.name}")
         elif first.differs(geometry, _SAME_GRID):
             found.add(
-                "geometry", path, f"is another grid than {case.image.name}: {first.differs(geometry, _SAME_GRID)}"
+                "geometry", path, f"has another grid than {case.image.name}: {first.differs(geometry, _SAME_GRID)}"
             )
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:

@@ -156,7 +156,7 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
                 )
         failures = 0 if size(part) > before else failures + 1
     raise InputError(
-        f"{url}: cannot be fetched ({trouble}); check the network, or give a mirror's as `base_url`; "
+        f"{url}: cannot be downloaded ({trouble}); check the network, or give a mirror's as `base_url`; "
         "what has arrived is kept, and the same command continues"
     )
 

@@ -44,7 +44,7 @@ def read_source(case: Case, spec: DataSpec) -> Source:
         values, geometry = first if path == case.image else read_volume(path)
         differs = first.geometry.differs(geometry, _SAME_GRID)
         if differs:
-            raise InputError(f"{path}: is another grid than {case.image}: {differs}; resample it to that one")
+            raise InputError(f"{path}: has another grid than {case.image}: {differs}; resample it to that one")
         layers.append(values if values.ndim == 4 else values[..., None])
     _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
     for path, layer in zip(case.channels, layers):
@@ -68,7 +68,7 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
         differs = source.geometry.differs(geometry, _SAME_GRID)
         if differs:
             raise InputError(
-                f"{path}: is another grid than its image {case.image}: {differs}; give the mask of this image"
+                f"{path}: has another grid than its image {case.image}: {differs}; give the mask of this image"
             )
         values = to_slices(values, geometry, spec.axis)
     else:
@@ -120,7 +120,7 @@ def _check_range(path: Path, layer: np.ndarray, scaling: str) -> None:
     if top > high:
         note(path, f"holds values up to {top:g}; those above {high:g} are cut off")
     elif _DARK * top <= high:
-        note(path, f"holds values up to {top:g} alone, where {low:g} to {high:g} are read: it is dark")
+        note(path, f"holds values up to {top:g} alone, where {low:g} to {high:g} are expected: it is dark")
 
 
 def _check_values(path: Path, layer: np.ndarray, scaling: str) -> None:
@@ -128,12 +128,12 @@ def _check_values(path: Path, layer: np.ndarray, scaling: str) -> None:
     bounds = bounds_of(scaling)
     if bounds and bounds[0] < 0 <= layer.min():
         low, high = bounds
-        note(path, f"holds no value below 0, where {low:g} to {high:g} are read: CT numbers without their offset?")
+        note(path, f"holds no value below 0, where {low:g} to {high:g} are expected: CT numbers without their offset?")
     wrong = layer.size - np.count_nonzero(np.isfinite(layer)) if layer.dtype.kind == "f" else 0
     if wrong == layer.size:
         raise InputError(f"{path}: none of its values is a finite number; export it again")
     if wrong:
-        note(path, "holds values that are no finite numbers; those are read as the lowest or highest ones")
+        note(path, "holds values that are not finite; they are read as the lowest or highest value")
 
 
 def _check_channels(case: Case, found: int, spec: DataSpec) -> None:

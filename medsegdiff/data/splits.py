@@ -73,7 +73,7 @@ def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
     known = {name for case in cases for name in (case.id, case.group)}
     unknown = sorted(set().union(*named.values()) - known)
     if unknown:
-        raise InputError(f"{path}: names {unknown[0]}, which is no case or patient; correct it")
+        raise InputError(f"{path}: names {unknown[0]}, which is not a case or patient; correct it")
     found = {key: [case for case in cases if {case.id, case.group} & names] for key, names in named.items()}
     seen: dict[str, str] = {}
     for key, part in found.items():

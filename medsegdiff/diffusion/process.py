@@ -21,14 +21,14 @@ class DiffusionConfig:
     Args:
         diffusion_steps: steps T of the full schedule
         noise_schedule: how the noise grows from step to step
-        mask_scale: what the mask is multiplied by before noise is added, from 0.01 to 100; below 1 more of the steps
-            are noisy ones
+        mask_scale: factor of the mask before noise is added, from 0.01 to 100; below 1 more of the steps are noisy
+            ones
         predict_xstart: the network predicts the clean mask, not the noise
         predict_v: it predicts v, the noise and the clean mask mixed (Salimans & Ho 2022): near the clean mask where
             there is much noise, near the noise where there is little
         sigma_small: variance, when it is not learned: the posterior's, not beta
         rescale_timesteps: the network sees t * 1000 / T
-        use_kl: train on the variational bound alone
+        use_kl: train on the variational bound only
         rescale_learned_sigmas: scale the bound's term by T / 1000
     """
 

@@ -113,5 +113,5 @@ def gaps(scores: Sequence[Score]) -> list[str]:
         elif without:
             lines.append(f"{what}: without {without} of {len(scores)} images, which do not have {lacking}")
     if sum("agreement" in score.metrics for score in scores) == 1:
-        lines.append("error retention: not measured, one image alone has no order; evaluate at least 2")
+        lines.append("error retention: not measured, it needs at least 2 images")
     return lines

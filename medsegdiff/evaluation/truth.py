@@ -102,7 +102,7 @@ def check_grid(path: Path, geometry: Geometry, truth: Truth) -> None:
     differs = truth.geometry.differs(geometry, 0.1) if truth.geometry else "that is a picture"
     if differs:
         remedy = "resample it to that, or sample again"
-        raise InputError(f"{path}: is another grid than its ground truth {truth.path}: {differs}; {remedy}")
+        raise InputError(f"{path}: has another grid than its ground truth {truth.path}: {differs}; {remedy}")
 
 
 def read_classes(path: Path, num_classes: int) -> np.ndarray:

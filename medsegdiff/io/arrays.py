@@ -46,7 +46,7 @@ def from_pillow(image: Image.Image) -> np.ndarray:
     try:
         return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes only now
-        raise InputError(f"image: cannot be decoded ({error}); fetch or export it again") from error
+        raise InputError(f"image: cannot be decoded ({error}); download or export it again") from error
 
 
 def to_rgb(image: Image.Image, size: Optional[tuple[int, int]] = None) -> np.ndarray:

@@ -81,7 +81,7 @@ def labelled(values: np.ndarray, labels: Mapping[int, int], path: Path) -> np.nd
     """The values of the mask `path` as class indices, uint8 of the same shape; of those without a label a note."""
     unknown = without_label(values, labels)
     if unknown:
-        note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are no labels: background")
+        note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are not labels: background")
     return to_classes(values, labels)
 
 
@@ -96,6 +96,6 @@ def whole_numbers(values: np.ndarray, path: object) -> np.ndarray:
     rounded = np.rint(values)
     if not (np.abs(values) <= _HIGHEST).all() or np.abs(values - rounded).max(initial=0) > 1e-3:
         raise InputError(
-            f"{path}: holds values that are no whole numbers, or too large ones; a mask holds labels: export it again"
+            f"{path}: holds values that are not whole numbers, or too large; a mask holds labels: export it again"
         )
     return rounded.astype(np.int32)

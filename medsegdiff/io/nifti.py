@@ -44,7 +44,7 @@ def read_nifti(path: Path) -> Volume:
         while isinstance(file, gzip.GzipFile) and file.read(_BLOCK):
             rest += 1
             if rest > _MOST_REST:
-                raise InputError(f"{path}: goes on long after its last voxel; export it again")
+                raise InputError(f"{path}: has much data after its last voxel; export it again")
     if values.dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels of type {values.dtype}, where numbers are read; export its channels apart")
     return Volume(values, geometry)
@@ -92,7 +92,7 @@ def _opened(path: Path) -> Iterator[_Opened]:
             raise
         except Exception as error:  # on damaged files it raises nearly anything
             line = " ".join(str(error).split()).partition(" from ")[0]  # then the number of the open file
-            raise InputError(f"{path}: damaged or no NIfTI file ({line}); fetch or export it again") from None
+            raise InputError(f"{path}: damaged or no NIfTI file ({line}); download or export it again") from None
 
 
 def _shape(path: Path, stored: tuple[int, ...]) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ def _affine(path: Path, image: Any) -> np.ndarray:
     affine = np.array(image.affine, np.float64)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not (sides > 0).all() or abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
-        raise InputError(f"{path}: its affine says nothing of where voxels lie; export it again")
+        raise InputError(f"{path}: its affine does not give the position of voxels; export it again")
     return affine
 
 
@@ -127,4 +127,4 @@ def _note_doubts(path: Path, repairs: str, geometry: Geometry) -> None:
     with suppress(ValueError, np.linalg.LinAlgError):  # where the sform is good, a damaged qform says nothing
         other = header.get_qform(coded=True)[0]
     if other is not None and header["sform_code"] and geometry.differs(Geometry(geometry.shape, other), _SAME_PLACE):
-        note(path, "its sform and its qform are different places; the sform is taken, other programs take the qform")
+        note(path, "its sform and qform differ; the sform is used, other programs may use the qform")

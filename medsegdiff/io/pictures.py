@@ -92,7 +92,7 @@ def decode(path: Path) -> Picture:
             raise InputError(too_large(path, "too many pixels")) from None
         except Exception as error:  # on damaged files its decoders raise nearly anything
             line = " ".join(str(error).split())
-            raise InputError(f"{path}: damaged or cut off ({line}); fetch or export it again") from error
+            raise InputError(f"{path}: damaged or cut off ({line}); download or export it again") from error
     if pages > 1:
         note(path, f"has {pages} pages; only the first is read")
     if turned:

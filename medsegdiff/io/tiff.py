@@ -30,4 +30,4 @@ def check_pixels(path: Path, image: Image.Image) -> None:
     if image.mode == "L" and _SIGNED in tags.get(_FORMAT, ()) and image.getextrema()[1] > 127:
         raise InputError(f"{path}: holds values below 0; export it with 8 or 16 bits, without signs")
     if 0 in tags.get(_EXTRA, ()):
-        note(path, "has channels of which it does not say what they are; they are left out")
+        note(path, "has channels of unknown meaning; they are left out")

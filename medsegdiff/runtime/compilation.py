@@ -99,7 +99,7 @@ def arranged() -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:  # it says why, if at all, in its log
-        raise InputError("Jittor had to compile a part of itself anew and must be started again: repeat this") from stop
+        raise InputError("Jittor has recompiled a part of itself and must be restarted: run this again") from stop
     except (AssertionError, ImportError) as error:
         raise InputError(_unloadable(error)) from error
     finally:  # read by Jittor's import alone, and not meant for child processes, whose cache may be another

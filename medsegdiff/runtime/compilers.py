@@ -70,7 +70,7 @@ def run_commands(commands: Sequence[str], cache_path: str, jittor_path: str, msg
         finally:
             codes = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
     if min(codes) < 0:
-        raise InputError("a process that compiled was killed, perhaps for want of memory; free some, and repeat this")
+        raise InputError("a process that compiled was killed, perhaps as memory ran out; free some, and run this again")
     if complaints:
         raise RuntimeError(complaints[0].strip())
 

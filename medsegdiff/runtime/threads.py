@@ -38,7 +38,7 @@ def prepare() -> None:
     refused = re.search(r"^libgomp: .*\b(G?OMP_\w+)", said, re.MULTILINE)
     if refused:
         given = f"{refused[1]}={os.environ.get(refused[1])}"
-        raise InputError(f"{given}: is not what OpenMP knows, which would ignore it; correct or unset it")
+        raise InputError(f"{given}: is not a value that OpenMP knows, and would be ignored; correct or unset it")
     with contextlib.suppress(OSError):  # where it is missing
         wanted = ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
         if not 0 < wanted <= _MOST:

@@ -67,7 +67,7 @@ def find_images(config: RunConfig) -> Images:
     validation = find_validation(root, name)
     twice = {case.id for case in cases} & {case.id for case in validation}
     if twice:
-        raise InputError(f"{root}: {min(twice)} is to train on and to validate with; rename or remove one")
+        raise InputError(f"{root}: {min(twice)} is in the training and in the validation set; rename or remove one")
     measuring = functools.cache(lambda: measure(cases, ranks.rank() == 0))
     given = {}
     if data.labels:
@@ -101,7 +101,7 @@ def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Spli
         return Split([case.id for case in cases], held_out, [])
     if len({case.group for case in cases}) == 1:
         if ranks.rank() == 0:
-            screen.note("note: of one image, or patient, alone none is kept for testing")
+            screen.note("note: there is only one image, or patient, so none is kept for testing")
         return Split([case.id for case in cases], held_out, [])
     return divide(cases, data.test_fraction)._replace(validation=held_out)
 

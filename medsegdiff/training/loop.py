@@ -123,7 +123,7 @@ class _Run:
             remedy = "look at them" if training.precision == "fp32" else "look at them, or use `precision` fp32"
             raise InputError(
                 f"step {trainer.step}: nothing is learnt, and nothing saved: the loss or its gradient was not a finite "
-                f"number in any step, at last with the images {', '.join(self._images())}; {remedy}"
+                f"number in any step, most recently with the images {', '.join(self._images())}; {remedy}"
             )
         if self.learnt and record.saved != trainer.step:
             self._save()
@@ -150,7 +150,7 @@ class _Run:
         if trainer.skipped_in_a_row >= MOST_SKIPS:
             raise InputError(
                 f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
-                f"in a row, at last with the images {', '.join(ids)}; look at them, lower `lr`, or give `clip_grad` 1"
+                f"in a row, most recently with the images {', '.join(ids)}; look at them, lower `lr`, or give `clip_grad` 1"
             )
 
     def _between(self, requests: list[int]) -> None:

@@ -117,7 +117,7 @@ def _write(files: Files, folder: Path, bounds: Bounds) -> list[Path]:
             raise InputError(f"{name[:40]!r}: cannot be a file's name; rename it")
         total += len(content or "") * 3 // 4
         if content is None or total > bounds.megabytes * 10**6:
-            raise InputError(f"{name}: more than the {bounds.megabytes} MB that are taken here; make it smaller")
+            raise InputError(f"{name}: more than the {bounds.megabytes} MB that are accepted here; make it smaller")
         try:
             path.write_bytes(base64.b64decode(content, validate=True))
         except (binascii.Error, ValueError):
@@ -139,7 +139,7 @@ def _check_size(path: Path, bounds: Bounds) -> None:
     with contextlib.suppress(Exception):  # what it is not, reading says
         shape = _shape(path)
     if prod(shape) > bounds.megapixels * 10**6:
-        limit = f"more than the {bounds.megapixels} million pixels that are taken here; make it smaller"
+        limit = f"more than the {bounds.megapixels} million pixels that are accepted here; make it smaller"
         raise InputError(f"{path}: {' x '.join(map(str, shape))}, {limit}")
 
 

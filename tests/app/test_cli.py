@@ -234,7 +234,7 @@ def test_work_for_one_process_is_not_done_by_several(monkeypatch, capsys):
     for command in COMMANDS:
         if command not in ("train", "sample"):
             assert main([command]) == 2
-            assert capsys.readouterr().out.startswith(f"error: {command}: is work for one process")
+            assert capsys.readouterr().out.startswith(f"error: {command}: runs in one process")
 
 
 def test_on_another_system_commands_that_need_no_jittor_run(monkeypatch, capsys):

@@ -39,7 +39,7 @@ def test_prepare_says_where_and_what(split, count, images, tmp_path, capsys):
         r"foreground: \d+\.\d% of the pixels, \d+\.\d% to \d+\.\d% of a mask; 0 of \d masks have none", said
     )
     assert re.search(r"fingerprint ([0-9a-f]{40})", said)
-    folder = Path(re.search(r"they lie in (.*)", said)[1])
+    folder = Path(re.search(r"written to (.*)", said)[1])
     assert folder == tmp_path / "cache" / "cases"
     assert len(list(folder.glob("*/*.safetensors"))) == count
     assert main(words) == 0

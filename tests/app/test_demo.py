@@ -88,7 +88,7 @@ def test_a_complete_demo_is_drawn_again_and_nothing_in_it_is_lost(done, capsys):
     said = capsys.readouterr().out
     assert [line[:3] for line in said.splitlines() if line[1:3] == "/6"] == [f"{i}/6" for i in range(1, 7)]
     assert "generated" in said  # the scores are not taken for those of real images
-    assert f"keeping the network of the last time, {done / 'run' / 'step-000003'}" in said
+    assert f"keeping the trained network {done / 'run' / 'step-000003'}" in said
     last = said.splitlines()[-6:]
     assert [line.split()[0] for line in last] == [
         str(done / name) for name in ("report.html", "overview.png", "predictions", "first", "run", "data")

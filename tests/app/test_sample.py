@@ -138,7 +138,7 @@ def test_options_come_from_a_file_too(sampled, tmp_path):
         (["--images", "{mine}", "--steps", "9"], "--steps 9: the model was trained with 8 steps"),
         (["--images", "{mine}", "--timestep-respacing", "5,x"], '--timestep-respacing "5,x": must look like'),
         (["--images", "{mine}", "--members", "5..3"], "--members 5..3: must be"),
-        (["--images", "{mine}", "--sampler", "ddpm", "--eta", "1"], "--eta 1.0: has a meaning for --sampler ddim"),
+        (["--images", "{mine}", "--sampler", "ddpm", "--eta", "1"], "--eta 1.0: has an effect with --sampler ddim"),
         (["--images", "{mine}", "--model-path", "{mine}"], "mine: holds no checkpoint"),
         (["--images", "{mine}", "--model-path", "nowhere"], "nowhere: no such checkpoint"),
     ],
@@ -226,7 +226,7 @@ def test_a_dataset_is_segmented_up_to_the_limit(home, tmp_path, capsys):
     options = "--limit 2 --members 1 --sampler ddim --steps 1 --weights model".split()
     assert sample(home, out, "--data-dir", home / "isic", *options) == 0
     said = capsys.readouterr().out
-    assert "note: ddim with one step asks about the first timestep alone; dpm++ is made for that" in said
+    assert "note: ddim with one step evaluates the first timestep only; for one step take dpm++" in said
     run = json.loads((out / "run.json").read_text())
     assert run["images"] == ["ISIC_9500000", "ISIC_9500001"]
     assert run["weights"].endswith("model.safetensors")

@@ -83,7 +83,9 @@ def test_yaml_that_is_not_plain_is_refused_at_once(tmp_path, text, words):
     assert words in refusal(read_yaml, tmp_path / "a.yaml")
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "is no JSON"), ("[" * 10**5, "is no JSON"), (b"\xff", "not UTF-8")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "is not JSON"), ("[" * 10**5, "is not JSON"), (b"\xff", "not UTF-8")]
+)
 def test_json_that_is_none_is_refused(tmp_path, text, words):
     (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert words in refusal(read_json, tmp_path / "a.json")

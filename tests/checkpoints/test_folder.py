@@ -140,7 +140,7 @@ def test_what_is_no_part_of_a_checkpoint_is_neither_replaced_nor_removed(run, sp
     checkpoints.save(run, Checkpoint(11, CONFIG, {"model": spaces.model}, {}), keep=1)
     assert sorted(p.name for p in run.iterdir()) == ["step-000001", "step-000002", "step-000011"]
     for step, foreign in ((1, run / "step-000001"), (2, notes)):
-        with pytest.raises(InputError, match=f"{foreign}: is no part of a checkpoint, and would be lost"):
+        with pytest.raises(InputError, match=f"{foreign}: is not part of a checkpoint, and would be lost"):
             checkpoints.save(run, Checkpoint(step, CONFIG, {"model": spaces.model}, {}))
     assert notes.read_text() == "mine"
     assert (run / "step-000001").is_symlink()

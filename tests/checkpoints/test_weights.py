@@ -103,8 +103,8 @@ def test_files_of_pytorch_may_hold_shorter_or_longer_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("[1]", "its configuration is no list of options"),
-        ("null", "its configuration is no list of options"),
+        ("[1]", "its configuration is not a list of options"),
+        ("null", "its configuration is not a list of options"),
         ("[" * 100_000, "damaged or not a .safetensors file"),
         ('{"num_res_blocks": 100000000}', "not understood: num_res_blocks 100000000: must be at most 32"),
         ('{"diffusion_steps": 1000000000}', "not understood: diffusion_steps 1000000000: must be at most 100000"),

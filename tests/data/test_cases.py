@@ -55,10 +55,8 @@ def test_images_in_deeper_folders_are_said(tmp_path, capsys, images, left):
     for name in images:
         save(tmp_path / name)
     assert ids(tmp_path) == ["a"]
-    said = (
-        f"note: {tmp_path / left}: holds further images, which are not taken with those of {tmp_path}; give it, too\n"
-    )
-    assert capsys.readouterr().err == (said if left else "")
+    said = f"{tmp_path / left}: holds further images, which are not included with those of {tmp_path}; give it, too"
+    assert capsys.readouterr().err == (f"note: {said}\n" if left else "")
 
 
 def test_the_same_name_with_two_suffixes_is_two_cases(tmp_path):

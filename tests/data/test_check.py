@@ -265,7 +265,7 @@ def test_a_channel_at_another_place(tmp_path):
         volume(tmp_path / f"labels/v{number}.nii", labels)
     kind, path, what = only(tmp_path)
     assert (kind, path) == ("geometry", "images/v1_0001.nii")
-    assert what.startswith("is another grid than v1_0000.nii")
+    assert what.startswith("has another grid than v1_0000.nii")
 
 
 @pytest.mark.parametrize("name", ["v0", "v3"])
@@ -293,7 +293,7 @@ def test_masks_of_volumes_that_are_no_labels(volumes):
     volume(volumes / "labels/v2.nii.gz", np.full((9, 8, 7), 0.4, np.float32))
     kind, path, what = only(volumes)
     assert (kind, path) == ("unreadable", "labels/v2.nii.gz")
-    assert "no whole numbers" in what
+    assert "not whole numbers" in what
 
 
 def test_names_that_cannot_be_told_apart(folder):

@@ -183,7 +183,7 @@ def test_what_an_earlier_command_fetched_is_continued(single, tmp_path):
     single.misbehave = lambda handler, content: (
         not handler.part(content, stop=20_000) if len(single.asked) == 1 else (not handler.send_error(503))
     )
-    with pytest.raises(InputError, match=r"cannot be fetched \(503 .*what has arrived is kept"):
+    with pytest.raises(InputError, match=r"cannot be downloaded \(503 .*what has arrived is kept"):
         download("isic2016", tmp_path)
     assert visible(tmp_path) == [f".{FOLDERS[0]}.zip.part"]
     single.misbehave = None
@@ -242,7 +242,7 @@ def test_no_server_at_all_is_one_line(server, tmp_path, monkeypatch, capsys):
     words = ["data", "download", "isic2016", "--out-dir", str(tmp_path), "--base-url", server.url]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"error: http.*Training_Data.zip: cannot be fetched \(ConnectionError\); check .*\n", said)
+    assert re.fullmatch(r"error: http.*Training_Data.zip: cannot be downloaded \(ConnectionError\); check .*\n", said)
     assert visible(tmp_path) == []
 
 

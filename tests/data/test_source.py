@@ -71,17 +71,19 @@ def test_another_grid_is_refused(volume, tmp_path):
     moved[:3, 3] += 5
     values = read_volume(volume.mask).values
     write(volume.mask, values, moved)
-    with pytest.raises(InputError, match=r"a-seg\.nii\.gz: is another grid than its image .*a_0000.*: its corners lie"):
+    with pytest.raises(
+        InputError, match=r"a-seg\.nii\.gz: has another grid than its image .*a_0000.*: its corners lie"
+    ):
         prepared([volume], tmp_path, spec=SPEC)
     write(volume.channels[1], values[:-1])
-    with pytest.raises(InputError, match=r"a_0001\.nii\.gz: is another grid than .*: 19 x 24 x 10 voxels"):
+    with pytest.raises(InputError, match=r"a_0001\.nii\.gz: has another grid than .*: 19 x 24 x 10 voxels"):
         prepared([volume], tmp_path, spec=SPEC)
 
 
 def test_values_that_are_no_labels_are_background_and_said(volume, tmp_path, capsys):
     found = prepared([volume], tmp_path, spec=DataSpec(2, "z-score", {4: 1}, False))
     assert found.num_classes == 2
-    assert "a-seg.nii.gz: holds the values 1, which are no labels: background" in capsys.readouterr().err
+    assert "a-seg.nii.gz: holds the values 1, which are not labels: background" in capsys.readouterr().err
 
 
 def test_a_class_that_never_occurs_is_said(volume, tmp_path, capsys):
@@ -134,7 +136,7 @@ def test_values_that_are_no_numbers_are_said_and_a_volume_of_them_alone_is_refus
     image[:3] = np.nan
     spec = DataSpec(1, "z-score", colour=False)
     found = prepared([Case("a", (write(tmp_path / "a.nii", image),))], tmp_path, spec=spec)
-    assert "a.nii: holds values that are no finite numbers" in capsys.readouterr().err
+    assert "a.nii: holds values that are not finite" in capsys.readouterr().err
     assert (found.image(4)[0] == 0).any()
     with pytest.raises(InputError, match=r"b\.nii: none of its values is a finite number"):
         prepared([Case("b", (write(tmp_path / "b.nii", image * np.nan),))], tmp_path, spec=spec)
@@ -165,7 +167,7 @@ def test_a_picture_of_another_depth_than_those_of_training_is_refused(tmp_path, 
     [
         (5000, "holds values up to 5000; those above 4095 are cut off"),
         (4000, ""),
-        (250, "holds values up to 250 alone, where 0 to 4095 are read: it is dark"),
+        (250, "holds values up to 250 alone, where 0 to 4095 are expected: it is dark"),
     ],
 )
 def test_a_picture_that_the_window_does_not_fit_says_so(tmp_path, capsys, top, said):
@@ -181,4 +183,6 @@ def test_ct_numbers_without_their_offset_are_said(tmp_path, capsys):
         path = write(tmp_path / f"{name}.nii", np.abs(image) + offset)
         prepared([Case(name, (path,))], tmp_path, spec=spec)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("a.nii: holds no value below 0, where -160 to 240 are read: CT numbers without their offset?")
+    assert line.endswith(
+        "a.nii: holds no value below 0, where -160 to 240 are expected: CT numbers without their offset?"
+    )

@@ -124,11 +124,11 @@ def test_a_file_may_name_cases_or_patients(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{half", "is no JSON"),
+        ("{half", "is not JSON"),
         ('{"train": 5}', "no split"),
         ('{"practice": ["c0"]}', "no split"),
         ('[{"train": ["c0"]}]', "no split"),
-        ('{"train": ["z"]}', "names z, which is no case or patient"),
+        ('{"train": ["z"]}', "names z, which is not a case or patient"),
         ('{"train": ["c0"], "test": ["c1"]}', "p is in train and in test"),
         ('{"test": ["c0"]}', "names no case to train on"),
     ],

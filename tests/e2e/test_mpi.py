@@ -176,7 +176,7 @@ def test_bad_input_is_told_once(isic, tmp_path):
 
 def test_a_command_for_one_process_says_so():
     done = run([*MPIRUN, sys.executable, "-m", "medsegdiff", "doctor"], expect=2)
-    assert "error: doctor: is work for one process" in done.stderr
+    assert "error: doctor: runs in one process" in done.stderr
 
 
 def test_masks_of_two_processes_are_those_of_one(isic, folder):

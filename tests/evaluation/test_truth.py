@@ -85,7 +85,7 @@ def test_values_that_are_no_labels_are_said(tmp_path, capsys):
     """As training says it: else a mask of 0 and 255, scored by labels 3, has no foreground without a word."""
     Image.fromarray(np.uint8([[0, 255, 3]])).save(tmp_path / "x.png")
     assert read_truth(tmp_path / "x.png", 2, {3: 1}).mask(1).tolist() == [[False, False, True]]
-    assert capsys.readouterr().err.endswith("x.png: holds the values 255, which are no labels: background\n")
+    assert capsys.readouterr().err.endswith("x.png: holds the values 255, which are not labels: background\n")
 
 
 def test_a_probability_on_another_grid_is_refused(tmp_path):
@@ -99,7 +99,7 @@ def test_a_probability_on_another_grid_is_refused(tmp_path):
     write(tmp_path / "out/a_prob.nii.gz", labels.astype(np.float32), affine)
     assert evaluate(tmp_path / "out", {"a": truth}).summaries["brier"].mean == 0
     write(tmp_path / "out/a_prob.nii.gz", labels[::-1].astype(np.float32), turned)
-    with pytest.raises(InputError, match=r"a_prob\.nii\.gz: is another grid than its ground truth"):
+    with pytest.raises(InputError, match=r"a_prob\.nii\.gz: has another grid than its ground truth"):
         evaluate(tmp_path / "out", {"a": truth})
 
 

@@ -64,5 +64,5 @@ def test_what_is_no_labels_is_refused(text):
 def test_labels_may_be_stored_as_fractions_that_are_whole():
     assert whole_numbers(np.array([0.0, 2.0]), "a").tolist() == [0, 2]
     for bad in (0.5, np.nan, np.inf, 1e12, -1e12):
-        with pytest.raises(InputError, match="a: holds values that are no whole numbers"):
+        with pytest.raises(InputError, match="a: holds values that are not whole numbers"):
             whole_numbers(np.array([1.0, bad]), "a")

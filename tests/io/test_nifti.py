@@ -74,7 +74,7 @@ def test_a_header_that_says_nothing_is_refused_in_one_line(tmp_path, fields, cap
             "its header was repaired while reading: pixdim[1,2,3] should be positive",
         ),
         ({"xyzt_units": 3}, "says that its axes are in microns; they are taken for millimetres"),
-        (TURNED, "its sform and its qform are different places; the sform is taken, other programs take the qform"),
+        (TURNED, "its sform and qform differ; the sform is used, other programs may use the qform"),
         ({**TURNED, "srow_x": (1, 0, 0, 0.2)}, ""),
         ({"quatern_b": np.nan, "sform_code": 1, "qform_code": 1}, ""),
         ({"scl_slope": np.nan, "scl_inter": np.nan}, ""),

@@ -76,7 +76,7 @@ def test_channels_of_no_known_meaning_are_said(tmp_path, capsys):
             read_image(path)
         return
     np.testing.assert_array_equal(read_image(path)[..., 0], GREY)
-    assert "a.tif: has channels of which it does not say what they are; they are left out" in capsys.readouterr().err
+    assert "a.tif: has channels of unknown meaning; they are left out" in capsys.readouterr().err
 
 
 def test_a_mask_compressed_as_a_jpeg_is_no_more_exact_in_a_tiff(tmp_path):

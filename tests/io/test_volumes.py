@@ -134,7 +134,7 @@ def test_a_mask_has_labels_and_no_channels(tmp_path):
     with pytest.raises(InputError, match=r"b\.nii: has channels, where a mask holds labels"):
         read_label_volume(tmp_path / "b.nii")
     write(tmp_path / "c.nii", VALUES.astype(np.float32) / 2)
-    with pytest.raises(InputError, match=r"c\.nii: holds values that are no whole numbers"):
+    with pytest.raises(InputError, match=r"c\.nii: holds values that are not whole numbers"):
         read_label_volume(tmp_path / "c.nii")
 
 

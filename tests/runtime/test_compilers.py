@@ -54,7 +54,7 @@ def killed(task):
 
 def test_a_compiling_process_that_is_killed_ends_it_with_a_line(utils, tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "do_compile", killed)
-    with pytest.raises(InputError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(InputError, match="was killed, perhaps as memory ran out"):
         compilers.run_commands(['"g++" "a.cc" -c'] * 3, str(tmp_path), "")
 
 

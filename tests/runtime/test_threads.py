@@ -7,7 +7,7 @@ import pytest
 from medsegdiff.runtime import threads, toolchain
 
 TOO_MANY = "must be at most 4096; give the number of cores, or unset it"
-IGNORED = "is not what OpenMP knows, which would ignore it; correct or unset it"
+IGNORED = "is not a value that OpenMP knows, and would be ignored; correct or unset it"
 
 
 @pytest.mark.parametrize(

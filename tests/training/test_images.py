@@ -130,4 +130,4 @@ def test_of_one_image_alone_none_is_kept_for_testing(tmp_path, capsys):
     write(tmp_path / "data/labels/a.nii.gz", labels)
     found = images(tmp_path / "data")
     assert found.split == (["a"], [], [])
-    assert "note: of one image, or patient, alone none is kept for testing" in capsys.readouterr().err
+    assert "note: there is only one image, or patient, so none is kept for testing" in capsys.readouterr().err

@@ -82,5 +82,5 @@ def test_what_only_has_the_name_of_a_checkpoint_is_refused(tmp_path, folder, con
         path.mkdir()
         path /= content
     path.write_text("mine")
-    with pytest.raises(InputError, match=f"{path}: is no part of a checkpoint, and would be lost"):
+    with pytest.raises(InputError, match=f"{path}: is not part of a checkpoint, and would be lost"):
         own(tmp_path)

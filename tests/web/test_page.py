@@ -258,7 +258,7 @@ def test_500_megabytes_are_refused_on_the_page(served, photo, browser, tmp_path)
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(500_000_000)
     give(browser, served, tmp_path / "huge.png")
-    until(lambda: "huge.png: more than the 1 MB that are taken here" in browser.page_source)
+    until(lambda: "huge.png: more than the 1 MB that are accepted here" in browser.page_source)
     upload(browser, served, photo)  # the server lives
 
 

@@ -77,8 +77,8 @@ def test_time_between_runs_does_not_count(training):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", "{", "run.json: is no JSON"),
-        ("run.json", "[" * 100_000, "run.json: is no JSON"),
+        ("run.json", "{", "run.json: is not JSON"),
+        ("run.json", "[" * 100_000, "run.json: is not JSON"),
         ("config.yaml", "a: [", "config.yaml: is no file of options"),
         ("log.csv", b"\xff\n", "log.csv: not UTF-8"),
         ("log.csv", "step,loss\n10,high\n", "log.csv: is not what train writes .*high"),

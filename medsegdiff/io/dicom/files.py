@@ -58,7 +58,7 @@ def read_file(path: Path, pixels: bool = True) -> Any:
             return dataset
         except Exception as error:  # on damaged files it raises nearly anything
             line = " ".join(str(error).split())
-            raise InputError(f"{path}: damaged or no DICOM file ({line[:200]}); fetch or export it again") from None
+            raise InputError(f"{path}: damaged or no DICOM file ({line[:200]}); download or export it again") from None
 
 
 def frames_of(path: Path, of_segments: bool = False, pixels: bool = True) -> list[Frame]:
@@ -71,14 +71,14 @@ def frames_of(path: Path, of_segments: bool = False, pixels: bool = True) -> lis
     if not all(name in dataset for name in ("Rows", "Columns", "PhotometricInterpretation")):
         raise InputError(f"{path}: a DICOM file without an image ({dataset.get('Modality')}); give the images' files")
     if pixels and "PixelData" not in dataset:
-        raise InputError(f"{path}: a header whose pixels are cut off or left out; fetch or export it again")
+        raise InputError(f"{path}: a header whose pixels are cut off or left out; download or export it again")
     try:
         count = int(dataset.get("NumberOfFrames") or 1)
         each = dataset.get("PerFrameFunctionalGroupsSequence") or []
         shared = tuple(dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
         size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: a damaged header ({error}); fetch or export it again") from None
+        raise InputError(f"{path}: a damaged header ({error}); download or export it again") from None
     if (dataset.get("Modality") == "SEG") != of_segments:
         wanted = "a segmentation" if of_segments else "an image"
         raise InputError(f"{path}: {dataset.get('Modality')}, where {wanted} was expected; give another file")

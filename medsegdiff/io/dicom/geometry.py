@@ -31,7 +31,7 @@ def stack(frames: Sequence[Frame]) -> tuple[tuple[int, ...], np.ndarray]:
     affine = np.eye(4)
     if len(frames) == 1 and (places[0] is None or ways[0] is None):  # a picture, as of ultrasound
         if spacing is None:
-            note(frames[0].path, "does not say how large its pixels are; distances take them for 1 mm")
+            note(frames[0].path, "does not give its pixel size; distances assume 1 mm")
         affine[:2, :2] = np.diag([1.0, 1.0] if spacing is None else spacing[::-1])
         return (0,), LPS_TO_RAS @ affine
     for frame, place, way in zip(frames, places, ways):
@@ -43,9 +43,11 @@ def stack(frames: Sequence[Frame]) -> tuple[tuple[int, ...], np.ndarray]:
             raise InputError(f"{frame.path}: its rows and columns are not at right angles; export the series again")
         first = frames[0]
         if not np.allclose(way, ways[0], atol=1e-3) or not np.allclose(same, spacing, rtol=1e-3):
-            raise InputError(f"{frame.path}: another direction or spacing than {first.path.name}; remove or part them")
+            raise InputError(
+                f"{frame.path}: another direction or spacing than {first.path.name}; remove or separate them"
+            )
         if any(frame.dataset[name].value != first.dataset[name].value for name in _ALIKE):
-            raise InputError(f"{frame.path}: other sizes or pixels than {first.path.name}; remove or part them")
+            raise InputError(f"{frame.path}: other sizes or pixels than {first.path.name}; remove or separate them")
     rows, columns = ways[0].reshape(2, 3)
     normal, points = np.cross(rows, columns), np.array(places)
     order = np.argsort(points @ normal, kind="stable")

@@ -279,5 +279,5 @@ def test_a_picture_without_the_size_of_its_pixels_says_so(make_series, capsys, h
 
     path = next(make_series(change=change)[0].iterdir())
     assert read_dicom(path).geometry.spacing[:2] == pytest.approx((0.7, 1.3) if has_spacing else (1, 1))
-    said = f"note: {path}: does not say how large its pixels are; distances take them for 1 mm\n"
+    said = f"note: {path}: does not give its pixel size; distances assume 1 mm\n"
     assert capsys.readouterr().err == ("" if has_spacing else said)
