@@ -150,7 +150,8 @@ class _Run:
         if trainer.skipped_in_a_row >= MOST_SKIPS:
             raise InputError(
                 f"step {trainer.step}: the loss or its gradient was not a finite number in {MOST_SKIPS} steps "
-                f"in a row, most recently with the images {', '.join(ids)}; look at them, lower `lr`, or give `clip_grad` 1"
+                f"in a row, most recently with the images {', '.join(ids)}; look at them, lower `lr`, or give "
+                "`clip_grad` 1"
             )
 
     def _between(self, requests: list[int]) -> None:
