@@ -1,1 +1,1 @@
-"""Comparisons with the same networks in PyTorch; no part of the installed package."""
+"""Comparisons with the same networks in PyTorch; not part of the installed package."""

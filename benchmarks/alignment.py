@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def configuration(options: argparse.Namespace, out: Path) -> RunConfig:
-    """The configuration of all trainings, but for the folder they write to."""
+    """The configuration of all trainings, except for the folder they write to."""
     given = yaml.safe_load(find_config(options.config).read_text(encoding="utf-8"))
     ours = {"data_dir": str(options.data_dir), "out_dir": str(out), "tensorboard": False}
     rate = {"lr": options.lr} if options.lr else {}

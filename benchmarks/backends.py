@@ -1,4 +1,4 @@
-"""Seconds of the backends and of PyTorch for the same masks, and how well those agree.
+"""Seconds of the backends and of PyTorch for the same masks, and how well the masks agree.
 
 python -m benchmarks.backends --model-path RUN --images a.jpg b.jpg --out backends.json
 
@@ -104,7 +104,7 @@ def one_side(backend: str, arguments: Sequence[str], masks: Path) -> dict[str, A
 
 
 def dice(masks: Path, others: Path) -> float:
-    """The least Dice of two files' masks of one image."""
+    """The lowest Dice of two files' masks of one image."""
     with np.load(masks) as one, np.load(others) as other:
         pairs = [(one[name] > 0.5, other[name] > 0.5) for name in one.files]
     return min(2 * (a & b).sum() / max(a.sum() + b.sum(), 1) if (a | b).any() else 1.0 for a, b in pairs)

@@ -1,4 +1,4 @@
-"""A training beside a plain U-Net that has the same images and the same processor time: a table with intervals.
+"""A training compared with a plain U-Net on the same images for the same processor time: a table with intervals.
 
     OMP_NUM_THREADS=1 python -m benchmarks.baseline --config FILE --data-dir DIR --work results/NAME --out logs/NAME
 
@@ -83,7 +83,7 @@ def table(scores: dict[str, dict[str, Any]], seconds: dict[str, float]) -> str:
 
 
 def draw(path: Path, work: Path) -> None:
-    """The overlays of some test cases, from the best to the worst of ours; the plain U-Net's below."""
+    """Overlays of some test cases, ordered from our best to our worst; the plain U-Net's below."""
     dice = np.genfromtxt(work / "predictions/metrics.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     order = np.argsort(-dice["dice"])
     chosen = [
@@ -102,7 +102,7 @@ def _evaluate(ours: list[str], data: list[str], predictions: Path) -> None:
 
 
 def _timed(work: Path, name: str, command: list[str]) -> None:
-    """Run a command; what it took of the processor is added to seconds.json, even where it was stopped."""
+    """Run a command; its processor time is added to seconds.json, even if it was stopped."""
     begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         subprocess.run(command, check=True)

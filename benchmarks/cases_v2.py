@@ -1,4 +1,4 @@
-"""Write the stored cases of version v2: what its twin in PyTorch computes, in float64, from inputs by name.
+"""Write the stored cases of version v2: what the same network in PyTorch computes in float64, from inputs by name.
 
 python -m benchmarks.cases_v2 [--out-dir tests/parity/cases]
 """
@@ -69,7 +69,7 @@ def empty(name: str, kind: str, options: dict[str, Any]) -> Case:
 
 
 def network_of(case: Case) -> Any:
-    """The twin in float64, with the weights of every case."""
+    """The network in PyTorch, float64, with the weights of every case."""
     network = twin(case.network).double()
     load_parity_weights(network)
     set_dropout(network, 0.0)

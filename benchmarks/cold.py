@@ -1,4 +1,4 @@
-"""Seconds from an empty cache to the first mask, by phase, and what a command costs beside its computing.
+"""Seconds from an empty cache to the first mask, by phase, and the overhead of a command.
 
     python -m benchmarks.cold --model-path RUN --images FILE [--rounds 3] [--steps 10] [--out cold.json]
 
@@ -66,7 +66,7 @@ def one_round(arguments: Sequence[str]) -> dict[str, float]:
 
 
 def table(rounds: Sequence[dict[str, float]]) -> str:
-    """The rounds as Markdown, seconds: median, least and most."""
+    """The rounds as Markdown, seconds: median, minimum and maximum."""
     lines = ["| phase | median | least | most |", "| --- | ---: | ---: | ---: |"]
     for name in rounds[0]:
         values = [each[name] for each in rounds]

@@ -1,4 +1,4 @@
-"""Do DDIM and DPM-Solver++ find the same mask? Their distance to many-step DDIM as their evaluations grow.
+"""Do DDIM and DPM-Solver++ find the same mask? Their distance to many-step DDIM by the number of evaluations.
 
     python -m benchmarks.convergence --model-path RUN --data-dir DIR [--out-dir docs/sampling]
 

@@ -1,4 +1,4 @@
-"""The training curve on real images once more in PyTorch: how far rounding alone moves it from the stored one.
+"""The training curve on real images once more in PyTorch: how much rounding alone changes it.
 
     python -m benchmarks.curve --isic-dir DIR --threads 2 --channels-last [--steps 10]
 

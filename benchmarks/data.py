@@ -1,4 +1,4 @@
-"""What loading costs: batches beside training steps, and an epoch from the cache beside reading the files each time.
+"""What loading costs: batches compared with training steps, an epoch from the cache with reading the files each time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.data --data-dir DIR [--image-size 64] [--batch-size 8] [--widths 32 128]
 

@@ -1,4 +1,4 @@
-"""What ensembles are worth by sampler and steps: accuracy, calibration, and whether they know when they fail.
+"""What ensembles are worth by sampler and steps: accuracy, calibration, and whether their agreement shows failures.
 
     python -m benchmarks.ensembles --model-path RUN --data-dir DIR [--images 100] [--members 5] [--seed 0]
     python -m benchmarks.ensembles --model-path RUN --data-dir DIR --members 3..25 --until 0.05

@@ -1,4 +1,4 @@
-"""Every gradient of a training step, ours beside PyTorch's: what is rounding, and what is a choice made by rounding.
+"""Every gradient of a training step, ours and PyTorch's: what is rounding, and what is a choice made by rounding.
 
     python -m benchmarks.gradients [--versions v1 new] [--sizes 64 128 256] [--width 128]
 
@@ -38,7 +38,7 @@ NO_GRADIENT = re.compile(r"^hwm\.conv_blocks_.*\.conv\.bias$")
 
 
 def make_case(version: str, size: int, width: int) -> Case:
-    """A training step of the published network, of another width perhaps, on one image, or two where they are small."""
+    """A training step of the published network, perhaps of another width, on one image, or two if they are small."""
     batch = 1 if size > 64 else 2  # a batch norm of the deepest maps, size / 32, needs numbers
     name = f"train-{version}-{size}"
     config = {"version": version, "image_size": size, "num_channels": width, "in_ch": 4, "diffusion_steps": 100}
@@ -142,7 +142,7 @@ def beside(network: TorchMedSegDiff, maps: Arrays, hold: bool) -> tuple[Arrays, 
 
 
 def differences(found: Arrays, exact: Arrays) -> dict[str, float]:
-    """The length of each gradient's error over that of the gradient, worst first; not of those that have none."""
+    """The norm of each gradient's error divided by the gradient's, worst first; without gradients of norm 0."""
     errors = {
         name: float(np.linalg.norm(found[name].reshape(value.shape) - value) / np.linalg.norm(value))
         for name, value in exact.items()

@@ -1,4 +1,4 @@
-"""Seconds of a forward pass and of a training step, alone and beside busy processes: PyTorch and this package.
+"""Seconds of a forward pass and of a training step, with and without busy processes: PyTorch and this package.
 
     python -m benchmarks.loaded [--tasks forward step] [--widths 32 128] [--batch 4] [--busy 2]
         [--sides torch ours ours,GOMP_SPINCOUNT=0] [--rounds 10] [--out FILE.json]

@@ -1,4 +1,4 @@
-"""Do masks come from the image or from its noise? The same images with another seed's noise, and another image's.
+"""Do masks come from the image or from the noise? The same images with another seed's noise, and another image's.
 
     python -m benchmarks.noise --model-path RUN --data-dir DIR [--images 100] [--members 5]
 

@@ -1,4 +1,4 @@
-"""A plain U-Net in PyTorch on the same images: what a network without diffusion reaches in the same processor time.
+"""A plain U-Net in PyTorch on the same images: what a network without diffusion achieves in the same processor time.
 
     python -m benchmarks.plain_unet --config RUN/config.yaml --minutes 60 --out-dir DIR [--data-dir DIR]
     medsegdiff evaluate --data-dir DIR --pred-path DIR/predictions
@@ -158,7 +158,7 @@ def _step(network: UNet, optimiser: torch.optim.Optimizer, batches: Batches, ste
 
 
 def _affordable(network: UNet, batches: Batches, options: argparse.Namespace) -> int:
-    """How many steps the processor time is enough for; what is learnt in measuring is forgotten."""
+    """How many steps the processor time is enough for; the weights trained while measuring are discarded."""
     kept = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), options.lr)
     begun = time.process_time()
@@ -172,7 +172,7 @@ def _affordable(network: UNet, batches: Batches, options: argparse.Namespace) ->
 
 
 class Segmenting:
-    """The network as a `Denoiser` that knows the mask whatever the noise: one evaluation is a segmentation."""
+    """The network as a `Denoiser` that ignores the noise: one evaluation is a segmentation."""
 
     def __init__(self, network: UNet, size: int) -> None:
         self.network, self.backend = network.eval(), f"PyTorch {torch.__version__}"

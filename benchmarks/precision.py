@@ -1,4 +1,4 @@
-"""What a shorter precision does to the masks and their Dice, on real test images.
+"""How a lower precision changes the masks and their Dice, on real test images.
 
     python -m benchmarks.precision --model-path RUN --data-dir DIR [--images 100]
 

@@ -13,7 +13,7 @@ from medsegdiff.config.sampling import SamplingConfig
 
 
 class Records:
-    """The rows of a CSV file, in which every number stands beside what it was measured with."""
+    """The rows of a CSV file, in which every number has the setting it was measured with."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         """Read what is there.

@@ -101,7 +101,7 @@ class Worker:
         return answer
 
     def stop(self) -> None:
-        """Halt the process with all its threads, which may wait in a loop and not asleep."""
+        """Halt the process with all its threads, which may be spinning instead of sleeping."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:

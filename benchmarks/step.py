@@ -151,7 +151,7 @@ def table(result: dict[str, Any], variants: list[Variant]) -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What stands beside the numbers: the processor, the threads, Python's version."""
+    """What is saved with the numbers: the processor, the threads, Python's version."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]

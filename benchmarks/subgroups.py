@@ -34,7 +34,7 @@ LINES = [np.eye(9, dtype=bool), np.eye(9, dtype=bool)[::-1], np.ones((1, 9), boo
 
 
 def darker(grey: np.ndarray) -> np.ndarray:
-    """By how much thin structures are darker than what is around them, float32 (H, W) in [0, 1]."""
+    """How much darker thin structures are than their surroundings, float32 (H, W) in [0, 1]."""
     closed = np.max([ndimage.grey_closing(grey, footprint=line) for line in LINES], axis=0)
     return ndimage.gaussian_filter(closed - grey, 0.7)
 

@@ -166,7 +166,7 @@ def conv_units(*widths: int, dropout: float = 0.0) -> nn.Sequential:
 
 
 class Highway(nn.Module):
-    """The conditioning network `hwm`: segments the image by itself and hands the denoiser what it learnt."""
+    """The conditioning network `hwm`: segments the image by itself and passes its features to the denoiser."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A trained network with real images, and the Dice of what it says of them."""
+"""A trained network with real images, and the Dice of its masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw the three versions of the network: what the conditioning network gives the denoiser, and where.
+"""Draw the three versions of the network: what the conditioning network passes to the denoiser, and where.
 
 python -m benchmarks.versions_figure [--out docs/versions.svg]
 """

@@ -1,1 +1,1 @@
-"""A short visit to a machine with a GPU: what travels there, what is done there in order of worth, what comes back."""
+"""A short visit to a machine with a GPU: what to bring, what is done there, what comes back."""

@@ -35,7 +35,7 @@ LIMIT = 64 << 20
 
 
 def carry(folder: Path, data_dir: Optional[Path], size: int, packages: bool, back: Optional[Path]) -> None:
-    """Make `folder` anew, in place of an earlier one, and print what is in it.
+    """Make `folder`, replacing an earlier one, and print its contents.
 
     Raises:
         InputError: it is more than can travel.

@@ -1,4 +1,4 @@
-"""A bare machine made ready: packages, data and caches that travelled, and the changed copy of Jittor."""
+"""Prepare a bare machine: the packages, data and caches that were brought, and the changed copy of Jittor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATA, WHEELS = "isic.tar", "wheels"
 
 
 def setup(job: Job) -> Rows:
-    """Make ready; a second time only what is missing."""
+    """Prepare; a second time only what is missing."""
     from benchmarks.gpu.stages import attempted
 
     visit = job.visit

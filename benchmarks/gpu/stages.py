@@ -100,7 +100,7 @@ def _replayed(path: Path) -> Row:
 
 
 def _precision(job: Job) -> Rows:
-    """The first losses and gradients of one training in each precision: how far rounding takes them apart."""
+    """The first losses and gradients of one training in each precision: how much rounding changes them."""
     for precision in job.visit.plan.precisions:
         if not job.known(precision):
             yield attempted(precision, partial(_begun, job.visit.plan.profiled, precision))
@@ -121,7 +121,7 @@ def _begun(work: Work, precision: Precision) -> Row:
 
 
 def _profile(job: Job) -> Rows:
-    """Launches of a training step, the kernels that take longest, and a step of two images: launches alone, nearly."""
+    """Launches of a training step, the kernels that take longest, and a step of two images: almost only launches."""
     for precision in job.visit.plan.precisions:
         if not job.known(f"step, {precision}"):
             yield attempted(f"step, {precision}", partial(_profiled, job, precision))

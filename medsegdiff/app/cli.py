@@ -63,7 +63,7 @@ def report(command: Callable[[], int], debug: bool = False, quiet: bool = False,
 
 
 def _check_working_directory() -> None:
-    """Refuse one that was removed: what the user names would be nowhere, and only half of the work would notice."""
+    """Refuse one that was removed: relative paths would fail, but only in part of the work."""
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def _check_working_directory() -> None:
 
 
 def _outcome(command: Callable[[], int], debug: bool) -> tuple[int, Optional[str]]:
-    """The exit code of `command`, and how it failed if it did."""
+    """The exit code of `command`, and the complaint if it failed."""
     heard: list[int] = []
     try:
         with stopping.asked(heard), ranks.only_the_leader_speaks():

@@ -1,4 +1,4 @@
-"""What may follow on a command line, told to the shell by the protocol of argcomplete."""
+"""Completion in the shell, by the protocol of argcomplete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Callable
 
 
 def complete(commands: Mapping[str, Callable[[], argparse.ArgumentParser]], of_all: Iterable[str]) -> None:
-    """Answer the shell, and end; `commands` give their parsers, and all have the options `of_all`."""
+    """Answer the shell, and exit; `commands` give their parsers, and all have the options `of_all`."""
     import argcomplete
 
     named = os.environ["COMP_LINE"].split()[1:2]

@@ -33,7 +33,7 @@ def is_asked_for(options: Any) -> bool:
 
 
 def run(options: Any) -> int:
-    """Do what was asked for; returns the exit code: 1 if the GPU computes wrong."""
+    """Run the options; returns the exit code: 1 if the GPU computes wrong numbers."""
     from medsegdiff.runtime import toolchain
     from medsegdiff.runtime.cuda import prepare
 
@@ -52,7 +52,7 @@ def run(options: Any) -> int:
 
 
 def check() -> int:
-    """Compare the operations with NumPy and print how far they are; returns the exit code."""
+    """Compare the operations with NumPy and print the errors; returns the exit code."""
     from medsegdiff.doctor import device_check
 
     print(f"on the {device_check.device()}, errors relative to float64; {device_check.LIMIT:.0e} passes")

@@ -27,7 +27,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(options: Any) -> int:
-    """Run the command; returns the exit code: 1 if anything is not as the original has it."""
+    """Run the command; returns the exit code: 1 if anything differs from the original."""
     from medsegdiff.parity import cases
 
     files = cases.find([Path(path) for path in options.paths])

@@ -149,7 +149,7 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
 
 
 def _keep_apart(out: Path, cases: Sequence[Case], from_dataset: bool, images: Sequence[str]) -> None:
-    """Refuse to write among the inputs, where the next call would take the masks for images.
+    """Refuse to write into the inputs' folders, where the next call would take the masks for images.
 
     Files that were named one by one may lie in `out`, as long as no mask would take their place.
 

@@ -62,7 +62,7 @@ def run(options: Any) -> int:
 
 
 def serve(options: Any, auth: Any, folder: Path) -> None:
-    """Answer until Ctrl-C; the network stays in this thread, and what comes in lies in `folder` while it is needed."""
+    """Serve until Ctrl-C; the network stays in this thread, and uploads are in `folder` while they are needed."""
     check_address(options.host, options.port)  # before anything takes long
 
     from medsegdiff.api import load

@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def train(config: RunConfig, dry: bool = False) -> int:
-    """Find and prepare the data, then train; or, if `dry`, measure memory and time alone."""
+    """Find and prepare the data, then train; or, if `dry`, only measure memory and time."""
     check_shares(config)
     output_folder(config.training.out_dir)
     requirements.check()  # before anything takes long
@@ -116,7 +116,7 @@ def train(config: RunConfig, dry: bool = False) -> int:
 
 
 def _say_best(last: Path) -> None:
-    """The best Dice of a training that ended with the checkpoint `last`, where it lies, and the next command."""
+    """Print the best Dice of a training that ended with the checkpoint `last`, where it is, and the next command."""
     from medsegdiff.checkpoints.folder import BEST, list_checkpoints, read_state
 
     state = read_state(last)

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, whole files, named random streams, the processor, ranks. Needs no Jittor."""
+"""The basis of everything: errors, atomic files, named random streams, the processor, ranks. Needs no Jittor."""

@@ -1,4 +1,4 @@
-"""Work in other threads, beside what goes on here."""
+"""Work in other threads."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def flag(field: str) -> str:
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
-    """What is lacking where a module is, that comes with an installation of the package."""
+    """The message about a missing module that an installation of the package would have."""
     remedy = "install the package for it (pip install . in a clone), or use the Python of the environment that has it"
     return f"{error.name}: is not installed for {sys.executable}; {remedy}"
 

@@ -57,7 +57,7 @@ def writing(path: Path, remedy: str = "") -> Iterator[None]:
 
 
 def _has_a_folder(path: Path) -> bool:
-    """Whether a name is missing for another reason than that the folder of `path` is not there any more."""
+    """Whether a name is missing although the folder of `path` still exists."""
     try:
         return path.absolute().parent.is_dir()
     except FileNotFoundError:  # the working directory
@@ -96,7 +96,7 @@ def opened(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def held(path: Path, lock: Callable[[int], None]) -> Iterator[None]:
-    """Hold the file `path`, which is there for that and gone in the end; `lock` locks it by its handle, or raises.
+    """Hold the lock file `path`, which is removed at the end; `lock` locks it by its handle, or raises.
 
     Raises:
         InputError: it cannot be written to.
@@ -115,7 +115,7 @@ def held(path: Path, lock: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, patient: bool = False) -> Iterator[None]:
-    """Hold `folder` for this thread alone, by a lock on the file `LOCK` in it, which is gone in the end.
+    """Hold `folder` for this thread alone, by a lock on the file `LOCK` in it, which is removed at the end.
 
     The system frees it when the process ends, however it ends; the file that a killed one left goes with the next.
     Who is `patient` waits for other threads of this process.
@@ -147,7 +147,7 @@ def exclusive(folder: Path, patient: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def private_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder that is gone in the end, and with it those of this `prefix` whose processes were killed."""
+    """A temporary folder that is removed at the end, with those of this `prefix` whose processes were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with contextlib.suppress(InputError, OSError):  # somebody's at work, another user's, or just gone
             if not path.is_symlink() and system.is_ours(path) and (path / LOCK).is_file():
@@ -205,7 +205,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def size(path: Path) -> int:
-    """The bytes of a file; 0 where it is none, or somebody removes it just now."""
+    """The bytes of a file; 0 if it is not a file, or was just removed."""
     with contextlib.suppress(OSError):
         return path.stat().st_size if path.is_file() else 0
     return 0

@@ -1,4 +1,4 @@
-"""What Ctrl-C does before the command begins and after it has ended. This module imports nothing that takes time."""
+"""Ctrl-C before the command begins and after it has ended. This module imports nothing that takes time."""
 
 import _imp
 import _signal  # type: ignore[import-not-found]  # `signal` imports `enum`: milliseconds in which Ctrl-C is a traceback

@@ -1,4 +1,4 @@
-"""What a command wrote into a folder that the user named; nothing else there is written over or deleted.
+"""What a command wrote into a folder that the user named; nothing else there is overwritten or deleted.
 
 `.medsegdiff.jsonl` in the folder has one JSON object a line for each group of files that were written together:
 `{"by": "evaluate", "files": {"metrics.csv": "DIGEST"}, "about": {}}`. A file is a command's own where that command

@@ -1,4 +1,4 @@
-"""Random numbers by name: what is drawn depends on its key alone, not on what was drawn before."""
+"""Random numbers by name: a number depends only on its key, not on what was drawn before."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def number(name: str, alone: int) -> int:
 
 
 def _check() -> None:
-    """Refuse what `mpirun` never sets, and a shell's start-up file may.
+    """Refuse variables that `mpirun` never sets so, but a shell's start-up file may.
 
     Raises:
         InputError: one of its variables is no number, or makes no sense beside the other.

@@ -34,7 +34,7 @@ _counts: Counter[str] = Counter()
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, numbers as people read them, and no name twice: the first would be lost without a word.
+    """Plain values, numbers as people read them, and no name twice: the first would be lost silently.
 
     To YAML 1.1 1e-4 is text, 010 is 8 and 2020-01-01 a date.
     """
@@ -140,7 +140,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder, as far as one may see: `Path.is_dir` fails where looking is forbidden."""
+    """Whether it is a folder; `Path.is_dir` fails without permission."""
     with contextlib.suppress(OSError, ValueError):
         return path.is_dir()
     return False

@@ -54,7 +54,7 @@ def tell(text: str, **facts: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Say on standard error what is no result, above a bar if there is one.
+    """Print to standard error, above a bar if there is one.
 
     An option is named by its field, in backquotes, as in an `errors.InputError`.
     """
@@ -128,7 +128,7 @@ class Bar:
 
     @property
     def _left(self) -> float:
-        """Seconds, if it goes on as fast; 0 where nobody knows."""
+        """Seconds left at this speed; 0 if unknown."""
         done = self._work(self._first, self.n)
         return self._work(self.n, self.total) * self._taken / done if done > 0 else 0.0
 

@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command: open, and no reason to fail late."""
+"""Standard input, output and error of a command: open, and never a reason to fail late."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Forgiving(io.RawIOBase):
 
 
 def secure() -> None:
-    """Make the three usable, where they were closed by leading nowhere, and let any text be printed.
+    """Make the three usable, replacing closed ones by streams to nowhere, and let any text be printed.
 
     Else the next file to be opened would have the number of a closed one, and what libraries print would land in it.
     """

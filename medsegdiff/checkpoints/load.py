@@ -16,7 +16,7 @@ from medsegdiff.config.run import read_run
 
 
 def is_foreign(path: Union[str, Path]) -> bool:
-    """Whether this is a file of another program, by its name."""
+    """Whether this is another program's file, by its name."""
     return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 

@@ -92,7 +92,7 @@ class RunConfig:
 
     @classmethod
     def from_flat(cls, options: Mapping[str, Any]) -> RunConfig:
-        """The configuration of `options`; names that are no option are passed over."""
+        """The configuration of `options`; names that are not options are ignored."""
         return cls(
             network=pick(NetworkConfig, options),
             diffusion=pick(DiffusionConfig, options),

@@ -188,7 +188,7 @@ def _read(path: Path) -> tuple[np.ndarray, Optional[Geometry]]:
 
 
 def _odd(found: Checked, images: Mapping[Path, _Image]) -> set[Path]:
-    """Images of another number of channels than most."""
+    """Images whose number of channels differs from most."""
     usual = Counter(image.channels for image in images.values()).most_common(1)
     odd = {path: image.channels for path, image in images.items() if image.channels != usual[0][0]}
     for path, channels in odd.items():

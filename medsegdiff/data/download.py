@@ -1,4 +1,4 @@
-"""Public datasets, fetched from where their owners publish them."""
+"""Public datasets, downloaded from where their owners publish them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ DATASETS = {
 
 
 def download(name: str, folder: Path, base_url: Optional[str] = None) -> list[Path]:
-    """Fetch and unpack a dataset of `DATASETS`; returns the folders of its archives, in `folder`.
+    """Download and unpack a dataset of `DATASETS`; returns the folders of its archives, in `folder`.
 
     Each archive unpacks into a folder of its name, which appears whole or not at all, with `source.json` in it: URL and
     checksum. What is there already is not fetched again, and what was fetched in part is continued, by a later call,
@@ -175,7 +175,7 @@ class _Megabytes:
         self.bar.update(count / 1e6)
 
     def reset(self) -> None:
-        """Begin anew, as pooch does when all has come."""
+        """Restart, as pooch does at the end."""
         self.bar.n = 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the machine offers, item by item: what is there, what is missing and how to fix it.
+"""What the machine offers, item by item: what is present, what is missing and how to fix it.
 
 Nothing here imports Jittor, which may be just what cannot start.
 """
@@ -61,7 +61,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at everything; a look that fails is itself a finding.
+    """Examine everything; a check that fails is itself a finding.
 
     Where Jittor does not run at all, what else it wants is passed over: nothing of that could be installed.
     """

@@ -94,7 +94,7 @@ class Part:
 
 
 class Need(NamedTuple):
-    """What only some predictions have, and how to have it."""
+    """What only some predictions have, and how to get it."""
 
     sign: str
     """A metric: images that have it have this."""

@@ -156,7 +156,7 @@ class Report:
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder where a report would write over what is not an evaluation's.
+    """Refuse a folder where a report would overwrite files that are not an evaluation's.
 
     Raises:
         InputError: there is such a file.

@@ -117,7 +117,7 @@ def _selection(selection: Selection) -> Table:
 
 
 def _of(images: int, report: Report) -> str:
-    """Said where a row is over fewer images than the others."""
+    """A remark on a row that is over fewer images than the others."""
     return "" if images == len(report.scores) else f" ({images} images)"
 
 

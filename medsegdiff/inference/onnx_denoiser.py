@@ -68,7 +68,7 @@ class OnnxRuntime:
         self._outputs = [given.name for given in self._session.get_outputs()]
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name; values that are no input are passed over."""
+        """All outputs by name; values that are not inputs are ignored."""
         return dict(zip(self._outputs, self._session.run(None, {name: values[name] for name in self._inputs})))
 
 

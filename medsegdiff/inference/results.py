@@ -73,7 +73,7 @@ def save(
     slices: Sequence[ImageResult],
     write: Callable[[Ledger, dict[str, Any]], Path],
 ) -> Path:
-    """Have the files of one image written, with the settings `wanted`, and its row of `images.csv`.
+    """Write the files of one image, with the settings `wanted`, and its row of `images.csv`.
 
     `write` is given the ledger of the folder, which is made if need be, and what to remember of the files. Returns what
     it does, the mask's path.
@@ -96,7 +96,7 @@ def save(
 
 
 def check(ledger: Ledger, wanted: dict[str, Any], ids: Collection[str], overwrite: bool = False) -> None:
-    """Refuse to write predictions of the images `ids` beside, or over, what does not belong to them.
+    """Refuse to write predictions of the images `ids` beside, or over, files that do not belong to them.
 
     With `overwrite` earlier predictions with other settings than those `wanted` may be replaced.
 

@@ -47,7 +47,7 @@ class ImageResult(NamedTuple):
 
 
 class _Image:
-    """An image on its way: its members are handed out, sampled in any batch, and taken in in order."""
+    """An image in progress: its members are sampled in any batch, and added in order."""
 
     def __init__(
         self, index: int, id: str, conditions: Sequence[Condition], sampling: SamplingConfig, keep: bool
@@ -85,7 +85,7 @@ class _Image:
         self.done = count == most or (count >= least and self.ensemble.unsettled <= self.sampling.until)
 
     def result(self) -> ImageResult:
-        """What the members say together."""
+        """The members' joint result."""
         ensemble = self.ensemble
         return ImageResult(
             self.index,

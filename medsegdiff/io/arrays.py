@@ -14,7 +14,7 @@ _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"
 
 
 def check_size(what: object, width: int, height: int) -> None:
-    """Refuse a picture that would take more memory than it is worth.
+    """Refuse a picture that is too large.
 
     Raises:
         InputError: it has more than `MOST_PIXELS`.

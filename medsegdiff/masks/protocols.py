@@ -20,7 +20,7 @@ _LARGEST = 4096
 
 @dataclass(frozen=True)
 class Protocol:
-    """Both are brought to a square, the probability is scaled, then both are cut at several thresholds."""
+    """Both are resized to a square, the probability is scaled, then both are thresholded at several values."""
 
     name: str
     size: int

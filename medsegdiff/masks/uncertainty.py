@@ -1,4 +1,4 @@
-"""How far a prediction may be trusted: deviation of the members, calibration of the probability, order of images."""
+"""How far to trust a prediction: deviation of the members, calibration of the probability, order of images."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def generalised_energy_distance(members: Iterable[np.ndarray], truth: np.ndarray
 
 
 def brier(probability: np.ndarray, truth: np.ndarray) -> float:
-    """Mean squared difference of probability and truth over pixels, in [0, 1], best 0 (Brier 1950).
+    """Mean squared difference of probability and ground truth over pixels, in [0, 1], best 0 (Brier 1950).
 
     Args:
         probability: float (H, W) in [0, 1].
@@ -171,7 +171,7 @@ def expected_calibration_error(histograms: Sequence[np.ndarray] | np.ndarray) ->
 
 
 class Retention(NamedTuple):
-    """How the mean error of the images kept falls as the least trusted are put aside.
+    """How the mean error of the kept images decreases as the least trusted are removed.
 
     Arrays are float64 (N,) over the fractions kept, 1/N to 1; an area is the mean of its curve.
     """
@@ -221,7 +221,7 @@ def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float
 
 
 def _risk(error: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Mean error of the 1, 2, ... most confident."""
+    """Mean error of the 1, 2, ... most confident images."""
     _, group, size = np.unique(-confidence, return_inverse=True, return_counts=True)
     of_group = np.bincount(group, error) / size
     return np.cumsum(np.repeat(of_group, size)) / np.arange(1, error.size + 1)

@@ -53,7 +53,7 @@ class ConvUnits(Part):
 
 
 class Highway(nn.Module):
-    """Segments the image by itself and hands the denoiser what it learnt."""
+    """Segments the image by itself and passes its features to the denoiser."""
 
     @staticmethod
     def widths(config: NetworkConfig) -> list[int]:

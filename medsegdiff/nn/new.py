@@ -17,7 +17,7 @@ Var = Any  # jt.Var
 
 @dataclasses.dataclass(frozen=True)
 class AnchorCondition(Condition):
-    """The conditioning network is done; its anchor is in the stem."""
+    """The conditioning network has run; its anchor is in the stem."""
 
     cal: Var
     """(N, M, S, S) in [0, 1]: the mask of the conditioning network."""

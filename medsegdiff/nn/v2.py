@@ -21,7 +21,7 @@ Var = Any  # jt.Var
 
 @dataclasses.dataclass(frozen=True)
 class SpectrumCondition(Condition):
-    """The conditioning network is done, and where to look is known."""
+    """The conditioning network has run, and its gate is known."""
 
     cal: Var
     """(N, M, S, S) in [0, 1]: the mask of the conditioning network."""

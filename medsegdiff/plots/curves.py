@@ -14,7 +14,7 @@ _WINDOW = 10
 
 
 def draw_retention(retention: Retention, path: Path, error: str, confidence: str) -> None:
-    """Draw the error-retention curve with the truly best order and that by chance.
+    """Draw the error-retention curve with the best possible order and a random one.
 
     Args:
         retention: the curve.
@@ -48,7 +48,7 @@ def draw_retention(retention: Retention, path: Path, error: str, confidence: str
 
 
 def draw_progress(loss: Sequence[tuple[float, float]], dice: Sequence[tuple[float, float]], path: Path) -> None:
-    """Draw how a training goes: the loss with its running mean, and the Dice of validation where there is one.
+    """Draw a training's progress: the loss with its running mean, and the validation Dice if there is one.
 
     Args:
         loss, dice: (step, value) in order; a loss that is not above 0 is left out.

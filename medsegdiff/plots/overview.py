@@ -40,7 +40,7 @@ class Row:
 
 
 def overview(rows: Sequence[Row], path: Path, max_members: int = 3) -> None:
-    """Write a figure with a row per image: image, truth, members' masks, mean probability, uncertainty.
+    """Write a figure with a row per image: image, ground truth, members' masks, mean probability, uncertainty.
 
     The outline of the ground truth is repeated over the mean probability. Columns that no row can fill are left out.
 

@@ -1,1 +1,1 @@
-"""Jittor's set-up before its first import, and what joint processes exchange by it."""
+"""Jittor's set-up before its first import, and what processes exchange through it."""

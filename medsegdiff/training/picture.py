@@ -13,7 +13,7 @@ _SHARE = 0.01  # of the time, at most, goes into drawing
 
 
 class ProgressPicture:
-    """Draws a log; nothing that fails here stops a training."""
+    """Draws a log; a failure here does not stop a training."""
 
     def __init__(self, logbook: Logbook) -> None:
         self.logbook, self.path = logbook, logbook.path.with_name(PROGRESS)

@@ -1,4 +1,4 @@
-"""Several processes train together: the first one leads, the others follow."""
+"""Several processes train together: process 0 leads, the others follow."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Record:
         return found
 
     def keep_best(self, found: Checkpoint) -> None:
-        """Write this checkpoint apart, in place of the best one before."""
+        """Write this checkpoint as the best one, replacing the one before."""
         folder = make_folder(self.out / checkpoints.BEST)
         path = checkpoints.save(folder, found)
         for other in checkpoints.list_checkpoints(folder):

@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     dice: float
     """The mean over patients, or images, and classes, at network resolution."""
     picture: np.ndarray
-    """uint8 (H, W, 3): image by image the outlines of mask (blue) and truth (yellow), and the probability."""
+    """uint8 (H, W, 3): image by image the outlines of mask (blue) and ground truth (yellow), and the probability."""
 
 
 class Abandoned(Exception):

@@ -1,4 +1,4 @@
-"""What stands before the page: no request larger than allowed, and a browser that asks nobody else."""
+"""Middleware before the page: no request larger than allowed, and a browser that contacts nobody else."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Run:
 
     @property
     def seconds_per_step(self) -> Optional[float]:
-        """Wall-clock seconds of a training step, validations and checkpoints among them; None where nobody knows."""
+        """Wall-clock seconds of a training step, validations and checkpoints included; None if unknown."""
         steps, seconds, last = 0, 0.0, None
         for event in self.events:
             now = datetime.fromisoformat(event["time"]).timestamp()
@@ -131,7 +131,7 @@ def _read_training(run: Run, folder: Path) -> None:
 
 
 def _miss(run: Run) -> None:
-    """Say what is not there, and what would make it."""
+    """List what is missing, and the command that makes it."""
     if not run.training:
         run.missing.append("the training: neither named nor beside the weights; name its folder, too")
     elif not run.curves.get("val_dice"):

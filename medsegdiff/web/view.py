@@ -92,7 +92,7 @@ def downloads(found: Found, folder: Path) -> list[tuple[str, str, bytes]]:
 
 
 def agreement(found: Found) -> str:
-    """How well the members agree, in a sentence, with what that does not say."""
+    """How well the members agree, in a sentence, and what that does not tell."""
     if found.agreement is None:
         return "One mask was sampled; at least two are needed to see how well they agree."
     if not any(mask.any() for mask in _layers(found)[0].values()):

@@ -105,7 +105,7 @@ class Worker:
         self._closed = True
 
     def _outcome(self, job: Job, put: Any) -> Any:
-        """What was found, or the exception that there is in its place."""
+        """The result, or the exception instead."""
 
         def on_step(ids: Sequence[str], members: Sequence[int], state: State) -> None:
             self.warm = True

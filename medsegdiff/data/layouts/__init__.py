@@ -57,7 +57,7 @@ _WITH_VALIDATION = ("folder", "volume")
 
 
 def choose(root: Path, name: str = "auto") -> str:
-    """The name of a folder's layout; a note says it where it was found out.
+    """The name of a folder's layout; if it was detected, a note says so.
 
     Raises:
         InputError: there is no such folder, or "auto" finds no layout that fits.
@@ -103,7 +103,7 @@ def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case
 
 
 def masks_of(root: Path) -> set[Path]:
-    """The masks of the dataset that a folder is; none of a folder that is no dataset."""
+    """The masks of the dataset in a folder; none if it holds no dataset."""
     masks: set[Path] = set()
     for layout in LAYOUTS.values():
         if not masks and layout.matches(root):

@@ -50,7 +50,7 @@ class Contents(NamedTuple):
 
 
 def find_series(folder: Path) -> Contents:
-    """What of DICOM is right in a folder; what is neither an image nor a segmentation is passed over.
+    """The DICOM files right in a folder; what is neither an image nor a segmentation is skipped.
 
     Raises:
         InputError: the folder or a file cannot be read, or two segmentations refer to one series.

@@ -90,7 +90,7 @@ class Packed:
         self._value: Optional[Var] = None
 
     def take(self, weight: Var) -> None:
-        """Be the only one who holds these weights: as they are until they are packed."""
+        """Take over these weights, unchanged until they are packed."""
         self.shape, self._taken = tuple(weight.shape), weight
 
     def packs(self, geometry: dict[str, float]) -> bool:

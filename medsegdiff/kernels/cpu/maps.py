@@ -1,4 +1,4 @@
-"""Maps (N, C, H, W) that are only moved: put side by side, and enlarged. All threads take part."""
+"""Maps (N, C, H, W) that are only copied: concatenated and upsampled, by all threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Updates of what a training holds, and the length of an array: on a CPU, single threaded passes over memory.
+"""Updates of a training's arrays, and the norm of an array: on a CPU, one threaded pass over memory each.
 
 Updates are in place: what is held for hours would else be strewn among what lives for a step, and memory fall to
 pieces. They take subnormal numbers for zero in each thread, so that what is held does not depend on what threads were

@@ -1,1 +1,1 @@
-"""The operations on a GPU where few launches matter more than few bytes: fused kernels in CUDA C++."""
+"""The operations on a GPU, where few launches matter more than few bytes: fused kernels in CUDA C++."""

@@ -1,4 +1,4 @@
-"""Updates of all that a training holds, and its length, by as few launches as a kernel's parameters allow."""
+"""Updates of all of a training's arrays, and their norm, in as few launches as a kernel's parameters allow."""
 
 from __future__ import annotations
 
