@@ -38,11 +38,12 @@ All options, and digests of the files: `{json}`.
 {notes}
 ## Use
 
-For research only: it is no medical device, and was not tested for diagnosis. It has learnt from the images of one data
-set; on others, from other cameras or scanners, of other patients or diseases, its masks may be wrong without any sign.
-Measure it on ground truth of your own first. The agreement of several sampled masks says how sure it is, not how right.
+For research only: this is not a medical device, and it was not tested for diagnosis. It was trained on images of one
+data set; on others, from other cameras or scanners, of other patients or diseases, its masks may be wrong without any
+sign. Measure it on your own ground truth first. The agreement of several sampled masks says how certain the network is,
+not whether it is right.
 
-The training data and their licences are their owners'. State here what they are, before you pass the file on.
+The training data and their licences belong to their owners. State here what they are before you pass the file on.
 """
 
 
