@@ -66,7 +66,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
             taken: Counter[int] = Counter()
             page, said = view.given(slices, int(number)), "Sampling."
             if not worker.warm:
-                yield page, "The first picture takes minutes where the network's kernels are not compiled yet."
+                yield page, "The first picture takes minutes if the network's kernels are not compiled yet."
             async for event in worker.steps(job):
                 if not isinstance(event, Step):
                     page = await _aside(view.finished, event, folder / "out", slices, true, int(number))
@@ -112,7 +112,7 @@ def build(worker: Worker, bounds: Bounds, home: Path) -> gr.Blocks:
                 _drop("truth", "Ground truth, for scores (if there is one)", bounds)
                 members = gr.Slider(1, worker.limits.members, 5, step=1, label="Masks sampled")
                 steps = gr.Slider(
-                    0, worker.limits.steps, 0, step=1, label="Steps (0: what the network needs)", elem_id="steps"
+                    0, worker.limits.steps, 0, step=1, label="Steps (0: the network's default)", elem_id="steps"
                 )
                 sampler = gr.Dropdown(list(SAMPLERS), value=SAMPLERS[0], label="Sampler")
                 seed = gr.Number(0, precision=0, label="Seed")

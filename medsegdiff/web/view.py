@@ -101,7 +101,7 @@ def agreement(found: Found) -> str:
                  if found.agreement >= least)  # fmt: skip
     return (
         f"The sampled masks {words}: the expected Dice of two is {found.agreement:.2f}. A low value is a warning; a "
-        "high one says that the network is steady, not that it is right, least of all on images unlike its own."
+        "high one says that the network is consistent, not that it is right, above all on unfamiliar images."
     )
 
 
