@@ -329,7 +329,7 @@ def test_scores_are_the_evaluation_s(segmenter, tmp_path):
         (RunConfig(), {"out_dir": ""}, 'out_dir "": is empty'),
         ("isic-small", {}, "data_dir"),
         (RunConfig(), {"data_dir": "nowhere"}, "nowhere"),
-        (RunConfig(), {"dry_run": True}, "dry_run: is of the command `medsegdiff train` alone"),
+        (RunConfig(), {"dry_run": True}, "dry_run: is an option of the command `medsegdiff train` only"),
     ],
 )
 def test_training_refuses_what_the_command_refuses(config, options, said):

@@ -251,6 +251,12 @@ def test_help_is_the_docstring_s():
     assert "the image, in pixels" in " ".join(parser.format_help().split())
 
 
+def test_an_option_that_the_help_names_is_a_flag():
+    parser = Parser(prog="medsegdiff test")
+    add_section(parser, NetworkConfig, "section")
+    assert "overrides --num-heads unless" in " ".join(parser.format_help().split())
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_has_its_help(section):
     assert helps(section).keys() == {field.name for field in dataclasses.fields(section)}

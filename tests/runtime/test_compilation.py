@@ -268,7 +268,7 @@ def test_the_cache_bears_what_its_code_depends_on(monkeypatch):
 
 
 def test_jittors_wish_to_be_started_again_is_told():
-    with pytest.raises(InputError, match="repeat"), compilation.arranged():
+    with pytest.raises(InputError, match="run this again"), compilation.arranged():
         raise SystemExit(0)
 
 
