@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Optional, Union
 
 from medsegdiff.base import machine, screen, system
-from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, held, make_folder, opened, replacing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
-from medsegdiff.data.entries import RESIZE, Form, build
+from medsegdiff.data.entries import Form, build
 from medsegdiff.data.foreground import warnings
 from medsegdiff.data.prepared import Prepared
 from medsegdiff.data.scaling import EIGHT_BITS
@@ -33,7 +32,6 @@ INDEX = "digests.json"
 """In the latter, see `digests`."""
 LOCK = ".lock"
 """There, too: who writes entries holds it, together with others who do."""
-_LARGEST = 2048  # side of the arrays, in pixels
 _SPARE = 1 << 28  # bytes of the disk to leave free
 _REMEDY = "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
 
@@ -78,16 +76,11 @@ def prepare(
         skip_blank: leave out slices that hold one value alone
 
     Raises:
-        InputError: no cases, a size, resizing or number of classes that makes no sense, an unreadable file, a
-            mask of another size than its image or with a class too many, or a cache folder that cannot be
-            written or is too small.
+        InputError: no cases, an unreadable file, a mask of another size than its image or with a class too many, or a
+            cache folder that cannot be written or is too small.
     """
     if not cases:
         raise InputError("no images to prepare; check the data folder")
-    check_bounds("`image_size`", size, 1, _LARGEST)
-    check_bounds("`num_classes`", num_classes, 2, 256)
-    if mask_resize not in RESIZE:
-        raise InputError(f'mask resize must be "bilinear" or "nearest", not "{mask_resize}"')
     spec = spec or DataSpec()
     num_classes = spec.num_classes if spec.labels else num_classes
     if num_classes > 2 or any(is_volume(case.image) for case in cases):

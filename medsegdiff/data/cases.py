@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import check_name, composed, is_folder, note
 from medsegdiff.io.folders import folders_below, glance, list_folder
@@ -47,20 +45,6 @@ class Case:
     def group(self) -> str:
         """What is never divided between training and test: the patient, or the image alone."""
         return self.patient or self.id
-
-
-def check_pair(case: Case, image: np.ndarray, mask: np.ndarray) -> None:
-    """Check that a case's decoded image and mask have the same size.
-
-    Raises:
-        InputError: their sizes in pixels differ.
-    """
-    if image.shape[:2] != mask.shape[:2]:
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape[:2]
-        raise InputError(
-            f"{case.mask}: the mask is {mask_width} x {mask_height} pixels, but its image {case.image} "
-            f"is {width} x {height}; give it the mask of this image at full size"
-        )
 
 
 def from_files(paths: Iterable[Path], several_channels: bool = False) -> list[Case]:

@@ -41,7 +41,6 @@ KINDS = {
 """What a finding may be about."""
 PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
 """Of each split."""
-_SAME_GRID = 0.5  # voxels
 _INVERTED = 0.5  # share of foreground from which on a mask with foreground in all corners is unlikely
 _JPEG = (".jpg", ".jpeg")
 T = TypeVar("T")
@@ -130,9 +129,8 @@ def check(
     _twice(found, images)
     odd = _odd(found, images)
     good = [case for case in good if case.image not in odd]
-    found.fingerprint = measure(good, progress) if good else None
-    fingerprint = found.fingerprint
-    if fingerprint:
+    if good:
+        fingerprint = found.fingerprint = measure(good, progress)
         spec = found.attempt("unreadable", root, lambda: LAYOUTS[name].spec(root, lambda: fingerprint))
         if spec:
             found.spec = dataclasses.replace(spec, labels=labels) if labels else spec
@@ -168,10 +166,8 @@ def _image(found: Checked, case: Case) -> Optional[_Image]:
         if first is None or geometry is None:
             if values.shape[:2] != shape[:2]:
                 found.add("size", path, f"is of another size than {case.image.name}")
-        elif first.differs(geometry, _SAME_GRID):
-            found.add(
-                "geometry", path, f"has another grid than {case.image.name}: {first.differs(geometry, _SAME_GRID)}"
-            )
+        elif differs := first.differs(geometry):
+            found.add("geometry", path, f"has another grid than {case.image.name}: {differs}")
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
             found.add("values", path, f"{wrong} of its {values.size} values are not finite")
@@ -209,8 +205,7 @@ def _mask(
     if values is None:
         return None
     if image and image.geometry and geometry:
-        differs = image.geometry.differs(geometry, _SAME_GRID)
-        if differs:
+        if differs := image.geometry.differs(geometry):
             found.add("size" if image.geometry.shape != geometry.shape else "geometry", path, differs)
     elif image and values.shape != image.shape[: values.ndim]:
         by = ("{1} x {0}".format(*shape) for shape in (values.shape, image.shape))

@@ -35,11 +35,9 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
     gone since is written again; all that is there stays as it is.
 
     Raises:
-        InputError: a number that makes no sense, or a non-empty `out` that is not the output of this very
-            call.
+        InputError: a seed or a number of classes that makes no sense, or a non-empty `out` that is not the output of
+            this very call.
     """
-    if min(train, test) < 1 or size < 32:
-        raise InputError(f"need at least 1 train and 1 test image of 32 pixels, not {train}, {test}, {size}")
     if num_classes not in (2, 3):
         raise InputError(f"`num_classes` {num_classes}: generated images have 2 classes, or 3 with the lesion's core")
     check_bounds("`seed`", seed, *SEEDS)

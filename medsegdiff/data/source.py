@@ -9,7 +9,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import note
-from medsegdiff.data.cases import Case, check_pair
+from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, bounds_of, scale
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import labelled
@@ -18,7 +18,6 @@ from medsegdiff.io.pictures import read_grey, read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume, to_slices
 
 _DARK = 16  # of the window: as many times 12 bits are in 16
-_SAME_GRID = 0.5  # voxels: what is farther off is another grid
 
 
 class Source(NamedTuple):
@@ -42,8 +41,7 @@ def read_source(case: Case, spec: DataSpec) -> Source:
     layers = []
     for path in case.channels:
         values, geometry = first if path == case.image else read_volume(path)
-        differs = first.geometry.differs(geometry, _SAME_GRID)
-        if differs:
+        if differs := first.geometry.differs(geometry):
             raise InputError(f"{path}: has another grid than {case.image}: {differs}; resample it to that one")
         layers.append(values if values.ndim == 4 else values[..., None])
     _check_channels(case, sum(layer.shape[-1] for layer in layers), spec)
@@ -65,15 +63,19 @@ def read_classes(case: Case, spec: DataSpec, num_classes: int, source: Source) -
         raise ValueError(f"{case.id} has no mask")
     if source.geometry is not None:
         values, geometry = read_label_volume(path, case.image)
-        differs = source.geometry.differs(geometry, _SAME_GRID)
-        if differs:
+        if differs := source.geometry.differs(geometry):
             raise InputError(
                 f"{path}: has another grid than its image {case.image}: {differs}; give the mask of this image"
             )
         values = to_slices(values, geometry, spec.axis)
     else:
         values = read_labels(path) if spec.labels or num_classes > 2 else read_mask(path) > 0.5
-        check_pair(case, source.values[0], values)
+        (height, width), (mask_height, mask_width) = source.values.shape[1:3], values.shape
+        if (height, width) != (mask_height, mask_width):
+            raise InputError(
+                f"{path}: the mask is {mask_width} x {mask_height} pixels, but its image {case.image} "
+                f"is {width} x {height}; give it the mask of this image at full size"
+            )
         values = values[None]
     if spec.labels:
         return labelled(values, spec.labels, path)

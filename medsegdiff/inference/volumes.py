@@ -94,5 +94,5 @@ def _truth(case: Case, geometry: Geometry, axis: str, number: int, labels: Mappi
     with if_readable():
         values, own = read_label_volume(case.mask, case.image)
         classes = to_classes(values, labels) if labels else values
-        return None if geometry.differs(own, 0.5) else to_slices(classes, own, axis)[number] > 0
+        return None if geometry.differs(own) else to_slices(classes, own, axis)[number] > 0
     return None

@@ -20,7 +20,6 @@ _GZIP = b"\x1f\x8b"
 _HEADER, _BLOCK = 540, 1 << 20  # bytes; the header of the second version is the longer one
 _MOST_REST = 64  # blocks after the voxels, which nothing needs
 _MOST_VOXELS = 1 << 31
-_SAME_PLACE = 0.5  # voxels
 
 
 class _Opened(NamedTuple):
@@ -126,5 +125,5 @@ def _note_doubts(path: Path, repairs: str, geometry: Geometry) -> None:
     other = None
     with suppress(ValueError, np.linalg.LinAlgError):  # where the sform is good, a damaged qform says nothing
         other = header.get_qform(coded=True)[0]
-    if other is not None and header["sform_code"] and geometry.differs(Geometry(geometry.shape, other), _SAME_PLACE):
+    if other is not None and header["sform_code"] and geometry.differs(Geometry(geometry.shape, other)):
         note(path, "its sform and qform differ; the sform is used, other programs may use the qform")

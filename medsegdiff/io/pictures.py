@@ -17,7 +17,6 @@ from medsegdiff.base.reading import is_folder, note, reading
 from medsegdiff.io import png, tiff
 from medsegdiff.io.arrays import check_size, to_rgb, too_large
 from medsegdiff.io.dicom.files import is_dicom
-from medsegdiff.io.folders import list_folder
 
 # No others: to read PostScript, for one, Pillow starts a program that runs it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
@@ -186,15 +185,6 @@ def _to_eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
         if high > 0 and bits < BIT_DEPTHS[-1]:
             note(path, f"holds {bits}-bit values in wider pixels, read as 0 to {full}")
     return np.rint(values / (full / 255)).astype(np.uint8)
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """The pictures right in a folder, by name, without hidden files and the ISIC archives' superpixel maps.
-
-    Raises:
-        InputError: it is missing, not a folder or forbidden.
-    """
-    return [path for path in list_folder(folder) if is_picture(path)]
 
 
 def is_picture(path: Path) -> bool:

@@ -12,7 +12,7 @@ import heapq
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Optional, get_args
+from typing import Any, Literal, NamedTuple, Optional
 
 import numpy as np
 
@@ -25,10 +25,8 @@ from medsegdiff.io.pictures import is_picture
 SUFFIXES = (".nii.gz", ".nii")
 DICOM = ".dcm"
 Axis = Literal["axial", "coronal", "sagittal"]
-AXES: tuple[str, ...] = get_args(Axis)
 # Where slices, rows and columns go to: superior, posterior, left, inferior.
 _DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
-_SAME_GRID = 0.5  # voxels
 _FIRST = 16  # files of a folder: beside a series lie texts and the like
 _MOST_LEVELS = 32  # of a mask that is a picture; grey edges have more
 
@@ -49,7 +47,7 @@ class Geometry:
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return x, y, z
 
-    def differs(self, other: Geometry, voxels: float = 0.01) -> str:
+    def differs(self, other: Geometry, voxels: float = 0.5) -> str:
         """How `other` is another grid, in words; empty if it is the same, its corners to so many voxels' sides."""
         if self.shape != other.shape:
             return f"{by(other.shape)} voxels, not {by(self.shape)}"
@@ -142,7 +140,7 @@ def _in_order_of(volume: Volume, geometry: Geometry) -> Volume:
     order = ornt_transform(io_orientation(old.affine), io_orientation(geometry.affine))
     values, affine = apply_orientation(volume.values, order), old.affine @ inv_ornt_aff(order, old.shape)
     turned = Geometry(values.shape, affine, geometry.header)
-    return volume if geometry.differs(turned, _SAME_GRID) else Volume(values, turned)
+    return volume if geometry.differs(turned) else Volume(values, turned)
 
 
 def _is_dicom(path: Path) -> bool:

@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 from PIL import Image
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.cases import Case, check_pair, from_files
+from medsegdiff.data.cases import from_files
 
 
 def save(path):
@@ -14,15 +13,6 @@ def save(path):
 
 def ids(*paths):
     return [case.id for case in from_files(paths)]
-
-
-def test_pair_of_different_sizes(tmp_path):
-    case = Case("a", (tmp_path / "a.png",), tmp_path / "a_mask.png")
-    check_pair(case, np.zeros((24, 32, 3)), np.zeros((24, 32)))
-    with pytest.raises(InputError) as caught:
-        check_pair(case, np.zeros((24, 32, 3)), np.zeros((24, 31)))
-    for part in (str(case.mask), "31 x 24", str(case.image), "32 x 24"):
-        assert part in str(caught.value)
 
 
 def test_pictures_of_every_suffix_but_no_superpixels(tmp_path):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
-from medsegdiff.data.cases import check_pair
 from medsegdiff.data.drawing import draw
 from medsegdiff.data.layouts import isic
 from medsegdiff.data.phantom import is_generated, write_isic
@@ -27,7 +26,7 @@ def test_masks_of_three_classes_are_palette_images_of_indices(tmp_path):
     write_isic(tmp_path / "out", 2, 1, 48, num_classes=3)
     cases = isic.find(tmp_path / "out", "train")
     for index, case in enumerate(cases):
-        check_pair(case, read_image(case.image), read_labels(case.mask))
+        assert read_image(case.image).shape[:2] == (48, 48)
         _, labels = draw(generator(0, "phantom", 9_000_000 + index), 48, num_classes=3)
         np.testing.assert_array_equal(read_labels(case.mask), labels)
         with Image.open(case.mask) as mask:
@@ -59,7 +58,6 @@ def test_layout_is_that_of_the_challenge(tmp_path):
     folder = tmp_path / "out/Train"
     assert case.image == folder / "ISBI2016_ISIC_Part1_Training_Data/ISIC_9000000.jpg"
     assert case.mask == folder / "ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_9000000_Segmentation.png"
-    check_pair(case, read_image(case.image), read_mask(case.mask))
     image, mask = draw(generator(0, "phantom", 9_000_000), 48)
     np.testing.assert_array_equal(read_mask(case.mask) * 255, mask)
     assert np.abs(read_image(case.image).astype(int) - image).mean() < 6  # JPEG
@@ -150,12 +148,6 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_isic(tmp_path / "out", 1, 1, 48)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("numbers", [(0, 1, 48), (1, 0, 48), (1, 1, 8)])
-def test_senseless_numbers(tmp_path, numbers):
-    with pytest.raises(InputError, match="at least"):
-        write_isic(tmp_path / "out", *numbers)
 
 
 def test_generated_files_are_known_as_such(tmp_path):

@@ -125,10 +125,9 @@ def test_channels_of_pictures_are_files(tmp_path):
         prepared([case], tmp_path, 4, spec=DataSpec(4, colour=False))
 
 
-@pytest.mark.parametrize("options", [{"scaling": "bright"}, {"axis": "diagonal"}])
-def test_a_spec_that_makes_no_sense_is_refused(options):
-    with pytest.raises(InputError, match=next(iter(options.values()))):
-        DataSpec(**options)
+def test_a_spec_that_makes_no_sense_is_refused():
+    with pytest.raises(InputError, match="bright"):
+        DataSpec(scaling="bright")
 
 
 def test_values_that_are_no_numbers_are_said_and_a_volume_of_them_alone_is_refused(tmp_path, capsys):

@@ -10,14 +10,14 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cache import prepare
-from medsegdiff.data.cases import Case, from_files
+from medsegdiff.data.cases import Case, from_files, list_images
 from medsegdiff.data.layouts import isic
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.truth import truth_from_folder
 from medsegdiff.io.labels import parse_labels
 from medsegdiff.io.masks import read_mask
-from medsegdiff.io.pictures import list_pictures, read_image
+from medsegdiff.io.pictures import read_image
 from medsegdiff.io.predictions import check_id
 
 MAKE = Path(__file__).parents[3] / "shared/inputs/make.py"
@@ -38,7 +38,7 @@ def inputs(tmp_path_factory):
 
 def pair(folder):
     """The only image of a folder with its mask."""
-    (image,), (mask,) = list_pictures(folder / "images"), list_pictures(folder / "masks")
+    (image,), (mask,) = list_images(folder / "images"), list_images(folder / "masks")
     return Case(image.stem, (image,), mask)
 
 
@@ -108,7 +108,7 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_work(inputs):
 
 
 def test_pictures_are_visible_and_upright_and_their_names_work(inputs, tmp_path, capsys):
-    pictures = [path for path in list_pictures(inputs / "pictures") if path.name.isprintable()]
+    pictures = [path for path in list_images(inputs / "pictures") if path.name.isprintable()]
     assert len(pictures) == 11
     cases = from_files(pictures)
     for case in cases:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.io import arrays, pictures
+from medsegdiff.io.folders import list_folder
 from medsegdiff.io.masks import read_labels, read_mask
-from medsegdiff.io.pictures import list_pictures, read_image
+from medsegdiff.io.pictures import is_picture, read_image
 from medsegdiff.io.predictions import read_probability
 
 ORIENTATION = 0x0112
@@ -310,7 +311,7 @@ def test_pictures_of_a_folder(tmp_path):
     for name in ("b.PNG", "a.tif", "c.jpeg", ".d.png", "e.txt", "f_superpixels.png", "g.webp"):
         (tmp_path / name).touch()
     (tmp_path / "h.png").mkdir()
-    assert [path.name for path in list_pictures(tmp_path)] == ["a.tif", "b.PNG", "c.jpeg", "g.webp"]
+    assert [path.name for path in list_folder(tmp_path) if is_picture(path)] == ["a.tif", "b.PNG", "c.jpeg", "g.webp"]
 
 
 def test_what_is_in_memory_may_not_be_larger_than_a_file(monkeypatch):

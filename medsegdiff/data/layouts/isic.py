@@ -16,7 +16,7 @@ from medsegdiff.data.cases import Case, distinct
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.folders import list_folder
-from medsegdiff.io.pictures import is_picture, list_pictures
+from medsegdiff.io.pictures import is_picture
 
 CSV_NAMES = {
     "train": "ISBI2016_ISIC_Part1_Training_GroundTruth.csv",
@@ -68,8 +68,6 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
         InputError: the folder is missing, empty or has no such dataset; the CSV is malformed or names a
             missing file; an image lacks its mask, or a mask its image; an id occurs twice.
     """
-    if split not in CSV_NAMES:
-        raise InputError(f'split must be "train" or "test", not "{split}"')
     if not list_folder(root):
         raise InputError(f"{root}: the folder is empty; point to the folder of the ISIC dataset")
     for folder, wanted in _places(root, split):
@@ -153,7 +151,7 @@ def _from_folders(images: Path, masks: Path, need_masks: bool) -> Iterable[tuple
             if name in by_id:
                 raise InputError(f"{path}: a second mask for {name} beside {by_id[name].name}; remove one")
             by_id[name] = path
-    files = list_pictures(images)
+    files = [path for path in list_folder(images) if is_picture(path)]
     if not files:
         raise InputError(f"{images}: no .jpg or .png image in this folder; unpack the archive again")
     for path in files:
