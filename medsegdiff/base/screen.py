@@ -137,12 +137,7 @@ class Bar:
 
 
 def track(
-    items: Iterable[T],
-    total: int,
-    what: str,
-    unit: str,
-    shown: bool = True,
-    weights: Sequence[float] = (),
+    items: Iterable[T], total: int, what: str, unit: str, shown: bool = True, weights: Sequence[float] = ()
 ) -> Iterator[T]:
     """The `items`, with a bar once it takes longer than three seconds; none where it is not to be `shown`."""
     if not shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -12,9 +12,8 @@ from medsegdiff.base.randomness import generator
 from medsegdiff.kernels import operations
 from medsegdiff.kernels.operations import attention, conv2d, group_norm
 from medsegdiff.kernels.reference import EPS
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 LIMIT = 2e-5
 """The largest error that passes, relative to the values: float32 stays ten times below, TF32 comes out far above."""
 _DIRECTIONS, _STEP = 3, 1e-4

@@ -152,9 +152,7 @@ METRICS = {
     ),
     "assd": _of_surface("assd", "ASSD ({unit}, best 0)", "mean distance of both surfaces' pixels to the other surface"),
     "nsd": _of_surface(
-        "nsd",
-        "NSD at {tolerance} {unit}",
-        "share of both surfaces within the tolerance of the other one",
+        "nsd", "NSD at {tolerance} {unit}", "share of both surfaces within the tolerance of the other one"
     ),
     "lesion_f1": _of_surface("lesion_f1", "Lesion F1", "of connected regions, found where the masks share a pixel"),
     "volume_difference": _of_surface(

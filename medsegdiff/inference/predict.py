@@ -166,13 +166,7 @@ class _Tracer:
 
 
 def _write_run(
-    out: Path,
-    segmenter: BatchSegmenter,
-    source: str,
-    dataset: Prepared,
-    done: int,
-    seconds: float,
-    kept: Sequence[str],
+    out: Path, segmenter: BatchSegmenter, source: str, dataset: Prepared, done: int, seconds: float, kept: Sequence[str]
 ) -> None:
     run: dict[str, Any] = {
         "weights": source,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 
 class Function(jt.Function):

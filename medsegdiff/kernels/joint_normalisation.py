@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.base import ranks
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.operations import channel_map, channel_sums
 from medsegdiff.kernels.reference import EPS
 from medsegdiff.runtime import exchange
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 
 def _joint_means(x: Var, *sums: Var) -> list[Var]:

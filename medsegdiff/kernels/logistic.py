@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 
 class _Sigmoid(Function):

@@ -12,9 +12,8 @@ from medsegdiff.kernels.cpu import operations as cpu
 from medsegdiff.kernels.cpu.convolution import Packed
 from medsegdiff.kernels.cuda import operations as cuda
 from medsegdiff.kernels.reference import Norm, Step
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 __all__ = ["Norm", "Packed", "Step"]
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from medsegdiff.base.fourier import fourier_matrix
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.logistic import sigmoid
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import Var, jt, nn
 
-Var = Any  # jt.Var
 EPS = 1e-5
 """What norms add to a variance."""
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.kernels.operations import blur
 from medsegdiff.nn.layers import Conv2d
 from medsegdiff.nn.recompute import Part
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import Var, jt, nn
 
-Var = Any  # jt.Var
 _REACH = 2  # a kernel of 5 x 5
 _LEAST_VARIANCE = 1e-6  # of pixels: nothing but the centre is left, and nothing is divided by zero
 

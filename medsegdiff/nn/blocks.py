@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Optional
+from typing import Optional
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.operations import attention, group_norm, join, upsample_nearest
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.layers import Conv2d, Dropout, DropoutStreams, GroupNorm, Linear, PointwiseConv, SiLU
 from medsegdiff.nn.recompute import Part
-from medsegdiff.runtime.backend import jt, nn
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, nn
 
 
 class ResBlock(Part):
@@ -27,10 +25,7 @@ class ResBlock(Part):
         embedded = 2 * outputs if self.scale_shift else outputs
         self.emb_layers = nn.Sequential(OrderedDict({"1": Linear(4 * config.num_channels, embedded)}))  # 0 was SiLU
         self.out_layers = nn.Sequential(
-            GroupNorm(outputs),
-            SiLU(),
-            Dropout(config.dropout, streams),
-            Conv2d(outputs, outputs, 3, init="zero"),
+            GroupNorm(outputs), SiLU(), Dropout(config.dropout, streams), Conv2d(outputs, outputs, 3, init="zero")
         )
         self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else None
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from medsegdiff.base.fourier import half_spectrum
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.operations import linear
-from medsegdiff.runtime.backend import jt, persistent
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, persistent
 
 
 def average_pool(x: Var) -> Var:

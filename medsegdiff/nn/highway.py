@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.kernels.logistic import sigmoid
@@ -11,9 +11,8 @@ from medsegdiff.kernels.operations import join
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.layers import BatchNorm2d, Conv2d, Dropout, DropoutStreams
 from medsegdiff.nn.recompute import Part
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import Var, jt, nn
 
-Var = Any  # jt.Var
 STAGES = 5
 
 

@@ -16,9 +16,8 @@ from medsegdiff.base import ranks
 from medsegdiff.kernels.joint_normalisation import joint_batch_norm, joint_moments
 from medsegdiff.kernels.operations import Norm, Packed, batch_norm, conv2d, group_norm, linear
 from medsegdiff.kernels.reference import EPS
-from medsegdiff.runtime.backend import jt, nn, persistent
+from medsegdiff.runtime.backend import Var, jt, nn, persistent
 
-Var = Any  # jt.Var
 GROUPS = 32
 
 
@@ -71,13 +70,7 @@ class Conv2d(Convolution):
     """Convolution, zero-padded to keep the size."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int = 1,
-        bias: bool = True,
-        init: str = "uniform",
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True, init: str = "uniform"
     ) -> None:
         super().__init__((outputs, inputs, kernel, kernel), bias, init)
         self.stride, self.padding = stride, kernel // 2

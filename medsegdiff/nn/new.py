@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 from medsegdiff.config.network import NetworkConfig
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.highway import Highway
 from medsegdiff.nn.unet import Condition, MedSegDiff
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 
 @dataclasses.dataclass(frozen=True)

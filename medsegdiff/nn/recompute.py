@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from medsegdiff.kernels import precision
 from medsegdiff.nn.layers import BatchNorm2d, Dropout
-from medsegdiff.runtime.backend import jt, nn
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, nn
 
 
 class Part(nn.Module):

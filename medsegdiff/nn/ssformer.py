@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -13,9 +13,8 @@ from medsegdiff.kernels.logistic import sigmoid
 from medsegdiff.kernels.operations import Norm, attention, band_pass, device, mixed, spectral_attention
 from medsegdiff.nn.layers import Conv2d, GroupNorm, Linear
 from medsegdiff.nn.recompute import Part
-from medsegdiff.runtime.backend import jt, nn
+from medsegdiff.runtime.backend import Var, jt, nn
 
-Var = Any  # jt.Var
 _HIDDEN, _LAYERS = 32, 3  # of a filter (choice)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from medsegdiff.kernels.operations import device
 from medsegdiff.nn import functional as F
 from medsegdiff.nn.blocks import AttentionBlock, Downsample, ResBlock, Stage, Upsample
 from medsegdiff.nn.layers import Conv2d, Convolution, DropoutStreams, Embedding, GroupNorm, Linear, SiLU
-from medsegdiff.runtime.backend import jt, nn
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, nn
 
 
 class NetworkOutput(NamedTuple):

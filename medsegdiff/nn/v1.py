@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from medsegdiff.nn import functional as F
 from medsegdiff.nn.highway import STAGES, Highway
 from medsegdiff.nn.layers import Conv2d, DropoutStreams
 from medsegdiff.nn.unet import Condition, MedSegDiff, NetworkOutput
-from medsegdiff.runtime.backend import jt, nn, persistent
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, nn, persistent
 
 
 class FFParser(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from medsegdiff.nn.anchor import UncertainAttention
 from medsegdiff.nn.highway import Highway
 from medsegdiff.nn.ssformer import SSFormer
 from medsegdiff.nn.unet import Condition, MedSegDiff
-from medsegdiff.runtime.backend import nn
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, nn
 
 
 @dataclasses.dataclass(frozen=True)

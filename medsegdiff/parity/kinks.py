@@ -12,14 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
 from medsegdiff.nn.unet import MedSegDiff
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 Gradients = dict[str, Var]
 Errors = dict[str, float]
 REACH = 1e-5  # of normalised activations: what is further from zero is no rounding

@@ -37,12 +37,7 @@ def mean_absolute(case: str, quantity: str, ours: np.ndarray, theirs: np.ndarray
 
 
 def relative(
-    case: str,
-    quantity: str,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    tolerance: float,
-    names: Optional[list[str]] = None,
+    case: str, quantity: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, names: Optional[list[str]] = None
 ) -> Row:
     """A row with the largest difference relative to their value; zero must be met exactly."""
     difference = np.abs(_float(ours) - _float(theirs))

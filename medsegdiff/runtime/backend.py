@@ -112,10 +112,10 @@ def _import_jittor():  # noqa: ANN202 (an untyped module)
 _keep_freed_memory()
 subnormals_are_zero()
 jt = _import_jittor()
-nn = jt.nn
+nn, Var = jt.nn, jt.Var
 
 
-def persistent(array: np.ndarray) -> jt.Var:
+def persistent(array: np.ndarray) -> Var:
     """A variable of `array` that lives longer than a step, as weights do.
 
     On a GPU it gets memory of its own. Else it would keep the copy in the host's memory from which it came, and each

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 CAL_WEIGHT = 10.0
 
 

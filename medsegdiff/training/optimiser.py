@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from medsegdiff.kernels.operations import Step, adamw, approach, sum_of_squares
-from medsegdiff.runtime.backend import jt, persistent
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt, persistent
 
 
 class AdamW:

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,9 +25,9 @@ from medsegdiff.masks.metrics import overlap
 from medsegdiff.nn import weights
 from medsegdiff.nn.versions import build_network
 from medsegdiff.plots.overlay import overlay
+from medsegdiff.runtime.backend import Var
 from medsegdiff.training.run_folder import SAMPLES
 
-Var = Any  # jt.Var
 _PANEL = 128  # pixels; smaller images are drawn larger, so that outlines can be seen
 _GAP = 4
 _SHOWN = 16

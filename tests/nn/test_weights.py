@@ -29,9 +29,9 @@ def test_state_is_parameters_and_running_statistics(network):
     assert {name for name in weights.state(network) if weights.is_buffer(name)} == statistics
 
 
-def test_load_puts_every_array_in_and_passes_over_the_counters(network):
+def test_load_puts_every_array_in(network):
     wanted = changed(network)
-    weights.load(network, {**wanted, "1.num_batches_tracked": np.array(7)})
+    weights.load(network, wanted)
     for name, value in arrays(network).items():
         np.testing.assert_array_equal(value, wanted[name])
         assert value.dtype == np.float32
@@ -78,39 +78,3 @@ def test_copies_do_not_follow_the_network(network):
     kept = copy["0.weight"].copy()
     weights.load(network, changed(network))
     np.testing.assert_array_equal(copy["0.weight"], kept)
-
-
-def test_a_spectrum_is_resampled_bilinearly_over_frequency():
-    from medsegdiff.nn.weights import resample_spectrum
-
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((2, 8, 5, 2)).astype(np.float32)
-    np.testing.assert_array_equal(resample_spectrum(weight, 8), weight)
-    finer = resample_spectrum(weight, 16)
-    assert finer.shape == (2, 16, 9, 2)
-    np.testing.assert_allclose(finer[:, ::2, ::2], weight, atol=1e-6)  # the same frequencies
-    np.testing.assert_allclose(finer[:, 1::2, ::2], (weight + np.roll(weight, -1, axis=1)) / 2, atol=1e-6)
-    np.testing.assert_allclose(finer[:, ::2, 1::2], (weight[:, :, :-1] + weight[:, :, 1:]) / 2, atol=1e-6)
-    coarser = resample_spectrum(weight, 4)
-    np.testing.assert_allclose(coarser, weight[:, ::2, ::2], atol=1e-6)
-
-
-def test_a_published_checkpoint_of_the_first_version_loads_and_says_what_it_lacks():
-    from medsegdiff.config.network import NetworkConfig
-    from medsegdiff.nn.versions import build_network
-
-    options = {"num_channels": 32, "version": "v1", "channel_mult": "1,2", "attention_resolutions": ""}
-    small, large = (build_network(NetworkConfig(image_size=size, **options)) for size in (32, 64))
-    small.initialise(1)
-    large.initialise(2)
-    arrays = weights.to_arrays(weights.state(small))
-    kept = weights.state(large)["hwm.bottleneck_proj.weight"].numpy().copy()
-    for name in ("hwm.bottleneck_proj.weight", "hwm.bottleneck_proj.bias"):
-        del arrays[name]
-    notes = weights.load(large, arrays, "old.safetensors")
-    assert len(notes) == 2
-    assert "no hwm.bottleneck_proj" in notes[0]
-    assert "hwm.ffparser.0.complex_weight is resampled" in notes[1]
-    np.testing.assert_array_equal(weights.state(large)["hwm.bottleneck_proj.weight"].numpy(), kept)
-    name = "input_blocks.0.0.weight"
-    np.testing.assert_array_equal(weights.state(large)[name].numpy(), arrays[name])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = f"#include <cmath>\n#include <omp.h>\n{MATRIX_PRODUCT}"
 
 # q, k, v are in0..in2 (B, D, T); out0 the result (B, D, T), out1 the probabilities (B, T, T).
@@ -57,11 +54,7 @@ class _Attention(Function):
     def execute(self, q: Var, k: Var, v: Var) -> Var:
         tokens = q.shape[2]
         y, probabilities = jt.code(
-            [q.shape, [q.shape[0], tokens, tokens]],
-            [q.dtype] * 2,
-            [q, k, v],
-            cpu_header=_HEADER,
-            cpu_src=_FORWARD,
+            [q.shape, [q.shape[0], tokens, tokens]], [q.dtype] * 2, [q, k, v], cpu_header=_HEADER, cpu_src=_FORWARD
         )
         self.save(q, k, v, probabilities)
         return y
@@ -70,11 +63,7 @@ class _Attention(Function):
         saved = self.saved()
         q, tokens = saved[0], saved[0].shape[2]
         dq, dk, dv, _ = jt.code(
-            [q.shape] * 3 + [[tokens, tokens]],
-            [q.dtype] * 4,
-            [*saved, grad],
-            cpu_header=_HEADER,
-            cpu_src=_BACKWARD,
+            [q.shape] * 3 + [[tokens, tokens]], [q.dtype] * 4, [*saved, grad], cpu_header=_HEADER, cpu_src=_BACKWARD
         )
         return dq, dk, dv
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from medsegdiff.kernels.cpu.convolution import GEOMETRY, HEADER, geometry_of, run_code
+from medsegdiff.kernels.cpu.sources import text
+from medsegdiff.runtime.backend import Var
 
-Var = Any  # jt.Var
-_HEADER = f"{HEADER}\n{Path(__file__).with_name('band_pass.h').read_text(encoding='utf-8')}"
+_HEADER = f"{HEADER}\n{text('band_pass.h')}"
 # in0 is the modulation, then come each layer's weight and bias.
 _SOURCE = GEOMETRY + "convolution::band_pass(g, {%s}, in0_p, in0_shape0, out0_p);"
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = "#include <algorithm>\n#include <omp.h>\n#include <vector>"
 
 # in0 is x (N, C, H, W), in1 the weights (C, taps). A plane is lines of numbers, in which `step` leads along the axis.

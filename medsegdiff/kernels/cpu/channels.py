@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.kernels.cpu.normalisation import HEADER
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 _SUMS = """
 const long N = in0_shape0, C = in0_shape1, P = in0->num / (N * C);

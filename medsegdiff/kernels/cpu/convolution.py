@@ -12,23 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Optional
 
 from medsegdiff.base import machine
 from medsegdiff.kernels import precision
 from medsegdiff.kernels.cpu.normalisation import NORM, of_samples
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
 from medsegdiff.runtime import onednn
-from medsegdiff.runtime.backend import give_back_memory, jt, share_memory
+from medsegdiff.runtime.backend import Var, give_back_memory, jt, share_memory
 from medsegdiff.runtime.toolchain import find_jittor_onednn
 
-Var = Any  # jt.Var
 # Jittor finds a compiled kernel by its text, in which the headers' must be.
 _WINOGRAD = "winograd_layout.h", "winograd_transforms.h", "winograd.h", "winograd_weights.h"
 _HEADERS = "arrays.h", "tiles.h", "maps.h", "plans.h", "amx.h", "amx_weights.h", *_WINOGRAD, "convolution.h"
-HEADER = "\n".join([NORM, *(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _HEADERS)])
+HEADER = f"{NORM}\n{text(*_HEADERS)}"
 """What defines `convolution::forward` and all that it needs."""
 _INCLUDE = {f"FLAGS: -I'{find_jittor_onednn().parent.parent / 'include'}' ": 1}
 

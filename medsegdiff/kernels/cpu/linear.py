@@ -5,21 +5,18 @@ oneDNN divides and orders a matrix product by its number of rows, so a row's las
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 MATRIX_PRODUCT = """
 extern "C" int dnnl_sgemm(char, char, long, long, long, float, const float*, long, const float*, long, float,
                           float*, long);
 """
 """oneDNN's, declared for a kernel's header; its matrices lie row by row."""
-LANES = Path(__file__).with_name("lanes.h").read_text(encoding="utf-8")
-"""`lanes.h`, for a kernel's header."""
-_HEADER = f"#include <algorithm>\n#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}"
+_HEADER = f"#include <algorithm>\n#include <omp.h>\n{MATRIX_PRODUCT}\n{text('lanes.h')}"
 
 # in0 is x (N, R, K), in1 the weight (O, K), `bias` null or (O), out0 the result (N, R, O). Of single rows the weight is
 # the larger part: it is read once.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = "#include <cstring>\n#include <omp.h>"
 
 # The channels of two maps and those of the joined one, in either direction.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from medsegdiff.kernels.cpu.numbers import NUMBERS
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import EPS
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
-NORM = f"#define EPS {EPS}\n{NUMBERS}\n{Path(__file__).with_name('norm.h').read_text(encoding='utf-8')}"
+NORM = f"#define EPS {EPS}\n{text('numbers.h', 'norm.h')}"
 """`numbers.h` and `norm.h`, for a kernel's header."""
-HEADER = f"#include <omp.h>\n{NUMBERS}"
+HEADER = f"#include <omp.h>\n{text('numbers.h')}"
 
 _UNITS = """
 const long N = in0_shape0, C = in0_shape1, P = in0->num / std::max(1L, N * C);

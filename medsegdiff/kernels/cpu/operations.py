@@ -17,9 +17,8 @@ from medsegdiff.kernels.cpu.normalisation import batch_norm, group_norm
 from medsegdiff.kernels.cpu.product import mixed, product
 from medsegdiff.kernels.cpu.spectrum import spectral_attention
 from medsegdiff.kernels.reference import Step
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 NAME = "cpu"
 PACKS = True
 BY_SAMPLE = True

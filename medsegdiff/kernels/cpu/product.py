@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from medsegdiff.kernels.cpu.linear import LANES, MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}"
-_MIXING = f"{LANES}\n{Path(__file__).with_name('mixing.h').read_text(encoding='utf-8')}"
+_MIXING = text("lanes.h", "mixing.h")
 
 # in0 and in1 are the matrices, either transposed ('T') or not ('N'); out0 their products. One thread makes one of them.
 _SOURCE = """

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.kernels.cpu.linear import LANES, MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.linear import MATRIX_PRODUCT
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
-_SPECTRUM = Path(__file__).with_name("spectrum.h").read_text(encoding="utf-8")
-_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}\n{LANES}\n{_SPECTRUM}"
+_HEADER = f"#include <omp.h>\n{MATRIX_PRODUCT}\n{text('lanes.h', 'spectrum.h')}"
 
 # in0 is the query, in1 the key (N, heads D, 2 T), in2 the value (N, heads V, T), in3 the gain, if any.
 _HEADS = """

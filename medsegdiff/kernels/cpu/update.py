@@ -7,14 +7,11 @@ told before: a second moment is the square of a gradient, and often as small.
 
 from __future__ import annotations
 
-from typing import Any
-
-from medsegdiff.kernels.cpu.numbers import NUMBERS
+from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.reference import Step
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
-_HEADER = f"#include <omp.h>\n#include <vector>\n{NUMBERS}"
+_HEADER = f"#include <omp.h>\n#include <vector>\n{text('numbers.h')}"
 
 
 def _threaded(numbers: str, formula: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 from medsegdiff.kernels import reference
 from medsegdiff.kernels.cuda.linear import product
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = source("softmax")
 _ROWS = "const int T = in0_shape2; const long rows = in0->num / T;"
 

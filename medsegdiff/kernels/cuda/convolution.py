@@ -9,9 +9,8 @@ from medsegdiff.kernels.cuda.normalisation import group_norm
 from medsegdiff.kernels.cuda.sources import CONVOLUTION, source
 from medsegdiff.kernels.function import Function
 from medsegdiff.kernels.reference import Norm
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = source(*CONVOLUTION)
 _SHAPE = """
 const fused::Shape shape{{(int)in0_shape0, (int)in0_shape1, (int)in0_shape2, (int)in0_shape3, (int)in1_shape0,

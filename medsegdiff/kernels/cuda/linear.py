@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 from medsegdiff.kernels import precision
-from medsegdiff.runtime.backend import jt
-
-Var = Any  # jt.Var
+from medsegdiff.runtime.backend import Var, jt
 
 
 def product(a: Var, b: Var, kinds: str = "NN") -> Var:

@@ -6,9 +6,8 @@ from typing import Any
 
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.function import Function
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = source("normalisation")
 _UNITS = """
 const int N = in0_shape0, C = in0_shape1;

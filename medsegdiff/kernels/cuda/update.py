@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from medsegdiff.kernels.cuda.sources import source
 from medsegdiff.kernels.reference import Step
-from medsegdiff.runtime.backend import jt
+from medsegdiff.runtime.backend import Var, jt
 
-Var = Any  # jt.Var
 _HEADER = source("update")
 MOST = 64
 """Arrays a launch, as in `update.cuh`."""
