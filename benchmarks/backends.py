@@ -41,7 +41,7 @@ class TorchDenoiser:
         self.network = twin(self.config).eval()
         self.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
         self.backend = f"PyTorch {torch.__version__}"
-        self.mask_shape = (self.config.mask_channels, self.config.image_size, self.config.image_size)
+        self.mask_shape = self.config.mask_shape
 
     def encode(self, images: np.ndarray) -> Any:
         """See `Denoiser`."""

@@ -18,7 +18,7 @@ from medsegdiff.checkpoints.folder import Checkpoint
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Batch
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.diffusion.timesteps import make_timesteps
+from medsegdiff.diffusion.timesteps import UniformTimesteps
 from medsegdiff.nn import weights
 from medsegdiff.nn.layers import DropoutStreams
 from medsegdiff.nn.versions import build_network
@@ -62,7 +62,7 @@ class TorchTrainer:
         self.diffusion = Diffusion(config.diffusion)
         anchor = (training.anchor_alpha, training.anchor_beta) if config.anchor_loss == "dice_ce" else None
         self.loss = TorchTrainingLoss(self.diffusion, anchor)
-        self.timesteps = make_timesteps("uniform", len(self.diffusion))
+        self.timesteps = UniformTimesteps(len(self.diffusion))
         self.optimiser = torch.optim.AdamW(self.network.parameters(), training.lr, weight_decay=training.weight_decay)
         self.average = {name: value.detach().clone() for name, value in self._state().items()}
 

@@ -144,6 +144,11 @@ class NetworkConfig:
         return self.num_classes - 1
 
     @property
+    def mask_shape(self) -> tuple[int, int, int]:
+        """(M, S, S) of a mask."""
+        return self.mask_channels, self.image_size, self.image_size
+
+    @property
     def deepest_size(self) -> int:
         """Height and width of the conditioning network's deepest maps, in pixels."""
         return self.image_size // 32

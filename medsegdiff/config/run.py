@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union, get_type_hints
 
 from medsegdiff.base.errors import InputError, did_you_mean
 from medsegdiff.config.data import DataConfig
@@ -93,13 +93,7 @@ class RunConfig:
     @classmethod
     def from_flat(cls, options: Mapping[str, Any]) -> RunConfig:
         """The configuration of `options`; names that are not options are ignored."""
-        return cls(
-            network=pick(NetworkConfig, options),
-            diffusion=pick(DiffusionConfig, options),
-            data=pick(DataConfig, options),
-            training=pick(TrainingConfig, options),
-            validation=pick(ValidationConfig, options),
-        )
+        return cls(**{name: pick(section, options) for name, section in get_type_hints(cls).items()})
 
 
 class Written(NamedTuple):

@@ -97,10 +97,8 @@ def make_schedule(name: str, steps: int) -> Schedule:
     """The schedule `name`, "linear" or "cosine" (Nichol & Dhariwal 2021), with `steps` steps.
 
     Raises:
-        InputError: unknown name, too few steps, or a linear schedule with betas of 1 or more.
+        InputError: it is a linear schedule with betas of 1 or more.
     """
-    if steps < 1:
-        raise InputError(f"`diffusion_steps` {steps}: must be at least 1")
     if name == "linear":
         if steps <= 20:
             raise InputError(
@@ -108,12 +106,10 @@ def make_schedule(name: str, steps: int) -> Schedule:
                 "all noise at once, beta >= 1); use more steps, or `noise_schedule` cosine"
             )
         betas = np.linspace(1e-4 * 1000 / steps, 0.02 * 1000 / steps, steps)
-    elif name == "cosine":
+    else:
         grid = np.arange(steps + 1) / steps
         signal = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in grid]
         betas = np.array([min(1 - after / before, 0.999) for before, after in zip(signal, signal[1:])])
-    else:
-        raise InputError(f"`noise_schedule` {name}: must be linear or cosine")
     return Schedule(betas, np.arange(steps), steps)
 
 

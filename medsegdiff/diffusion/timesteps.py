@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medsegdiff.base.errors import InputError
-
 
 class UniformTimesteps:
     """Every timestep is as likely as any other."""
@@ -96,17 +94,9 @@ class LossSecondMomentTimesteps(UniformTimesteps):
         self._counts[:] = state["counts"]
 
 
-def make_timesteps(name: str, steps: int) -> UniformTimesteps:
-    """The timestep sampler `name`: "uniform", "high-noise" or "loss-second-moment".
-
-    Raises:
-        InputError: unknown name.
-    """
-    kinds = {
-        "uniform": UniformTimesteps,
-        "high-noise": HighNoiseTimesteps,
-        "loss-second-moment": LossSecondMomentTimesteps,
-    }
-    if name not in kinds:
-        raise InputError(f"`schedule_sampler` {name}: must be {' or '.join(kinds)}")
-    return kinds[name](steps)
+TIMESTEPS = {
+    "uniform": UniformTimesteps,
+    "high-noise": HighNoiseTimesteps,
+    "loss-second-moment": LossSecondMomentTimesteps,
+}
+"""By the name that the option `schedule_sampler` has."""

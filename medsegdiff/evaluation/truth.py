@@ -37,8 +37,6 @@ class Truth:
     num_classes: int
     values: np.ndarray
     """(H, W), or (X, Y, Z) of a volume: of two classes float32 shares of foreground, else uint8 class indices."""
-    spacing: Optional[tuple[float, ...]] = None
-    """Millimetres from pixel to pixel along each axis, where the file says so."""
     geometry: Optional[Geometry] = None
     """Of a volume."""
     labels: Mapping[int, int] = field(default_factory=dict)
@@ -48,6 +46,11 @@ class Truth:
     def shape(self) -> tuple[int, ...]:
         """Height and width, or sides of a volume."""
         return self.values.shape
+
+    @property
+    def spacing(self) -> Optional[tuple[float, ...]]:
+        """Millimetres from pixel to pixel along each axis, where the file says so."""
+        return self.geometry and self.geometry.spacing
 
     def soft(self, label: int) -> np.ndarray:
         """How much of each pixel belongs to the foreground class `label`, float32 (H, W) in [0, 1]."""
@@ -69,17 +72,15 @@ def read_truth(
     Raises:
         InputError: the file cannot be read or its values are not understood.
     """
-    labels = labels or {}
+    labels, geometry = labels or {}, None
     if is_volume(path) or (prediction is not None and is_volume(prediction)):
         values, geometry = read_label_volume(path, prediction)
-        found = _classes(values, path, num_classes, labels)
-        read = (found == 1).astype(np.float32) if num_classes == 2 else found
-        return Truth(path, num_classes, read, geometry.spacing, geometry, labels)
-    if labels:
-        found = labelled(read_labels(path), labels, path)
-        return Truth(path, num_classes, (found == 1).astype(np.float32) if num_classes == 2 else found)
-    read = read_mask(path) if num_classes == 2 else read_classes(path, num_classes)
-    return Truth(path, num_classes, read)
+    elif labels or num_classes > 2:
+        values = read_labels(path)
+    else:
+        return Truth(path, num_classes, read_mask(path))
+    found = _classes(values, path, num_classes, labels)
+    return Truth(path, num_classes, (found == 1).astype(np.float32) if num_classes == 2 else found, geometry, labels)
 
 
 def read_volume_classes(path: Path, truth: Truth) -> np.ndarray:

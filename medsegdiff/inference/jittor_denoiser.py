@@ -23,17 +23,7 @@ class JittorDenoiser:
     def __init__(self, network: MedSegDiff, inside: str = "fp32") -> None:
         network.eval()
         self.network, self.inside = network, inside
-
-    @property
-    def backend(self) -> str:
-        """See `Denoiser`."""
-        return f"Jittor {jt.__version__}"
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """(M, S, S), see `Denoiser`."""
-        config = self.network.config
-        return config.mask_channels, config.image_size, config.image_size
+        self.backend, self.mask_shape = f"Jittor {jt.__version__}", network.config.mask_shape
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""

@@ -25,13 +25,8 @@ class OnnxDenoiser:
     """A `Denoiser`: the graphs `encode` and `denoise` of a network, as `checkpoints.graph.onnx` makes them."""
 
     def __init__(self, config: NetworkConfig, encode: Session, denoise: Session, backend: str) -> None:
-        self.config, self.backend = config, backend
+        self.backend, self.mask_shape = backend, config.mask_shape
         self._encode, self._denoise = encode, denoise
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """(M, S, S), see `Denoiser`."""
-        return self.config.mask_channels, self.config.image_size, self.config.image_size
 
     def encode(self, images: np.ndarray) -> Condition:
         """What depends on the images (N, C, S, S) alone."""

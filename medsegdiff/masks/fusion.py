@@ -19,11 +19,6 @@ def mean(members: np.ndarray) -> np.ndarray:
     return np.mean(members, axis=0, dtype=np.float64).astype(np.float32)
 
 
-def vote(members: np.ndarray) -> np.ndarray:
-    """Share of the members whose mask has the pixel: (K, ...) to float32 (...)."""
-    return mean(members > THRESHOLD)
-
-
 def staple(members: np.ndarray) -> np.ndarray:
     """STAPLE's probability of the true mask, every member's mask being a rater's: (K, H, W) to float32 (H, W).
 

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.base.bounds import check_bounds
-from medsegdiff.base.errors import InputError
 from medsegdiff.masks.metrics import published_iou_dice
 from medsegdiff.masks.resizing import resize_probability
 
@@ -91,10 +90,8 @@ def make_protocol(name: str = "ours", size: Optional[int] = None) -> Protocol:
     A probability that is 0 everywhere stays so; one that is the same everywhere is stretched to 0.
 
     Raises:
-        InputError: there is no such protocol or size.
+        InputError: there is no such size.
     """
-    if name not in PROTOCOLS:
-        raise InputError(f"`protocol` {name}: must be one of {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
     if size is None:
         return protocol

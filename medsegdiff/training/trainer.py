@@ -16,7 +16,7 @@ from medsegdiff.checkpoints.folder import Checkpoint
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.loader import Batch
 from medsegdiff.diffusion.process import Diffusion
-from medsegdiff.diffusion.timesteps import make_timesteps
+from medsegdiff.diffusion.timesteps import TIMESTEPS
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.nn.recompute import set_recomputed
@@ -78,7 +78,7 @@ class Trainer:
         self.diffusion = Diffusion(config.diffusion)
         anchor = DiceCe(training.anchor_alpha, training.anchor_beta) if config.anchor_loss == "dice_ce" else None
         self.loss = TrainingLoss(self.diffusion, training.dice_weight, anchor)
-        self.timesteps = make_timesteps(training.schedule_sampler, len(self.diffusion))
+        self.timesteps = TIMESTEPS[training.schedule_sampler](len(self.diffusion))
         self.optimiser = AdamW(self.parameters, training.weight_decay, decay_all=training.decay == "all")
         rates = training.ema_rates if ranks.rank() == 0 else []
         self.averages = {rate: Average(self.state, float(rate), training.ema_warmup) for rate in rates}

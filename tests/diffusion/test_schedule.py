@@ -91,13 +91,6 @@ def test_21_linear_steps_have_betas_below_1():
     assert make_schedule("linear", 21).betas.max() < 1
 
 
-def test_unknown_names_and_lengths_are_refused():
-    with pytest.raises(InputError, match="noise_schedule sqrt: must be linear or cosine"):
-        make_schedule("sqrt", 100)
-    with pytest.raises(InputError, match="diffusion_steps 0: must be at least 1"):
-        make_schedule("cosine", 0)
-
-
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 @pytest.mark.parametrize("factor", [0.01, 0.3, 2.0, 100.0])
 def test_a_scaled_mask_with_noise_has_that_signal_at_variance_one(name, factor):

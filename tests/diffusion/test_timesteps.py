@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from medsegdiff.base.errors import InputError
-from medsegdiff.diffusion.timesteps import (
-    HighNoiseTimesteps,
-    LossSecondMomentTimesteps,
-    UniformTimesteps,
-    make_timesteps,
-)
+from medsegdiff.diffusion.timesteps import HighNoiseTimesteps, LossSecondMomentTimesteps, UniformTimesteps
 
 
 class Fixed:
@@ -128,11 +122,3 @@ def test_noisy_timesteps_come_more_often_and_count_as_much():
     t, weights = timesteps.draw(streams(10_000))
     np.testing.assert_allclose(np.bincount(t) / 10_000, [0.1, 0.2, 0.3, 0.4], atol=5 * 0.005)
     assert weights.dtype == np.float32 and (weights == 1).all()
-
-
-def test_names():
-    assert type(make_timesteps("uniform", 5)) is UniformTimesteps
-    assert type(make_timesteps("high-noise", 5)) is HighNoiseTimesteps
-    assert type(make_timesteps("loss-second-moment", 5)) is LossSecondMomentTimesteps
-    with pytest.raises(InputError, match="schedule_sampler other: must be uniform or high-noise or loss-second-moment"):
-        make_timesteps("other", 5)

@@ -89,7 +89,6 @@ def test_the_convention_says_what_is_done():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("theirs",), "protocol theirs: must be one of ours, original, jittor"),
         (("ours", 0), "protocol_size 0: must be at least 1"),
         (("ours", 20_000), "protocol_size 20000: must be at most 4096"),
     ],
