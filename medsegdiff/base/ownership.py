@@ -198,14 +198,14 @@ def _remove_abandoned(folder: Path) -> None:
                 remove(stage)
 
 
-def digest(path: Path) -> str:
-    """BLAKE2b of a file's bytes, 128 bits in hexadecimal digits."""
+def digest(path: Path, hasher: Any = None) -> str:
+    """What `hashed` makes of a file's bytes."""
     with path.open("rb") as file:
-        return hashed(file)
+        return hashed(file, hasher)
 
 
 def hashed(file: IO[bytes], hasher: Any = None) -> str:
-    """What a hash function of `hashlib`, by default that of `digest`, makes of an open file, in hexadecimal digits."""
+    """What a hash function of `hashlib`, by default 128 bits of BLAKE2b, makes of an open file, in hexadecimal."""
     hasher = hasher or hashlib.blake2b(digest_size=16)
     while block := file.read(1 << 22):
         hasher.update(block)

@@ -99,19 +99,13 @@ def fit(
     """
     wanted = shapes(config)
     drawn = {name for name in wanted if name.startswith(_PROJECTION) and name not in arrays}
-    faults = [
-        ("missing", sorted(wanted.keys() - arrays.keys() - drawn)),
-        ("unknown", sorted(arrays.keys() - wanted.keys())),
-        (
-            "of another shape",
-            [
-                f"{name} {tuple(arrays[name].shape)} instead of {shape}"
-                for name, shape in sorted(wanted.items())
-                if name in arrays and arrays[name].shape != shape
-            ],
-        ),
-    ]
-    told = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in faults if names]
+    differing = [name for name in wanted.keys() & arrays.keys() if arrays[name].shape != wanted[name]]
+    faults = {
+        "missing": wanted.keys() - arrays.keys() - drawn,
+        "unknown": arrays.keys() - wanted.keys(),
+        "of another shape": [f"{name} {tuple(arrays[name].shape)} instead of {wanted[name]}" for name in differing],
+    }
+    told = [f"{len(names)} {fault}: {_listed(sorted(names))}" for fault, names in faults.items() if names]
     if told:
         raise InputError(f"{source}: does not fit the network of its options; {'; '.join(told)}")
     if found := broken(arrays):

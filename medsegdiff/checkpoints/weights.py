@@ -14,7 +14,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from medsegdiff.base import screen
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.reading import reading
-from medsegdiff.checkpoints.folder import Checkpoint, configuration, finite, list_checkpoints, load
+from medsegdiff.checkpoints.folder import configuration, finite, list_checkpoints, load
 from medsegdiff.checkpoints.state import STATE, read_state
 from medsegdiff.config.run import RunConfig
 
@@ -43,10 +43,10 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
     Raises:
         InputError: nothing is there, it is damaged, not finite, or of another kind.
     """
-    if path.exists() and not path.is_dir():
-        return _load_file(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; give a run's folder, step-NNNNNN or a .safetensors file")
+    if not path.is_dir():
+        return _load_file(path)
     if (path / STATE).is_file():
         return _weights_of(path, which)
     found = list_checkpoints(path)
@@ -63,24 +63,23 @@ def load_weights(path: Path, which: str = "ema") -> Weights:
 def _weights_of(path: Path, which: str) -> Weights:
     state = read_state(path)
     first = "ema-" + str(state["config"].get("ema_rate", "")).split(",")[0].strip()
-    group = first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model"
+    return _group_of(path, first if which == "ema" and f"{first}.safetensors" in state["checksums"] else "model")
+
+
+def _group_of(path: Path, group: str) -> Weights:
+    """One of a checkpoint's groups of arrays."""
     checkpoint = load(path, [group])
-    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", _data(checkpoint, path))
-
-
-def _data(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
     data = checkpoint.training.get("data", {})
     if not isinstance(data, dict) or not isinstance(data.get("split", {}), dict):
         raise InputError(f"{path / STATE}: damaged; use another checkpoint")
-    return data
+    return Weights(checkpoint.config, checkpoint.arrays[group], f"{path / group}.safetensors", data)
 
 
 def _load_file(path: Path) -> Weights:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: not a .safetensors file; give one, or a checkpoint folder step-NNNNNN")
     if (path.parent / STATE).is_file():
-        checkpoint = load(path.parent, [path.stem])
-        return Weights(checkpoint.config, checkpoint.arrays[path.stem], str(path), _data(checkpoint, path.parent))
+        return _group_of(path.parent, path.stem)
     try:
         with reading(path), safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

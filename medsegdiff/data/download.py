@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import clear_leftovers, exclusive, make_folder, size, writing
-from medsegdiff.base.ownership import Ledger
+from medsegdiff.base.ownership import Ledger, digest
 from medsegdiff.base.screen import Bar
 from medsegdiff.data.archives import unpack
 
@@ -123,7 +124,6 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
 
     Only the checksum says when it is whole: servers break off, and are wrong about lengths.
     """
-    import pooch
     import requests
 
     algorithm, _, expected = checksum.partition(":")
@@ -145,7 +145,7 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
             if not size(part):
                 part.unlink(missing_ok=True)
         if over or not trouble:
-            actual = pooch.file_hash(part, algorithm) if size(part) else "of an empty file"
+            actual = digest(part, hashlib.new(algorithm)) if size(part) else "of an empty file"
             if actual == expected:
                 return
             if over:
@@ -161,37 +161,17 @@ def _fetch(url: str, part: Path, checksum: str) -> None:
     )
 
 
-class _Megabytes:
-    """A bar as pooch wants it, in bytes."""
-
-    total = 0
-
-    def __init__(self, bar: Bar) -> None:
-        self.bar = bar
-
-    def update(self, count: int) -> None:
-        """Count bytes."""
-        self.bar.total = self.total / 1e6
-        self.bar.update(count / 1e6)
-
-    def reset(self) -> None:
-        """Restart, as pooch does at the end."""
-        self.bar.n = 0
-
-    def close(self) -> None:
-        """Leave the bar to its block."""
-
-
 def _append(url: str, part: Path, before: int) -> None:
     """Add to `part`, of `before` bytes, what follows them at `url`; where a server cannot do that, all of it anew."""
-    import pooch
+    import requests
 
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={before}-"} if before else {})}
     with writing(part), part.open("ab") as file, Bar(0, part.stem[1:], "MB", after=3) as bar:
-
-        def check(response: Any, **_: Any) -> None:
-            if response.status_code == 200:  # all of it; a part is 206
-                file.truncate(0)
-
-        fetch = pooch.HTTPDownloader(_Megabytes(bar), _BLOCK, timeout=60, headers=headers, hooks={"response": check})
-        fetch(url, file, None)
+        response = requests.get(url, headers=headers, stream=True, timeout=60)
+        response.raise_for_status()
+        if response.status_code == 200:  # all of it; a part is 206
+            file.truncate(0)
+        bar.total = int(response.headers.get("content-length", 0)) / 1e6
+        for block in response.iter_content(_BLOCK):
+            file.write(block)
+            bar.update(len(block) / 1e6)

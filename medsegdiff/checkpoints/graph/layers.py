@@ -69,32 +69,26 @@ class Layers:
 
     def fourier(self, name: str, x: Map) -> Map:
         """The FF-Parser, by DFT matrices, as `nn.functional.fourier_filter`."""
-        size = x.size
+        size, node = x.size, self.b.node
         along_h, along_w, fold = half_spectrum(size, size)
 
         def times(value: Value, matrix: np.ndarray) -> Value:
             matrix = (matrix / math.sqrt(size)).astype(np.float32)
-            return self.b.node("MatMul", value, self.b.constant(matrix))  # never in fewer bits
+            return node("MatMul", value, self.b.constant(matrix))  # never in fewer bits
 
         cos, sin = np.cos(along_h), np.sin(along_h)
         weight = self.b.weight(f"{name}.complex_weight", (x.width, size, size // 2 + 1, 2))
-        weight = self.b.node("Transpose", weight, perm=[3, 0, 2, 1])
-        w_re, w_im = self.b.node("Split", weight, self.integers(1, 1), outputs=2, axis=0)
+        weight = node("Transpose", weight, perm=[3, 0, 2, 1])
+        w_re, w_im = node("Split", weight, self.integers(1, 1), outputs=2, axis=0)
         re, im = self.turned(times(x.value, np.cos(along_w))), self.turned(times(x.value, -np.sin(along_w)))
+        re, im = node("Add", times(re, cos), times(im, sin)), node("Sub", times(im, cos), times(re, sin))
         re, im = (
-            self.b.node("Add", times(re, cos), times(im, sin)),
-            self.b.node("Sub", times(im, cos), times(re, sin)),
+            node("Sub", node("Mul", re, w_re), node("Mul", im, w_im)),
+            node("Add", node("Mul", re, w_im), node("Mul", im, w_re)),
         )
-        re, im = (
-            self.b.node("Sub", self.b.node("Mul", re, w_re), self.b.node("Mul", im, w_im)),
-            self.b.node("Add", self.b.node("Mul", re, w_im), self.b.node("Mul", im, w_re)),
-        )
-        re, im = (
-            self.b.node("Sub", times(re, cos), times(im, sin)),
-            self.b.node("Add", times(im, cos), times(re, sin)),
-        )
+        re, im = node("Sub", times(re, cos), times(im, sin)), node("Add", times(im, cos), times(re, sin))
         real = times(self.turned(re), fold * np.cos(along_w).T)
-        return x._replace(value=self.b.node("Sub", real, times(self.turned(im), fold * np.sin(along_w).T)))
+        return x._replace(value=node("Sub", real, times(self.turned(im), fold * np.sin(along_w).T)))
 
     def conv(
         self, name: str, x: Map, width: int, kernel: int = 3, stride: int = 1, bias: bool = True, flat: bool = False
