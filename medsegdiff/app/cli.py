@@ -34,6 +34,17 @@ OF_ALL = ("--quiet", "--json", "--debug")
 """Options of every command."""
 SHARED = ("train", "sample")
 """Commands whose work several processes share."""
+_OVERVIEW = """\
+medsegdiff: medical image segmentation with a diffusion model, on Jittor
+
+usage: medsegdiff COMMAND [options]     medsegdiff help COMMAND
+
+{}
+
+Every command takes --quiet (print errors only), --json (print the result as
+one JSON object) and --debug (show tracebacks).
+Exit codes: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N
+(130: Ctrl-C)."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -124,7 +135,7 @@ def _run(words: list[str]) -> int:
     if asked and len(words) > 1 and words[0] == "help":
         words, asked = [*words[1:], "--help"], False
     if asked or not words:
-        print(_overview())
+        print(_OVERVIEW.format("\n".join(f"  {name:10}{_load(name).SUMMARY}" for name in COMMANDS)))
         return 0 if words else 2
     if words[0] == "--version":
         print(f"medsegdiff {__version__}")
@@ -151,21 +162,3 @@ def _parser(name: str) -> Parser:
 
 def _load(name: str):  # noqa: ANN202 (a module)
     return importlib.import_module(f"medsegdiff.app.{name}")
-
-
-def _overview() -> str:
-    lines = [f"  {name:10}{_load(name).SUMMARY}" for name in COMMANDS]
-    return "\n".join(
-        [
-            "medsegdiff: medical image segmentation with a diffusion model, on Jittor",
-            "",
-            "usage: medsegdiff COMMAND [options]     medsegdiff help COMMAND",
-            "",
-            *lines,
-            "",
-            "Every command takes --quiet (print errors only), --json (print the result as",
-            "one JSON object) and --debug (show tracebacks).",
-            "Exit codes: 0 done, 1 a check failed, 2 bad input, 128 + N stopped by signal N",
-            "(130: Ctrl-C).",
-        ]
-    )

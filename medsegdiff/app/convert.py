@@ -36,25 +36,15 @@ def configure(parser: Parser) -> None:
         help="a .pt, .pth, .ckpt or .pkl file of a published network; or a run's folder, a checkpoint, a .safetensors "
         "file",
     )
-    parser.add_argument(
-        "output", type=str, metavar="OUT", help="a .safetensors or .pt file, or with --to onnx a folder"
-    )
-    parser.option(
-        "--to", "", "what to write; by default as OUT's suffix says", Literal["", "safetensors", "pt", "onnx"]
-    )
+    text = "a .safetensors or .pt file, or with --to onnx a folder"
+    parser.add_argument("output", type=str, metavar="OUT", help=text)
+    text = "what to write; by default as OUT's suffix says"
+    parser.option("--to", "", text, Literal["", "safetensors", "pt", "onnx"])
     add_weights(parser)
-    parser.option(
-        "--precision",
-        "fp32",
-        "number format of a .safetensors file, or of an ONNX network's products",
-        Literal["fp32", "fp16"],
-    )
-    parser.option(
-        "--trained-as",
-        "",
-        "options that a .pt or .pkl file was trained with, as for train: a YAML file, or isic-published",
-        metavar="FILE",
-    )
+    text = "number format of a .safetensors file, or of an ONNX network's products"
+    parser.option("--precision", "fp32", text, Literal["fp32", "fp16"])
+    text = "options that a .pt or .pkl file was trained with, as for train: a YAML file, or isic-published"
+    parser.option("--trained-as", "", text, metavar="FILE")
     for section, title, names in ((NetworkConfig, "network", _NETWORK), (DiffusionConfig, "diffusion", _DIFFUSION)):
         fields = [f.name for f in dataclasses.fields(section)]
         nothing = dict.fromkeys(names)

@@ -17,12 +17,10 @@ _IMAGES = Path("data/ISIC/Train")
 def configure(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("paths", type=str, nargs="+", help="case files (.npz), or folders of them")
-    parser.option(
-        "--isic-dir", "", f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES}, where it is there"
-    )
-    parser.option(
-        "--full-curve", False, "replay all steps of training curves, not the first 10 (ten minutes on two cores)"
-    )
+    text = f"folder with the ISIC 2016 training CSV, for curves; by default {_IMAGES}, where it is there"
+    parser.option("--isic-dir", "", text)
+    text = "replay all steps of training curves, not the first 10 (ten minutes on two cores)"
+    parser.option("--full-curve", False, text)
     parser.option("--out-dir", "", "write each replayed curve there: a plot and a CSV")
 
 

@@ -14,9 +14,8 @@ SUMMARY = "compare runs on one HTML page: curves, scores, cases, calibration"
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "runs", type=str, nargs="+", metavar="RUN", help="folders of trainings or of scored predictions, or above them"
-    )
+    text = "folders of trainings or of scored predictions, or above them"
+    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help=text)
     parser.option("--out", "", "the page to write, one file that needs no other; default: report.html in RUN")
 
 

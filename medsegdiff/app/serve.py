@@ -22,11 +22,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def configure(parser: Parser) -> None:
     """Add the command's options."""
-    parser.option(
-        "--model-path",
-        DEFAULT,
-        "a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package",
-    )
+    text = "a run's folder, a checkpoint, a .safetensors file, or the name of a network of the package"
+    parser.option("--model-path", DEFAULT, text)
     parser.option("--host", "127.0.0.1", "address to listen on; 0.0.0.0: all")
     parser.option("--port", 7860, "port to listen on")
     parser.option("--auth", "", "ask for this login", metavar="USER:PASSWORD")

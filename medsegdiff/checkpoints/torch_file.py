@@ -102,14 +102,14 @@ def _read_zip(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
         if f"{folder}/byteorder" in entries:
             with open_part(f"{folder}/byteorder") as part:
                 order = ">" if part.read(8) == b"big" else "<"
-        return _arrays(_select(tree, which), content, order, _size(file))
+        return _arrays(file, _select(tree, which), content, order)
 
 
 def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
     """Jittor's one pickle, or PyTorch's legacy five with the numbers behind them."""
     tree = read(file)
     if tree != _LEGACY:
-        return _arrays(_select(tree, which), _nowhere, "<", _size(file))
+        return _arrays(file, _select(tree, which), _nowhere, "<")
     read(file)  # the protocol's version
     byte_order = "little" if read(file)["little_endian"] else "big"
     storages: dict[str, Storage] = {}
@@ -124,15 +124,11 @@ def _read_pickles(file: IO[bytes], which: str) -> dict[str, np.ndarray]:
         file.seek(position)
         return file.read(length)
 
-    return _arrays(_select(tree, which), content, "<" if byte_order == "little" else ">", _size(file))
+    return _arrays(file, _select(tree, which), content, "<" if byte_order == "little" else ">")
 
 
 def _nowhere(storage: Storage) -> bytes:
     raise Refused("a tensor whose numbers are elsewhere")
-
-
-def _size(file: IO[bytes]) -> int:
-    return file.seek(0, os.SEEK_END)
 
 
 def _select(tree: Any, which: str) -> dict[str, Value]:
@@ -156,9 +152,9 @@ def _without_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
     return dict(values)
 
 
-def _arrays(values: Mapping[str, Value], content: Content, order: str, limit: int) -> dict[str, np.ndarray]:
-    """The arrays of `values`, which are together at most `limit` numbers, and those of `content` as many bytes."""
-    sizes = [value.size for value in values.values()]
+def _arrays(file: IO[bytes], values: Mapping[str, Value], content: Content, order: str) -> dict[str, np.ndarray]:
+    """The arrays of `values`: together at most as many numbers as `file` has bytes, and those of `content` as bytes."""
+    sizes, limit = [value.size for value in values.values()], file.seek(0, os.SEEK_END)
     if any(length < 0 for size in sizes for length in size) or sum(map(math.prod, sizes)) > limit:
         raise Refused("more numbers than bytes")
     held: dict[str, bytes] = {}

@@ -162,9 +162,11 @@ class _Run:
             if requests:
                 return
             try:
-                improved = self._validate(self.validator, requests)
+                with undisturbed():
+                    outcome = self.validator(self.trainer.smoothed(), lambda: held_back(requests))
             except Abandoned:
                 return
+            self.dice, improved = outcome.dice, record.validation(outcome)
         if step % config.training.log_interval == 0 and step > record.logbook.row:
             record.row()
             record.picture.draw()
@@ -172,12 +174,6 @@ class _Run:
             record.keep_best(self._save())
         elif self._worth_saving and step % config.training.save_interval == 0 and record.saved != step:
             self._save()
-
-    def _validate(self, validator: Validator, requests: list[int]) -> bool:
-        with undisturbed():
-            outcome = validator(self.trainer.smoothed(), lambda: held_back(requests))
-        self.dice = outcome.dice
-        return self.record.validation(outcome)
 
     def _save(self) -> Checkpoint:
         # Weights that make steps fail must not replace earlier ones.

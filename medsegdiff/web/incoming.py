@@ -56,7 +56,9 @@ def files_of(text: str) -> Files:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):
         found = None
-    return found if isinstance(found, dict) else _refuse(_NO_FILES)
+    if not isinstance(found, dict):
+        raise InputError(_NO_FILES)
+    return found
 
 
 def example(name: str, folder: Path) -> Case:
@@ -109,6 +111,8 @@ def truth_of(files: Files, folder: Path, bounds: Bounds, case: Case, spec: DataS
 def _write(files: Files, folder: Path, bounds: Bounds) -> list[Path]:
     if not isinstance(files, Mapping) or not all(isinstance(content, (str, type(None))) for content in files.values()):
         raise InputError(_NO_FILES)  # of a program, which may send anything
+    if not files:
+        raise InputError("files: none; give an image")
     folder.mkdir(parents=True, exist_ok=True)
     paths, total = [], 0
     for name, content in files.items():
@@ -123,7 +127,7 @@ def _write(files: Files, folder: Path, bounds: Bounds) -> list[Path]:
         except (binascii.Error, ValueError):
             raise InputError(f"{name}: is not base64") from None
         paths.append(path)
-    return paths or _refuse("files: none; give an image")
+    return paths
 
 
 def _named(path: Path) -> Path:
@@ -149,7 +153,3 @@ def _shape(path: Path) -> tuple[int, ...]:
     if path.name.lower().endswith(SUFFIXES):
         return shape_of(path)
     return geometry_of(path).shape if is_volume(path) else size_of(path)
-
-
-def _refuse(line: str) -> Any:
-    raise InputError(line)

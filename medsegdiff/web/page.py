@@ -201,8 +201,5 @@ def _working(home: Path) -> Iterator[Path]:
             line = str(error)
             for inner in ("image/", "truth/", ""):
                 line = line.replace(f"{name}/{inner}", "")
-            raise gr.Error(_without_folders(line), duration=None, print_exception=False) from None  # until it is closed
-
-
-def _without_folders(line: str) -> str:
-    return " ".join(Path(word).name if word.startswith("/") else word for word in line.split(" "))
+            line = " ".join(Path(word).name if word.startswith("/") else word for word in line.split(" "))
+            raise gr.Error(line, duration=None, print_exception=False) from None  # until it is closed

@@ -119,12 +119,12 @@ def _read_training(run: Run, folder: Path) -> None:
     run.config = found if isinstance(found, dict) else {}
     origin = _read_json(folder / RUN)
     run.origin = {} if "sampling" in origin else origin
-    with _written_by("train", folder / LOG) as there:
+    with _written(folder / LOG) as there:
         for row in _read_table(there) if there else ():
             for column, value in row.items():
                 if value:
                     run.curves.setdefault(column, []).append((float(row["step"]), float(value)))
-    with _written_by("train", folder / EVENTS) as there:
+    with _written(folder / EVENTS) as there:
         lines = read_text(there).splitlines() if there else ()
         run.events = [json.loads(line) for line in lines if line.endswith("}")]  # a crash may cut the last one short
         run.events = [{"time": e["time"], "event": e["event"], "step": e["step"]} for e in run.events]
@@ -157,12 +157,12 @@ def _name(runs: list[Run]) -> None:
 
 
 @contextmanager
-def _written_by(command: str, path: Path) -> Iterator[Optional[Path]]:
+def _written(path: Path) -> Iterator[Optional[Path]]:
     """`path`, if there is such a file, in a block that fails where it is not understood."""
     try:
         yield path if path.is_file() else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-        raise InputError(f"{path}: is not what {command} writes ({error}); run it again") from None
+        raise InputError(f"{path}: is not what train writes ({error}); run it again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

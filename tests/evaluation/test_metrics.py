@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +8,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.evaluation import metrics
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.metrics import METRICS, NEEDS, Metric, Rules, class_metrics, columns
-from medsegdiff.evaluation.truth import read_truth, truth_from_folder
+from medsegdiff.evaluation.truth import Truth, truth_from_folder
 from medsegdiff.masks.surface import surface
 from tests.evaluation.test_screen import printed, row
 
@@ -91,8 +90,7 @@ def test_millimetres_where_pixels_have_a_size(folders, masks, monkeypatch):
     mask = masks["ISIC_0000000"]
     folders.save_truth("a", mask)
     folders.save("a", moved(mask, 3))
-    sized = dataclasses.replace(read_truth(folders.truth / "a_Segmentation.png"), spacing=(0.5, 2.0))
-    monkeypatch.setattr("medsegdiff.evaluation.evaluate.read_truth", lambda *_: sized)
+    monkeypatch.setattr(Truth, "spacing", (0.5, 2.0))
     report = evaluate(folders.predictions, truth_from_folder(folders.truth))
     assert report.scores[0].metrics["hd95"] == surface(moved(mask, 3), mask, (0.5, 2.0)).hd95 > 3
     assert row(printed(report), "HD95 (mm, best 0)")
