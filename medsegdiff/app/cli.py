@@ -114,8 +114,7 @@ def _failure(error: Exception) -> tuple[int, str]:
         return _unwritable(error, error.filename or "standard output or a file")
     if isinstance(error, OSError) and error.errno in _OF_PATHS:
         return 2, f"error: {error.filename or 'the working directory'}: {_OF_PATHS[error.errno]}"
-    compiling = cache.compiler_failure(error)
-    if compiling:
+    if compiling := cache.compiler_failure(error):
         return 2, f"error: {compiling}"
     line = " ".join(str(error).split())[:300]
     full = next((number for number in _FULL if os.strerror(number) in str(error)), None)

@@ -97,8 +97,7 @@ def demo(out: Path, plan: Plan, seed: int = 0, precision: str = "fp32") -> int:
         print(f"3/6 keeping the trained network {kept}; to train again, give another --out-dir", flush=True)
     else:
         print(f"3/6 training a small network for {plan.steps} steps on generated images alone", flush=True)
-    stopped = train(config)
-    if stopped:
+    if stopped := train(config):
         return stopped
 
     print("4/6 segmenting the test images with it, and comparing the masks with the ground truth", flush=True)
@@ -180,8 +179,7 @@ def _check_run(run: Path, config: RunConfig) -> None:
             training=dataclasses.replace(found.training, out_dir=config.training.out_dir),
         )
         for section in dataclasses.fields(RunConfig):
-            differs = difference(getattr(config, section.name), getattr(found, section.name))
-            if differs:
+            if differs := difference(getattr(config, section.name), getattr(found, section.name)):
                 raise InputError(f"{run}: holds another run, trained with {differs}; choose another --out-dir")
 
 

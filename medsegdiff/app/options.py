@@ -147,30 +147,24 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 
 def in_our_words(line: str, known: Iterable[str]) -> str:
     """An error message of jsonargparse with what is wrong first, and the nearest known name of an unknown one."""
-    unknown = re.search(r"unrecognized arguments: (.*)", line, re.IGNORECASE)
-    if unknown:
+    if unknown := re.search(r"unrecognized arguments: (.*)", line, re.IGNORECASE):
         words = unknown.group(1).split()
         word = next((word for word in words if word.startswith("-")), "").partition("=")[0]
         return f"{word}: no such option{did_you_mean(word, known)}" if word else f"{words[0]}: belongs to no option"
-    unknown = re.search(r"Option '([^']+)' is not accepted", line)
-    if unknown:
+    if unknown := re.search(r"Option '([^']+)' is not accepted", line):
         name, names = unknown.group(1), [option[2:].replace("-", "_") for option in known]
         return f"`{name}`: no such option{did_you_mean(name, names)}"
-    required = re.fullmatch(r"the following arguments are required: (.*)", line)
-    if required:
+    if required := re.fullmatch(r"the following arguments are required: (.*)", line):
         names = required[1].split(", ")  # an action's with a dot between
         return ", ".join(name.split(".")[1].upper() if "." in name else f"`{name}`" for name in names) + ": missing"
     line = re.sub(r"^argument (--\S+): expected (?:at least )?one argument$", r"\1: needs a value", line)
-    chosen = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line)
-    if chosen:
+    if chosen := re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line):
         return f"{chosen.group(1)}: must be one of {_listed(chosen.group(2))}"
     line = re.sub(r'^Parser key "([^"]+)":', r"`\1`:", line)
-    choice = re.fullmatch(r"(\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line)
-    if choice:
+    if choice := re.fullmatch(r"(\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line):
         option, choices, value = choice.groups()
         return f"{option} {value}: must be one of {_listed(choices)}"
-    several = re.fullmatch(r"(\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line)
-    if several:
+    if several := re.fullmatch(r"(\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line):
         option, kinds, value = several.groups()
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
         return f"{option}: must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}, not {value}"

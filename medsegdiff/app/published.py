@@ -124,8 +124,7 @@ def train(argv: Optional[Sequence[str]] = None) -> int:
     }
     parser = _parser("Train, with the published flags.", sections)
     options = _parse(parser, argv)
-    resume = options.pop("resume_checkpoint")
-    if resume:
+    if resume := options.pop("resume_checkpoint"):
         options["out_dir"] = str(_run_folder(Path(resume)))
         print(f"note: --resume_checkpoint continues the run in {options['out_dir']}")
     if options["dpm_solver"]:

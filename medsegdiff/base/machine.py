@@ -35,8 +35,7 @@ def check_system() -> None:
     Raises:
         InputError: this is another system or processor.
     """
-    where = elsewhere()
-    if where:
+    if where := elsewhere():
         raise InputError(
             f"{platform.system()} on {platform.machine()}: Jittor runs on Linux on x86-64; use {where}, or to segment "
             "ONNX Runtime (pip install 'medsegdiff-jittor[onnx]')"

@@ -82,8 +82,7 @@ def check_own(path: Path) -> None:
     Raises:
         InputError: it is not.
     """
-    foreign = _foreign(path)
-    if foreign:
+    if foreign := _foreign(path):
         raise InputError(f"{foreign}: is not part of a checkpoint, and would be lost; move it elsewhere")
 
 

@@ -217,4 +217,4 @@ def _parse_integers(option: str, text: str) -> tuple[int, ...]:
 
 def published_version(version: Optional[str]) -> str:
     """Our name of a published `version`: "new" stays, "1" and "v1" are "v1"."""
-    return {"new": "new", "1": "v1", "v1": "v1"}.get(str(version), str(version))
+    return "v1" if str(version) == "1" else str(version)

@@ -38,8 +38,7 @@ _REMEDY = "give another `cache_dir`, or set MEDSEGDIFF_CACHE"
 
 def default_cache() -> Path:
     """`$MEDSEGDIFF_CACHE`, else `medsegdiff` in the user's cache folder."""
-    chosen = os.environ.get("MEDSEGDIFF_CACHE")
-    if chosen:
+    if chosen := os.environ.get("MEDSEGDIFF_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or machine.home() / ".cache") / "medsegdiff"
 

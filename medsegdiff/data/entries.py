@@ -23,7 +23,7 @@ from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import format_labels
 
 RESIZE = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-_IMAGES, _MASKS, _ABOUT = "images", "masks", "about"
+IMAGES, MASKS, _ABOUT = "images", "masks", "about"
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Entry:
                 raise ValueError("its checksum differs")
             self.about = About(**json.loads(text))
             count = len(self.about.blank)
-            wanted = {_IMAGES: [count, form.size, form.size, form.spec.channels]}
-            wanted.update({_MASKS: [count, form.size, form.size]} if form.mask_resize else {})
+            wanted = {IMAGES: [count, form.size, form.size, form.spec.channels]}
+            wanted.update({MASKS: [count, form.size, form.size]} if form.mask_resize else {})
             if {name: file.get_slice(name).get_shape() for name in file.keys()} != wanted:  # noqa: SIM118 (no mapping)
                 raise ValueError("it is of another shape")
         self.path, self._checked = path, False
@@ -102,15 +102,8 @@ class Entry:
     def __len__(self) -> int:
         return len(self.about.blank)
 
-    def image(self, place: int) -> np.ndarray:
-        """One slice, uint8 or uint16 (S, S, C)."""
-        return self._read(_IMAGES, place)
-
-    def mask(self, place: int) -> np.ndarray:
-        """One slice's mask, uint8 (S, S) of class indices."""
-        return self._read(_MASKS, place)
-
-    def _read(self, name: str, place: int) -> np.ndarray:
+    def read(self, name: str, place: int) -> np.ndarray:
+        """A slice of the `IMAGES`, uint8 or uint16 (S, S, C), or of the `MASKS`, uint8 (S, S) of class indices."""
         with _reading(self.path) as file:  # mapped: it reads this slice alone
             if not self._checked:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -142,10 +135,10 @@ def build(path: Path, case: Case, form: Form) -> None:
     """
     source = read_source(case, form.spec)
     blank = [_is_blank(values) for values in source.values]
-    arrays = {_IMAGES: form.image(source.values)}
+    arrays = {IMAGES: form.image(source.values)}
     shares, corners = [], []
     if form.mask_resize:
-        masks = arrays[_MASKS] = form.mask(read_classes(case, form.spec, form.num_classes, source))
+        masks = arrays[MASKS] = form.mask(read_classes(case, form.spec, form.num_classes, source))
         counts = [np.bincount(mask.ravel(), minlength=form.num_classes)[1:] for mask in masks]
         shares = (np.array(counts) / masks[0].size).tolist()
         corners = (masks[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 0).all(axis=1).tolist()

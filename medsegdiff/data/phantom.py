@@ -45,28 +45,21 @@ def write_isic(out: Path, train: int, test: int, size: int = 192, seed: int = 0,
     parameters = {"train": train, "test": test, "size": size, "seed": seed, "version": _VERSION}
     if num_classes > 2:
         parameters["num_classes"] = num_classes
-    counts = {"train": train, "test": test}
     if _is_new(out, parameters):
         make_folder(out.parent)
         with replacing(out) as beside:
             beside.mkdir()
-            _write(beside, nullcontext, counts, size, seed, num_classes)
+            _write(beside, nullcontext, parameters)
             (beside / _MARKER).write_text(json.dumps(parameters), encoding="utf-8")
     else:
-        _write(out, replacing, counts, size, seed, num_classes)
+        _write(out, replacing, parameters)
 
 
-def _write(
-    out: Path,
-    new: Callable[[Path], AbstractContextManager[Path]],
-    counts: dict[str, int],
-    size: int,
-    seed: int,
-    num_classes: int,
-) -> None:
+def _write(out: Path, new: Callable[[Path], AbstractContextManager[Path]], parameters: dict[str, int]) -> None:
     """Write those files that are not there, each to what `new` gives for it."""
-    for split, count in counts.items():
-        folder, files = out / SPLIT_FOLDERS[split], _file_names(split, count)
+    size, seed, num_classes = parameters["size"], parameters["seed"], parameters.get("num_classes", 2)
+    for split in SPLIT_FOLDERS:
+        folder, files = out / SPLIT_FOLDERS[split], _file_names(split, parameters[split])
         for parent in dict.fromkeys((folder / name).parent for pair in files for name in pair):
             if not followed(parent).is_relative_to(followed(out)):
                 raise InputError(f"{parent}: leads out of {out}; give another `out_dir`")

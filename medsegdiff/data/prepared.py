@@ -11,7 +11,7 @@ import numpy as np
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
-from medsegdiff.data.entries import Entry, Form, to_input
+from medsegdiff.data.entries import IMAGES, MASKS, Entry, Form, to_input
 from medsegdiff.io.volumes import is_volume
 
 
@@ -98,7 +98,7 @@ class Prepared:
         Raises:
             InputError: what is cached is damaged, and the files that it was made of have changed.
         """
-        return to_input(self._read(index, Entry.image))
+        return to_input(self._read(index, IMAGES))
 
     def mask(self, index: int) -> np.ndarray:
         """One mask, float32 (num_classes - 1, S, S) of {0, 1}: a channel for each class but the background.
@@ -109,25 +109,25 @@ class Prepared:
         """
         if not self.has_masks:
             raise ValueError("this dataset has no masks")
-        mask = self._read(index, Entry.mask)
+        mask = self._read(index, MASKS)
         return (mask == np.arange(1, self.num_classes)[:, None, None]).astype(np.float32)
 
-    def _read(self, index: int, read: Callable[[Entry, int], np.ndarray]) -> np.ndarray:
+    def _read(self, index: int, name: str) -> np.ndarray:
         place, number = self.slices[index]
         try:
-            return read(self._entry(place), number)
+            return self._entry(place).read(name, number)
         except ValueError:
-            self._entries[place] = self._made_anew(place)
-            return read(self._entries[place], number)
+            return self._made_anew(place).read(name, number)
 
     def _entry(self, place: int) -> Entry:
         if place not in self._entries:
             try:
                 self._entries[place] = Entry(self._paths[place], self.form)
             except ValueError:
-                self._entries[place] = self._made_anew(place)
+                return self._made_anew(place)
         return self._entries[place]
 
     def _made_anew(self, place: int) -> Entry:
         self._make(self._paths[place], self.cases[place])
-        return Entry(self._paths[place], self.form)
+        self._entries[place] = Entry(self._paths[place], self.form)
+        return self._entries[place]

@@ -121,16 +121,13 @@ class Report:
 
     def _content(self) -> dict[str, Any]:
         return {
-            "metrics": {key: _plain(summary) for key, summary in self.summaries.items()},
-            "patients": {key: _plain(summary) for key, summary in self.patients.items()} or None,
+            "metrics": _plain(self.summaries),
+            "patients": _plain(self.patients) or None,
             "calibration": self.calibration and _calibration(self.calibration),
             "comparison": self.comparison
             and {
                 "images": self.comparison.images,
-                **{
-                    key: {name: _plain(summary) for name, summary in rows.items()}
-                    for key, rows in self.comparison.metrics.items()
-                },
+                **{key: _plain(rows) for key, rows in self.comparison.metrics.items()},
             },
             "error retention": self.selection and _selection(self.selection),
             "not measured": list(self.gaps),
@@ -194,8 +191,8 @@ def _selection(selection: Selection) -> dict[str, Any]:
     }
 
 
-def _plain(summary: Summary) -> dict[str, Optional[float]]:
-    return {key: _finite(value) for key, value in summary._asdict().items()}
+def _plain(rows: dict[str, Summary]) -> dict[str, dict[str, Optional[float]]]:
+    return {key: {name: _finite(value) for name, value in row._asdict().items()} for key, row in rows.items()}
 
 
 def _finite(value: float) -> Optional[float]:

@@ -33,15 +33,12 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     if precision not in get_args(Precision):
         raise InputError(f"`precision` {precision}: must be one of {', '.join(get_args(Precision))}")
     if backend in RUNTIMES:
-        lacks = _lacks(backend, precision)
-        if lacks:
+        if lacks := _lacks(backend, precision):
             raise InputError(f"`backend` {backend}: {lacks}; or use that of Jittor")
         return backend
-    if backend == "auto" and not _lacks("onnx", precision) and ranks.count() == 1:
-        reason = unready()
-        if reason:
-            screen.note(f"note: ONNX Runtime computes the network: {reason}")
-            return "onnx"
+    if backend == "auto" and not _lacks("onnx", precision) and ranks.count() == 1 and (reason := unready()):
+        screen.note(f"note: ONNX Runtime computes the network: {reason}")
+        return "onnx"
     formats.check(precision)
     return "jittor"
 

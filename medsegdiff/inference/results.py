@@ -118,8 +118,7 @@ def clear(ledger: Ledger, wanted: dict[str, Any]) -> None:
     Raises:
         InputError: one was changed since.
     """
-    others = _others(ledger, wanted)
-    if others:
+    if others := _others(ledger, wanted):
         ledger.remove([RUN, IMAGES, *files_of(ledger.folder, others)])
 
 

@@ -79,8 +79,7 @@ def without_label(values: np.ndarray, labels: Mapping[int, int]) -> list[int]:
 
 def labelled(values: np.ndarray, labels: Mapping[int, int], path: Path) -> np.ndarray:
     """The values of the mask `path` as class indices, uint8 of the same shape; of those without a label a note."""
-    unknown = without_label(values, labels)
-    if unknown:
+    if unknown := without_label(values, labels):
         note(path, f"holds the values {', '.join(map(str, unknown[:5]))}, which are not labels: background")
     return to_classes(values, labels)
 

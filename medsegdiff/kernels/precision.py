@@ -54,8 +54,7 @@ def check(precision: str) -> None:
     Raises:
         InputError: it cannot.
     """
-    reason = unavailable(precision)
-    if reason:
+    if reason := unavailable(precision):
         raise InputError(f"`precision` {precision}: {reason}")
 
 

@@ -35,8 +35,7 @@ def prepare() -> None:
     if machine.usable_cores() < machine.allowed_cores():  # which libgomp counts; a quota it does not know
         os.environ.setdefault("OMP_NUM_THREADS", str(machine.usable_cores()))
     said = _load()
-    refused = re.search(r"^libgomp: .*\b(G?OMP_\w+)", said, re.MULTILINE)
-    if refused:
+    if refused := re.search(r"^libgomp: .*\b(G?OMP_\w+)", said, re.MULTILINE):
         given = f"{refused[1]}={os.environ.get(refused[1])}"
         raise InputError(f"{given}: is not a value that OpenMP knows, and would be ignored; correct or unset it")
     with contextlib.suppress(OSError):  # where it is missing

@@ -77,8 +77,7 @@ def jittor_home() -> Path:
     Raises:
         InputError: there is none.
     """
-    chosen = os.environ.get("JITTOR_HOME")
-    if chosen:
+    if chosen := os.environ.get("JITTOR_HOME"):
         return Path(chosen).absolute()
     home = machine.home()
     try:

@@ -21,8 +21,7 @@ def compare(found: Checkpoint, config: RunConfig, dataset: str) -> None:
     """
     out = config.training.out_dir
     for section in ("network", "diffusion"):
-        differs = difference(getattr(config, section), getattr(found.config, section))
-        if differs:
+        if differs := difference(getattr(config, section), getattr(found.config, section)):
             raise InputError(
                 f"{out}: was trained with {differs}; give the same options to continue, or another `out_dir`"
             )

@@ -19,12 +19,9 @@ from medsegdiff.training.run_folder import LOG
 _LOSSES = ("loss", "loss_diff", "vb", "loss_cal")
 _PARTS = ("", "_q0", "_q1", "_q2", "_q3")
 COLUMNS = (
-    "step",
-    "samples",
+    *("step", "samples"),
     *(f"{name}{part}" for name in _LOSSES for part in _PARTS),
-    "grad_norm",
-    "param_norm",
-    "skipped",
+    *("grad_norm", "param_norm", "skipped"),
 )
 VALIDATION_COLUMNS = ("val_dice",)
 DICE_COLUMNS = tuple(f"loss_dice{part}" for part in _PARTS)

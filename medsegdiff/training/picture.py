@@ -26,8 +26,7 @@ class ProgressPicture:
         if begun < self._due and not at_once:
             return
         try:
-            loss = self.logbook.curve("loss")
-            if loss:
+            if loss := self.logbook.curve("loss"):
                 draw_progress(loss, self.logbook.curve("val_dice"), self.path)
         except Exception as error:  # a broken font, a full disk: the log has it all
             if not self._complained:

@@ -152,17 +152,8 @@ def geometry_of(
     shape: tuple[int, int, int, int], outputs: int, kernel: int, stride: int, padding: int, low: bool
 ) -> dict[str, int]:
     """What a convolution of maps of this shape is, and how it is computed; `low`: in bfloat16 where that pays."""
-    n, c, h, w = shape
-    geometry = {
-        "samples": n,
-        "inputs": c,
-        "height": h,
-        "width": w,
-        "outputs": outputs,
-        "kernel": kernel,
-        "stride": stride,
-        "padding": padding,
-    }
+    geometry = dict(zip(("samples", "inputs", "height", "width"), shape))
+    geometry.update(outputs=outputs, kernel=kernel, stride=stride, padding=padding)
     large = _transformed(geometry, 16 if _has_winograd() and not low else 24)
     geometry["low"] = low and not (large and precision.of_large_maps() == "fp32")
     low_winograd = geometry["low"] and _has_low_winograd() and _transformed(geometry, 8)

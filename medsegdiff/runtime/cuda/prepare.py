@@ -88,8 +88,7 @@ def _toolkit() -> toolkit.Toolkit:
     if found.version[0] not in toolkit.MAJORS:
         majors = " and ".join(map(str, toolkit.MAJORS))
         raise InputError(f"{found.nvcc} is CUDA {found.cuda}; what is prepared here is Jittor for CUDA {majors}")
-    missing = found.missing()
-    if missing:
+    if missing := found.missing():
         names = ", ".join(part.name for part in missing)
         raise InputError(
             f"CUDA {found.cuda} ({found.nvcc}) lacks {names}; install: {toolkit.remedy(missing, found.version)}"
