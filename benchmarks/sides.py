@@ -269,7 +269,7 @@ def _our_side() -> Side:
 
             return forward
         trainer = Trainer(RunConfig(network=config, training=TrainingConfig(precision=variant.precision)))
-        batch = Batch([str(index) for index in range(work.batch)], images, masks)
+        batch = Batch(images, masks)
 
         def step() -> None:
             trainer.train_step(batch)

@@ -35,7 +35,6 @@ class Dataset(Protocol):
 class Batch(NamedTuple):
     """Images and masks of one training step."""
 
-    ids: list[str]
     images: np.ndarray
     """(N, C, S, S) float32 in [0, 1]."""
     masks: np.ndarray
@@ -78,11 +77,10 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         images, masks, indices = [], [], self.indices(step)
         for sample in self.rows:
-            index = indices[sample]
-            image, mask = self.dataset.image(index), self.dataset.mask(index)
+            image, mask = self.dataset.image(indices[sample]), self.dataset.mask(indices[sample])
             if self.augmented:
                 rng = generator(self.seed, "augment", step, sample)
                 image, mask = augment(image, mask, rng, **self.variants)
             images.append(image)
             masks.append(mask)
-        return Batch([self.dataset.ids[indices[row]] for row in self.rows], np.stack(images), np.stack(masks))
+        return Batch(np.stack(images), np.stack(masks))

@@ -56,7 +56,7 @@ def noise_batch(config: RunConfig, step: int) -> Batch:
     rng = generator("dry run", step)
     images = rng.random((count, network.image_channels, network.image_size, network.image_size), np.float32)
     masks = rng.random((count, network.mask_channels, network.image_size, network.image_size)) > 0.5
-    return Batch([str(index) for index in range(count)], images, masks.astype(np.float32))
+    return Batch(images, masks.astype(np.float32))
 
 
 def peak_gib() -> float:

@@ -20,7 +20,7 @@ def batch(step):
     y, x = np.mgrid[:64, :64]
     masks = np.stack([((y - 24 - 9 * i) ** 2 + (x - 20 - 5 * step) ** 2 < 150)[None] for i in range(2)])
     noise = generator("batch", step).random((2, 3, 64, 64), dtype=np.float32)
-    return Batch(["a", "b"], np.float32(0.3 * noise + 0.6 * masks), np.float32(masks))
+    return Batch(np.float32(0.3 * noise + 0.6 * masks), np.float32(masks))
 
 
 def trained(config):

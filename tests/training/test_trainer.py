@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.data.loader import Batch, Batches
+from medsegdiff.data.loader import Batches
 from medsegdiff.kernels import precision
 from medsegdiff.nn import weights
 from medsegdiff.runtime import exchange
@@ -117,7 +117,7 @@ def everything(trainer):
 def spoilt(batch, value):
     images = batch.images.copy()
     images[1, 0, 3, 4] = value
-    return Batch(batch.ids, images, batch.masks)
+    return batch._replace(images=images)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
