@@ -113,8 +113,6 @@ class Diffusion:
         """The clean mask that `output` predicts, unclipped."""
         if self.config.predict_xstart:
             return output.target
-        if self.config.predict_xstart:
-            return output.target
         of_noisy, of_target = self.config.x0_weights(self.schedule.alphas_cumprod[step])
         return np.float32(of_noisy) * x_t + np.float32(of_target) * output.target
 
