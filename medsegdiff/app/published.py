@@ -82,13 +82,10 @@ def _parser(description: str, sections: dict[type, Collection[str]]) -> _Parser:
         texts, types = helps(section), typing.get_type_hints(section)
         for f in dataclasses.fields(section):
             if f.name in names:
-                plain = [
-                    kind for kind in (types[f.name], *typing.get_args(types[f.name])) if kind in (int, float, bool)
-                ]
-                kind, default = (plain or [str])[0], _DEFAULTS.get(f.name, f.default)
-                text = spelled(texts.get(f.name, ""), "--{}".format).replace("%", "%%") + (
-                    "" if default is None else f" (default: {default!r})"
-                )
+                kinds, default = (types[f.name], *typing.get_args(types[f.name])), _DEFAULTS.get(f.name, f.default)
+                kind = next((kind for kind in kinds if kind in (int, float, bool)), str)
+                text = spelled(texts.get(f.name, ""), "--{}".format).replace("%", "%%")
+                text += "" if default is None else f" (default: {default!r})"
                 parser.add_argument(f"--{f.name}", type=boolean if kind is bool else kind, default=default, help=text)
     parser.add_argument("--resume_checkpoint", default="", help="a run's folder or checkpoint to continue")
     parser.add_argument("--timestep_respacing", default="", help="which steps sampling visits, as 25 or ddim25")
