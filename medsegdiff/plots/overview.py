@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MEAN, _STD = "Mean probability", "Uncertainty (std)"
 _PANEL_INCHES = 1.5
 _PANEL_PIXELS = 450  # the longer side of a panel in the figure, at 300 dots per inch
 
@@ -57,14 +58,7 @@ def overview(rows: Sequence[Row], path: Path, max_members: int = 3) -> None:
 
     if not rows:
         raise ValueError("an overview needs at least one row")
-    columns = ["Image"]
-    if any(row.truth is not None for row in rows):
-        columns.append("Ground truth")
-    columns += [f"Sample {i + 1}" for i in range(min(max_members, max(len(row.members) for row in rows)))]
-    columns.append("Mean probability")
-    if any(row.std is not None for row in rows):
-        columns.append("Uncertainty (std)")
-
+    columns = _columns(rows, max_members)
     heights = [row.image.shape[0] / row.image.shape[1] for row in rows]
     figure = Figure(
         figsize=(_PANEL_INCHES * len(columns) + 0.3, _PANEL_INCHES * sum(heights) + 0.55), layout="constrained"
@@ -72,43 +66,45 @@ def overview(rows: Sequence[Row], path: Path, max_members: int = 3) -> None:
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)
     axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
     for panels, row in zip(axes, rows):
-        for axis, column in zip(panels, columns):
+        for axis, (column, values_of) in zip(panels, columns.items()):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(color="0.6", linewidth=0.4)
-            _draw_panel(axis, row, column)
+            _draw_panel(axis, row, column, values_of(row))
         label = row.id if row.dice is None else f"{row.id}\nDice {row.dice:.3f}"
         panels[0].set_ylabel(label, fontsize=6)
     for axis, column in zip(axes[0], columns):
         axis.set_title(column, fontsize=7, pad=3)
-    _add_scale(figure, axes, columns)
+    _add_scale(figure, axes, list(columns))
     with replacing(path) as beside:
         figure.savefig(beside, format=Path(path).suffix[1:] or "png", dpi=300)
 
 
-def _draw_panel(axis: Axes, row: Row, column: str) -> None:
-    values, look = None, {"cmap": "gray", "vmin": 0, "vmax": 1}
-    if column == "Image":
-        values = row.image
-    elif column == "Ground truth":
-        values = row.truth
-    elif column == "Mean probability":
-        values = row.probability
-    elif column == "Uncertainty (std)":
-        values, look = row.std, {"cmap": HEAT, "vmin": 0, "vmax": MAX_STD}
-    elif int(column.split()[1]) <= len(row.members):
-        values = row.members[int(column.split()[1]) - 1] > THRESHOLD
+def _columns(rows: Sequence[Row], members: int) -> dict[str, Callable[[Row], np.ndarray | None]]:
+    """What each column shows of a row, by its title; those that no row can fill are left out."""
+    found: dict[str, Callable[[Row], np.ndarray | None]] = {
+        "Image": lambda row: row.image,
+        "Ground truth": lambda row: row.truth,
+    }
+    for i in range(members):
+        found[f"Sample {i + 1}"] = lambda row, i=i: row.members[i] > THRESHOLD if i < len(row.members) else None
+    found.update({_MEAN: lambda row: row.probability, _STD: lambda row: row.std})
+    return {title: values_of for title, values_of in found.items() if any(values_of(row) is not None for row in rows)}
+
+
+def _draw_panel(axis: Axes, row: Row, column: str, values: np.ndarray | None) -> None:
     if values is None:
         axis.set_axis_off()
         return
-    axis.imshow(_shrink(values), **look)
-    if column == "Mean probability" and row.truth is not None and row.truth.any() and not row.truth.all():
+    colours, highest = (HEAT, MAX_STD) if column == _STD else ("gray", 1)
+    axis.imshow(_shrink(values), cmap=colours, vmin=0, vmax=highest)
+    if column == _MEAN and row.truth is not None and row.truth.any() and not row.truth.all():
         colour = np.array(TRUTH_COLOUR) / 255
         axis.contour(_shrink(row.truth), levels=[0.5], colors=[colour], linewidths=0.8)
 
 
 def _add_scale(figure: Figure, axes: np.ndarray, columns: list[str]) -> None:
     """A colour bar under the lowest panel of the columns that need one; the panels stay aligned."""
-    for name in ("Mean probability", "Uncertainty (std)"):
+    for name in (_MEAN, _STD):
         column = axes[:, columns.index(name)] if name in columns else []
         drawn = next((axis for axis in column if axis.images), None)
         if drawn is not None:
