@@ -93,28 +93,17 @@ class Ensemble:
 
     @property
     def mean(self) -> np.ndarray:
-        """(M, H, W) float32: mean of the members.
-
-        Raises:
-            ValueError: there is no member yet.
-        """
-        self._need_member()
+        """(M, H, W) float32: mean of the members."""
         return self._mean.astype(np.float32)
 
     @property
     def std(self) -> np.ndarray:
-        """(M, H, W) float32: population standard deviation of the members (0 for a single one).
-
-        Raises:
-            ValueError: there is no member yet.
-        """
-        self._need_member()
+        """(M, H, W) float32: population standard deviation of the members (0 for a single one)."""
         return np.sqrt(self._squares / self.count).astype(np.float32)
 
     @property
     def masks(self) -> np.ndarray:
         """(K, M, H, W) bool: the members' masks."""
-        self._need_member()
         return np.stack([list(masks) for masks in self._masks], axis=1)
 
     @property
@@ -130,7 +119,6 @@ class Ensemble:
     @property
     def empty(self) -> int:
         """How many members have no foreground, in any channel."""
-        self._need_member()
         return sum(not any(bits.any() for bits in member) for member in zip(*(masks.bits for masks in self._masks)))
 
     @property
@@ -147,10 +135,6 @@ class Ensemble:
     def fuse(self, rule: str) -> np.ndarray:
         """(M, H, W) float32 in [0, 1]: the members made one by a rule of `RULES`."""
         return RULES[rule](self)
-
-    def _need_member(self) -> None:
-        if not self.count:
-            raise ValueError("the ensemble has no member yet")
 
 
 def _staple_of(ensemble: Ensemble) -> np.ndarray:

@@ -7,6 +7,8 @@ told before: a second moment is the square of a gradient, and often as small.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medsegdiff.kernels.cpu.sources import text
 from medsegdiff.kernels.reference import Step
 from medsegdiff.runtime.backend import Var, jt
@@ -71,18 +73,23 @@ def _overwrite(given: Var, held: list[Var], source: str, data: dict[str, float])
         jt.code([given, *held], held, cpu_header=_HEADER, cpu_src=source, data=data)
 
 
-def adamw(parameter: Var, gradient: Var, mean: Var, square: Var, step: Step) -> None:
+def adamw(
+    parameters: Sequence[Var], gradients: Sequence[Var], means: Sequence[Var], squares: Sequence[Var], step: Step
+) -> None:
     """As in `operations`."""
     data = {name: float(value) for name, value in step._asdict().items()}
-    _overwrite(gradient, [parameter, mean, square], _STEP, data)
-    parameter.start_grad()
+    for parameter, gradient, *moments in zip(parameters, gradients, means, squares):
+        _overwrite(gradient, [parameter, *moments], _STEP, data)
+        parameter.start_grad()
 
 
-def approach(average: Var, value: Var, share: float) -> None:
+def approach(averages: Sequence[Var], values: Sequence[Var], share: float) -> None:
     """As in `operations`."""
-    _overwrite(value, [average], _APPROACH, {"share": float(share)})
+    for average, value in zip(averages, values):
+        _overwrite(value, [average], _APPROACH, {"share": float(share)})
 
 
-def sum_of_squares(value: Var) -> Var:
+def sum_of_squares(values: Sequence[Var]) -> Var:
     """As in `operations`."""
-    return jt.code((1,), "float64", [value], cpu_header=_HEADER, cpu_src=_SQUARES)
+    sums = [jt.code((1,), "float64", [value], cpu_header=_HEADER, cpu_src=_SQUARES) for value in values]
+    return jt.concat(sums).sum().reshape(1)
