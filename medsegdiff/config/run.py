@@ -77,8 +77,7 @@ class RunConfig:
             wanted["num_classes"] = spec.num_classes
         for name, value in wanted.items():
             if getattr(network, name) not in (getattr(plain, name), value):
-                option = f"`{name}`"
-                raise InputError(f"{option} {getattr(network, name)}: the dataset has {value}; leave the option out")
+                raise InputError(f"`{name}` {getattr(network, name)}: the dataset has {value}; leave the option out")
         chosen: dict[str, Any] = {
             "data_name": data_name,
             "labels": format_labels(spec.labels),
