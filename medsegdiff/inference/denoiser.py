@@ -19,20 +19,16 @@ class Denoiser(Protocol):
     @property
     def backend(self) -> str:
         """What computes it, with its version."""
-        ...
 
     @property
     def mask_shape(self) -> tuple[int, int, int]:
         """(M, S, S): foreground classes, and the side of the square that the network sees."""
-        ...
 
     def encode(self, images: np.ndarray) -> Condition:
         """What the network needs of images (N, C, S, S), float32 in [0, 1]; computed once per image."""
-        ...
 
     def gather(self, parts: Sequence[Condition], rows: Sequence[int]) -> Condition:
         """The condition of a batch: the rows `rows`, which may repeat, of all the rows of `parts` in order."""
-        ...
 
     def denoise(self, mask_t: np.ndarray, t: float, condition: Condition) -> Output:
         """What the network says of noisy masks at one timestep.
@@ -42,4 +38,3 @@ class Denoiser(Protocol):
             t: the timestep, as the network was trained with, possibly fractional
             condition: N rows, see `gather`
         """
-        ...

@@ -26,7 +26,6 @@ class Layout(Protocol):
 
     def matches(self, root: Path) -> bool:
         """Whether a folder looks like this layout; it may be missing."""
-        ...
 
     def find(self, root: Path, split: str, need_masks: bool = True) -> list[Case]:
         """The cases of a split of its own, "train" or "test"; of "test" none where the layout has no such split.
@@ -34,7 +33,6 @@ class Layout(Protocol):
         Raises:
             InputError: there is no such dataset, or with `need_masks` an image lacks its mask.
         """
-        ...
 
     def spec(self, root: Path, measure: Measure) -> DataSpec:
         """What the files' values mean: what the folder itself says of it, and what measuring the files finds.
@@ -42,7 +40,6 @@ class Layout(Protocol):
         Raises:
             InputError: a description in it cannot be read.
         """
-        ...
 
 
 LAYOUTS: dict[str, Layout] = {  # in the order in which a folder is asked: what is more particular first
