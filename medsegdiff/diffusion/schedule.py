@@ -20,12 +20,10 @@ class Schedule:
     Args:
         betas: (T,) variance added at each step, in (0, 1)
         timesteps: (T,) the timestep of the unspaced schedule that each step stands for
-        original_steps: length of the unspaced schedule
     """
 
     betas: np.ndarray
     timesteps: np.ndarray
-    original_steps: int
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -85,7 +83,7 @@ class Schedule:
             return self
         kept = respace(len(self), spec)
         cumulative = self.alphas_cumprod[kept]
-        return Schedule(_betas(cumulative), self.timesteps[kept], self.original_steps)
+        return Schedule(_betas(cumulative), self.timesteps[kept])
 
 
 def _betas(cumulative: np.ndarray) -> np.ndarray:
@@ -110,7 +108,7 @@ def make_schedule(name: str, steps: int) -> Schedule:
         grid = np.arange(steps + 1) / steps
         signal = [math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 for t in grid]
         betas = np.array([min(1 - after / before, 0.999) for before, after in zip(signal, signal[1:])])
-    return Schedule(betas, np.arange(steps), steps)
+    return Schedule(betas, np.arange(steps))
 
 
 def respace(steps: int, spec: str) -> np.ndarray:
