@@ -9,6 +9,4 @@ from medsegdiff.kernels.reference import band_pass, blur, channel_map, channel_s
 
 NAME = "cuda"
 PACKS = False
-"""Whether convolutions keep their weights packed."""
 BY_SAMPLE = False
-"""Whether inference computes so that a sample's result is the same in every batch."""
