@@ -65,7 +65,7 @@ def test_each_part_has_a_fingerprint_of_its_own():
 def test_a_part_is_cut_into_batches():
     training, _ = hold_out(Numbered(IDS), 0.2)
     batches = Batches(training, 8, seed=0)
-    assert sorted(name for step in range(5) for name in batches[step].ids) == sorted(training.ids)
+    assert sorted(name for step in range(5) for name in batches.ids(step)) == sorted(training.ids)
 
 
 @pytest.mark.parametrize(("images", "fraction", "count"), [(900, 0.1, 90), (3, 0.1, 1), (2, 0.5, 1)])
