@@ -15,6 +15,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import Ledger
 from medsegdiff.base.screen import counted, tell
 from medsegdiff.config.data import DataName
+from medsegdiff.io.labels import classes_of
 
 if TYPE_CHECKING:
     from medsegdiff.data.cases import Case
@@ -48,6 +49,7 @@ def run(options: Any) -> int:
     from medsegdiff.data.layouts import parse_labels
 
     labels = parse_labels(options.labels, Path(options.data_dir), options.data_name)
+    classes_of(labels, options.num_classes)  # complains where they differ
     found = check(Path(options.data_dir), options.data_name, labels, options.num_classes)
     tell("\n".join(_lines(found)), **_plain(found))
     if sheet is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from medsegdiff.app.options import Parser, add_section, output_folder
+from medsegdiff.app.options import Parser, add_section, check_layout, output_folder
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import tell
 from medsegdiff.config.data import DataName
@@ -40,6 +40,7 @@ def run(options: Any) -> int:
         raise InputError("--pred-path: missing; give the folder of the predictions")
     if bool(options.gt_path) == bool(options.data_dir):
         raise InputError("--gt-path, --data-dir: give one of them")
+    check_layout(options.data_name, options.data_dir)
     rules = pick(Rules, vars(options))
     predictions, data_dir = Path(options.pred_path), Path(options.data_dir) if options.data_dir else None
     given = comparison(predictions, options.gt_path, data_dir, options.labels, rules, options.data_name)
@@ -78,7 +79,7 @@ def comparison(
             else truth_from_folder(Path(ground_truth))
         )
         classes = parse_labels(labels or run.labels)
-    if rules.num_classes == 2:
+    if rules.num_classes == 2 and not classes:
         rules = dataclasses.replace(rules, num_classes=run.num_classes)
     return {"truth": truth, "rules": rules, "labels": classes, "patients": patients}
 

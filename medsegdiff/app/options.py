@@ -181,6 +181,16 @@ def _listed(choices: str) -> str:
     return ", ".join(filter(None, choices.replace("'", "").split(", ")))
 
 
+def check_layout(data_name: str, data_dir: str) -> None:
+    """Refuse the layout of a dataset where none is given.
+
+    Raises:
+        InputError: it would say nothing.
+    """
+    if data_name != "auto" and not data_dir:
+        raise InputError(f"`data_name` {data_name}: has a meaning with `data_dir` only; leave it out")
+
+
 def output_folder(name: str) -> Path:
     """The folder that `--out-dir` names.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from medsegdiff.app.options import Parser, WhichWeights, add_section, output_folder
+from medsegdiff.app.options import Parser, WhichWeights, add_section, check_layout, output_folder
 from medsegdiff.base import ranks
 from medsegdiff.base.bounds import MOST, bounded, check_fields
 from medsegdiff.base.errors import InputError
@@ -92,6 +92,7 @@ def sample(options: SampleOptions, sampling: SamplingConfig, expected: Optional[
     model_path, data_dir, images = options.model_path, options.data_dir, options.images
     out = output_folder(options.out_dir)
     _check_inputs(data_dir, images)
+    check_layout(options.data_name, data_dir)
     if not model_path and expected is None and DEFAULT in names():
         model_path = DEFAULT
         tell(f"no --model-path: {DEFAULT}, the package's network for skin lesions, is used")

@@ -19,7 +19,7 @@ from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
 from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
 from medsegdiff.data.spec import DataSpec
-from medsegdiff.io.labels import to_classes, without_label
+from medsegdiff.io.labels import classes_of, to_classes, without_label
 from medsegdiff.io.masks import read_labels, read_mask
 from medsegdiff.io.pictures import read_image
 from medsegdiff.io.volumes import Geometry, is_volume, read_label_volume, read_volume
@@ -135,6 +135,7 @@ def check(
         if spec:
             found.spec = dataclasses.replace(spec, labels=labels) if labels else spec
             _unknown(found, found.spec.labels, values, num_classes)
+            found.attempt("labels", root, lambda: classes_of(found.spec.labels, num_classes))
     found.findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
     return found
 

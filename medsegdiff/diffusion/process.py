@@ -32,7 +32,7 @@ class DiffusionConfig:
         rescale_learned_sigmas: scale the bound's term by T / 1000
     """
 
-    diffusion_steps: int = bounded(1000, 1, 100_000)
+    diffusion_steps: int = bounded(1000, 2, 100_000)  # of one no sampler steps, and its variance is 0
     noise_schedule: NoiseSchedule = "linear"
     mask_scale: float = bounded(1.0, 0.01, 100)
     predict_xstart: bool = False

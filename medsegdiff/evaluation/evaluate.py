@@ -15,7 +15,7 @@ from medsegdiff.evaluation.predictions import PUBLISHED, find
 from medsegdiff.evaluation.report import RETENTION, Report, check_free
 from medsegdiff.evaluation.truth import read_truth
 from medsegdiff.io.ensembles import read_ensembles
-from medsegdiff.io.labels import count_classes
+from medsegdiff.io.labels import classes_of
 from medsegdiff.io.predictions import find_predictions
 from medsegdiff.masks.protocols import make_protocol
 
@@ -41,7 +41,8 @@ def evaluate(
         pred_dir: the folder of the predictions, see `medsegdiff.io.predictions`.
         truth: ground truth mask of every image to evaluate, by id; grey levels 0 and 255, or 0 and 1, and
             class indices where there are more than two classes.
-        rules: how they are compared; `labels`, if given, say how many classes there are.
+        rules: how they are compared; `labels`, if given, say how many classes there are, and
+            `num_classes` nothing else.
         out: where to write the report, if anywhere.
         note: a line about the dataset, repeated in the report.
         labels: the class of each value of the ground truth, and of predicted volumes, see `io.labels`.
@@ -52,7 +53,7 @@ def evaluate(
             differs in size from its ground truth or is the same file, or `out` holds files of these names that are not
             an evaluation's.
     """
-    num_classes = count_classes(labels) if labels else rules.num_classes
+    num_classes = classes_of(labels or {}, rules.num_classes)
     protocol = make_protocol(rules.protocol, rules.protocol_size)
     if out is not None:
         check_free(Path(out))

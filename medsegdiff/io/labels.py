@@ -47,6 +47,20 @@ def count_classes(labels: Mapping[int, int]) -> int:
     return max(labels.values(), default=1) + 1
 
 
+def classes_of(labels: Mapping[int, int], num_classes: int) -> int:
+    """How many classes there are: those of the labels, or without labels `num_classes`, by default 2.
+
+    Raises:
+        InputError: both are given, and differ.
+    """
+    if not labels:
+        return num_classes
+    found = count_classes(labels)
+    if num_classes not in (2, found):
+        raise InputError(f"`num_classes` {num_classes}: the labels name {found}, background included; leave it out")
+    return found
+
+
 def to_classes(values: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
     """The values of a mask as class indices, uint8 of the same shape; values without a label are background."""
     found = np.zeros(values.shape, np.uint8)

@@ -26,6 +26,7 @@ def test_no_option_name_occurs_in_two_sections_so_the_flat_form_loses_nothing():
     ("section", "options", "word"),
     [
         (TrainingConfig, {"steps": 0}, "steps 0"),
+        (DiffusionConfig, {"diffusion_steps": 1, "noise_schedule": "cosine"}, "diffusion_steps 1: must be at least 2"),
         (SamplingConfig, {"sampler": "euler"}, "sampler euler: must be one of ddpm"),
         (SamplingConfig, {"fusion": "median"}, "fusion median: must be one of mean"),
         (SamplingConfig, {"control": "noise"}, "control noise: must be one of shuffle-noise, no-noise"),

@@ -370,6 +370,7 @@ def test_the_command_draws_volumes(volumes, tmp_path):
         (["--data-dir", "x", "--sheet", "x.jpg"], "--sheet x.jpg: must end in .png"),
         (["--data-dir", "x", "--labels", "1,a"], 'labels "1,a"'),
         (["--data-dir", "x", "--num-classes", "1"], "--num-classes 1"),
+        (["--data-dir", "x", "--labels", "1,2", "--num-classes", "4"], "--num-classes 4: the labels name 3"),
         (["--data-dir", "x", "--data-name", "y"], "--data-name y"),
     ],
 )

@@ -12,6 +12,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Measure
 from medsegdiff.data.layouts import brats, dicom, folder, isic, nnunet, volume
+from medsegdiff.data.layouts.pairs import masks_among
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io import labels
 from medsegdiff.io.folders import DEEPEST, GLANCED, list_folder
@@ -100,14 +101,14 @@ def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case
 
 
 def masks_of(root: Path) -> set[Path]:
-    """The masks of the dataset in a folder; none if it holds no dataset."""
+    """The masks of the dataset in a folder, and what is one by its name; none if it holds no dataset."""
     masks: set[Path] = set()
     for layout in LAYOUTS.values():
         if not masks and layout.matches(root):
             for split in ("test", "train"):
                 with contextlib.suppress(InputError):  # it has no such split, or is no whole dataset
                     masks |= {case.mask for case in layout.find(root, split, False) if case.mask}
-    return masks
+    return masks | masks_among(root)
 
 
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:

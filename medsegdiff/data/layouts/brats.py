@@ -21,12 +21,14 @@ _REGIONS = {"whole": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4)}  # th
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder below has a case's sequences."""
-    return any(_files(folder) for folder in glance(root) if folder != root)
+    """Whether a folder below has a case's sequences, or the folder itself has them all."""
+    return _is_case(root) or any(_files(folder) for folder in glance(root) if folder != root)
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
     """The cases of all folders, at whatever depth, as "train"; or of `test/` as "test", if they have masks.
+
+    The folder of one case is a dataset of that case.
 
     Raises:
         InputError: there is none, a case lacks a sequence, or with `need_masks` its segmentation.
@@ -38,7 +40,7 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
     located = []
     for folder in folders_below(root):
         files = _files(folder)
-        if not files or folder == root:
+        if not files or (folder == root and not _is_case(root)):
             continue
         several = next((paths for paths in files.values() if len(paths) > 1), None)
         if several:
@@ -46,13 +48,14 @@ def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:
                 f"{several[1]}: of the same sequence as {several[0].name}; keep one, each case in a folder"
             )
         channels = [next((files[end][0] for end in ends if end in files), None) for ends in _SEQUENCES]
+        name = folder.absolute().name  # of the working directory, too
         lacking = [ends[0] for ends, file in zip(_SEQUENCES, channels) if file is None]
         mask = next((files[end][0] for end in _MASK if end in files), None)
         if lacking or (need_masks and mask is None):
-            raise InputError(f"{folder}: no file {folder.name}_{(*lacking, 'seg')[0]}.nii.gz; restore it")
+            raise InputError(f"{folder}: no file {name}_{(*lacking, 'seg')[0]}.nii.gz; restore it")
         # Since 2021 a name such as BraTS-GLI-00001-000 ends in the examination's number.
-        patient = folder.name.rpartition("-")[0] if folder.name.count("-") == 3 else ""
-        located.append((str(folder), Case(folder.name, tuple(filter(None, channels)), mask, patient)))
+        patient = name.rpartition("-")[0] if name.count("-") == 3 else ""
+        located.append((str(folder), Case(name, tuple(filter(None, channels)), mask, patient)))
     if not located:
         raise InputError(f"{root}: no folder with files such as ID_t1.nii.gz and ID_seg.nii.gz; check the path")
     return distinct(located)
@@ -67,6 +70,12 @@ def spec(root: Path, measure: Measure) -> DataSpec:
 def regions(root: Path) -> dict[str, dict[int, int]]:
     """The regions that the challenge scores."""
     return {name: {value: int(value in inside) for value in range(1, 5)} for name, inside in _REGIONS.items()}
+
+
+def _is_case(folder: Path) -> bool:
+    """Whether a folder has each sequence, once."""
+    files = _files(folder) if is_folder(folder) else {}
+    return all(sum(len(files.get(end, ())) for end in ends) == 1 for ends in _SEQUENCES)
 
 
 def _subfolders(root: Path) -> list[Path]:

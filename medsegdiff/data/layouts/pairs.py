@@ -52,6 +52,13 @@ def image_name(mask: Path) -> str:
     return composed(_SUFFIX.sub("", stem(mask)))
 
 
+def masks_among(folder: Path) -> set[Path]:
+    """Right in a folder of images, what is a mask by its name, whether or not it has an image of that name."""
+    files = list_images(folder)
+    masks = {path for path in files if _is_mask(path, folder)}
+    return masks if len(masks) < len(files) else set()
+
+
 def holds(pair: Optional[Pair], accepts: Callable[[Path], bool]) -> bool:
     """Whether there are images, and where masks would lie among them, a mask."""
     if pair is None:

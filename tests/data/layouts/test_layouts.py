@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from medsegdiff.app.cli import main
 from medsegdiff.base.errors import InputError
 from medsegdiff.data.fingerprint import measure
-from medsegdiff.data.layouts import LAYOUTS, choose, find_test, parse_labels
+from medsegdiff.data.layouts import LAYOUTS, choose, find_test, masks_of, parse_labels
 from tests.data.volumes import ball, write
 
 NAMES = ("001", "002")
@@ -274,8 +275,8 @@ def test_masks_of_several_classes_are_scored_by_the_regions_that_they_make(tmp_p
     (tmp_path / "data/dataset.json").write_text(json.dumps({"channel_names": {"0": "T1"}, "labels": labels}))
     found = {}
     for name in ("whole", "core", ""):
-        words = ["--pred-path", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data"), "--num-classes", "3"]
-        assert main(["evaluate", *words, *(["--labels", name] if name else [])]) == 0
+        words = ["--pred-path", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
+        assert main(["evaluate", *words, *(["--labels", name] if name else ["--num-classes", "3"])]) == 0
         found[name] = json.loads((tmp_path / "out/metrics.json").read_text())["metrics"]
     core = 2 * (truth == 2).sum() / ((truth == 2).sum() + (predicted == 2).sum())
     assert found["whole"]["dice"]["mean"] == 1
@@ -286,7 +287,7 @@ def test_masks_of_several_classes_are_scored_by_the_regions_that_they_make(tmp_p
 
 @pytest.mark.parametrize("names", ["{}_t1 {}_t1ce {}_t2 {}_flair {}_seg", "{}-t1n {}-t1c {}-t2w {}-t2f {}-seg"])
 @pytest.mark.parametrize("end", [".nii", ".nii.gz"])
-def test_brats(tmp_path, names, end):
+def test_brats(tmp_path, names, end, monkeypatch):
     ids = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS2021_00002"]
     for id in ids:
         for number, name in enumerate(names.format(*[id] * 5).split()):
@@ -305,6 +306,15 @@ def test_brats(tmp_path, names, end):
     with pytest.raises(InputError, match=f"t1n?{end}: of the same sequence as .*; keep one"):
         found(tmp_path)
     second.unlink()
+    one = tmp_path / ids[1]
+    assert choose(one) == "brats"
+    assert list(found(one)) == [ids[1]]
+    monkeypatch.chdir(one)
+    assert [case.id for case in LAYOUTS["brats"].find(Path(), "train")] == [ids[1]]
+    (mask,) = masks_of(one)
+    assert mask.name == f"{names.split()[4].format(ids[1])}{end}"
+    (one / f"{names.split()[0].format(ids[1])}{end}").unlink()  # then by its name
+    assert masks_of(one) == {mask}
     (tmp_path / ids[0] / f"{names.split()[2].format(ids[0])}{end}").unlink()
     with pytest.raises(InputError, match=f"{ids[0]}: no file {ids[0]}_t2.nii.gz"):
         found(tmp_path)
