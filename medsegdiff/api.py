@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from medsegdiff.base.bounds import check_choice
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.ownership import digest
+from medsegdiff.base.reading import path_of
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.inference.backends import Backend, choose, load_denoiser
@@ -53,9 +55,9 @@ def load(
     """
     from medsegdiff.checkpoints.load import load_any
 
-    if weights not in ("ema", "model"):
-        raise InputError(f"weights {weights!r}: must be 'ema' or 'model'")
-    loaded = load_any(Path(path), weights, trained_as).weights
+    check_choice("weights", weights, ("ema", "model"))
+    options = trained_as or "" if isinstance(trained_as, (str, type(None))) else path_of(trained_as, "trained_as")
+    loaded = load_any(path_of(path, "path"), weights, options).weights
     used = digest(Path(loaded.source))  # before anything takes long: a training removes old checkpoints
     denoiser = load_denoiser(loaded, choose(backend, precision), precision)
     return Segmenter(denoiser, loaded.config, precision, used)
@@ -79,7 +81,7 @@ def train(config: Union[RunConfig, PathLike], **options: Any) -> Path:
     from medsegdiff.runtime import requirements
     from medsegdiff.training.images import find_images, open_images
 
-    config = read_options(config, options)
+    config = read_options(config if isinstance(config, RunConfig) else path_of(config, "config"), options)
     requirements.check()  # before anything takes long
     images = find_images(config)
     dataset, held_out = open_images(images)
@@ -132,5 +134,13 @@ def evaluate(
     if not isinstance(labels, str):
         raise InputError(f'labels {labels!r}: must be a text, as "1,2,4"')
     rules = Rules(protocol, protocol_size, num_classes, empty, tolerance, seed)
-    truth, folder = "" if ground_truth is None else ground_truth, None if data_dir is None else Path(data_dir)
-    return score(Path(predictions), **comparison(Path(predictions), truth, folder, labels, rules))
+    folder = None if data_dir is None else path_of(data_dir, "data_dir")
+    truth: Union[Path, dict[str, Path]] = Path()
+    if isinstance(ground_truth, Mapping):
+        if not all(isinstance(id, str) for id in ground_truth):
+            raise InputError("ground_truth: an id is no text; give files by the names of the images")
+        truth = {id: path_of(path, "ground_truth") for id, path in ground_truth.items()}
+    elif ground_truth is not None:
+        truth = path_of(ground_truth, "ground_truth")
+    found = path_of(predictions, "predictions")
+    return score(found, **comparison(found, truth, folder, labels, rules))

@@ -182,6 +182,7 @@ def test_several_classes_have_an_axis_of_their_own():
         (Image.new("L", (0, 4)), "0 x 4 pixels"),
         (np.nextafter(np.ones((4, 5), np.float32), 2), r"floats from 1\.00000012 to"),
         ("nowhere.png", "nowhere.png"),
+        ("a\0.png", r"image 'a\\x00.png': can be no name; give a path"),
         (None, "a NoneType; give a path"),
     ],
 )
@@ -234,6 +235,55 @@ def test_names_must_be_as_many_as_images(segmenter):
             segmenter.segment([photo(), photo()], id=id)
     with pytest.raises(medsegdiff.InputError, match=r"id \['a'\]: must be a text"):
         segmenter.segment(photo(), id=["a"])
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a", ["a"], np.zeros(3), "", "a\0b", Path("a\0b"), "\ud800"])
+def test_what_is_no_path_is_refused_by_the_argument_s_name(segmenter, tmp_path, path):
+    (tmp_path / "true").mkdir()
+    Image.fromarray(photo()[..., 0]).save(tmp_path / "true/a.png")
+    result = segmenter.segment(photo(), id="a")
+    result.save(tmp_path / "out")
+    calls = {
+        "path": lambda: medsegdiff.load(path),
+        "config": lambda: medsegdiff.train(path),
+        "folder": lambda: result.save(path),
+        "predictions": lambda: medsegdiff.evaluate(path, tmp_path / "true"),
+        "ground_truth": lambda: medsegdiff.evaluate(tmp_path / "out", {"a": path}),
+        "data_dir": lambda: medsegdiff.evaluate(tmp_path / "out", data_dir=path),
+        "files": lambda: segmenter.segment_volume([path]),
+        "cache_dir": lambda: segmenter.segment_volume("v.nii.gz", cache_dir=path),
+    }
+    for argument, call in calls.items():
+        said = ": (a \\w+|can be no name|is empty); give a path"
+        if path is None and argument in ("data_dir", "cache_dir"):  # as by default
+            said = "give one of them|v.nii.gz: "
+        with pytest.raises(medsegdiff.InputError, match=said) as caught:
+            call()
+        assert path is None or str(caught.value).startswith(argument)
+
+
+def test_arguments_of_wrong_kinds_are_refused(segmenter, tmp_path):
+    for said, call in {
+        "weights 5: must be one of ema, model": lambda: medsegdiff.load("isic", weights=5),
+        r"backend \[0. 0.\]: must be one of auto": lambda: medsegdiff.load("isic", backend=np.zeros(2)),
+        r"sampler \[0. 0.\]: must be one of ddpm": lambda: segmenter.segment(photo(), sampler=np.zeros(2)),
+        "on_step: a str; give a function": lambda: segmenter.segment(photo(), on_step="a"),
+        "id: give one name for each": lambda: segmenter.segment([photo(), photo()], id=np.array("a")),
+        "ground_truth: an id is no text": lambda: medsegdiff.evaluate(tmp_path, {5: "a.png"}),
+        r"steps: must be a whole number, not \[1, 2\]": lambda: medsegdiff.train(RunConfig(), steps=np.array([1, 2])),
+        "steps: must be a whole number, not empty": lambda: medsegdiff.train(RunConfig(), steps=""),
+    }.items():
+        with pytest.raises(medsegdiff.InputError, match=said):
+            call()
+
+
+def test_images_of_one_name_have_the_same_noise(segmenter, tmp_path):
+    for folder in ("p1", "p2"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(photo()).save(tmp_path / folder / "001.png")
+    first, second = segmenter.segment([tmp_path / "p1/001.png", tmp_path / "p2/001.png"])
+    same(first, second)
+    same(first, segmenter.segment(tmp_path / "p1/001.png"))
 
 
 def test_what_is_saved_is_read_back_and_needs_a_name(segmenter, tmp_path):

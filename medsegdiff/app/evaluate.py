@@ -50,7 +50,7 @@ def run(options: Any) -> int:
 
 def comparison(
     predictions: Path,
-    ground_truth: Union[str, Path, Mapping[str, Union[str, Path]]],
+    ground_truth: Union[str, Path, Mapping[str, Path]],
     data_dir: Optional[Path],
     labels: str,
     rules: Rules,
@@ -73,11 +73,7 @@ def comparison(
         patients = {case.id: case.patient for case in cases if case.patient}
         classes = layouts.parse_labels(labels or run.labels, data_dir, data_name)
     else:
-        truth = (
-            {id: Path(path) for id, path in ground_truth.items()}
-            if isinstance(ground_truth, Mapping)
-            else truth_from_folder(Path(ground_truth))
-        )
+        truth = dict(ground_truth) if isinstance(ground_truth, Mapping) else truth_from_folder(Path(ground_truth))
         classes = parse_labels(labels or run.labels)
     if rules.num_classes == 2 and not classes:
         rules = dataclasses.replace(rules, num_classes=run.num_classes)

@@ -161,7 +161,7 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
     if chosen := re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", line):
         return f"{chosen.group(1)}: must be one of {_listed(chosen.group(2))}"
     line = re.sub(r'^Parser key "([^"]+)":', r"`\1`:", line)
-    if choice := re.fullmatch(r"(\S+): Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", line):
+    if choice := re.fullmatch(r"(\S+): Expected a typing\.Literal\[(.*)\]\. Got value: ?(.*)", line):
         option, choices, value = choice.groups()
         return f"{option} {value}: must be one of {_listed(choices)}"
     if several := re.fullmatch(r"(\S+): Does not validate .*Subtypes: \[(.*?)\] .*Given value: (.*)", line):
@@ -169,10 +169,10 @@ def in_our_words(line: str, known: Iterable[str]) -> str:
         kinds = [kind for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
         return f"{option}: must be {' or '.join(_KINDS.get(kind, kind) for kind in kinds)}, not {value}"
     line = re.sub(r"Expected a <class 'str'>\. Got value: (.*)", r'must be text: in YAML write "\1", with quotes', line)
-    wrong = re.fullmatch(r"(.*): Expected a <class '(\w+)'>\. Got value: (.*)", line)
+    wrong = re.fullmatch(r"(.*): Expected a <class '(\w+)'>\. Got value: ?(.*)", line)
     wrong = wrong or re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", line)
     if wrong:
-        return f"{wrong[1]}: must be {_KINDS.get(wrong[2], wrong[2])}, not {wrong[3]}"
+        return f"{wrong[1]}: must be {_KINDS.get(wrong[2], wrong[2])}, not {wrong[3] or 'empty'}"
     return re.sub(r"^argument (?=--)", "", line)
 
 

@@ -72,10 +72,10 @@ def read_options(config: Union[RunConfig, str, Path], options: Mapping[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """A path as text, and a number of NumPy's as Python's."""
+    """A path as text, and numbers of NumPy's as Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return value.item() if hasattr(value, "item") else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def train(config: RunConfig, dry: bool = False) -> int:

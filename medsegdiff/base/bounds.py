@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from medsegdiff.base.errors import InputError
@@ -39,13 +40,23 @@ def check_fields(section: Any) -> None:
             value = value.item()
             object.__setattr__(section, f.name, value)  # it is frozen
         choices = get_args(types[f.name]) if get_origin(types[f.name]) is Literal else ()
-        if choices and value not in choices:
-            raise InputError(f"{option} {value}: must be one of {', '.join(filter(None, choices))}")
+        if choices:
+            check_choice(option, value, choices)
         kind, words = _KINDS.get(f.type, (object, ""))
         if not isinstance(value, kind) or (isinstance(value, bool) and f.type in ("int", "Optional[int]", "float")):
             raise InputError(f"{option} {str(value)[:40]}: must be {words}")
         if "bounds" in f.metadata and value is not None:
             check_bounds(option, value, *f.metadata["bounds"])
+
+
+def check_choice(option: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that what is given as `option` is one of the choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{option} {str(value)[:40]}: must be one of {', '.join(filter(None, choices))}")
 
 
 def check_bounds(option: str, value: float, least: float, most: float) -> None:

@@ -139,6 +139,23 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: is no file of options: {' '.join(str(error).split())}") from None
 
 
+def path_of(value: Any, argument: str) -> Path:
+    """What Python gave as an argument of this name, as a path.
+
+    Raises:
+        InputError: it is none, or empty, or no system has such names.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{argument}: a {type(value).__name__}; give a path")
+    try:
+        name = os.fsencode(value)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if not name or b"\0" in name:
+        raise InputError(f"{argument} {value!a}: {'can be no name' if name else 'is empty'}; give a path")
+    return Path(os.fsdecode(name))
+
+
 def is_folder(path: Path) -> bool:
     """Whether it is a folder; `Path.is_dir` fails without permission."""
     with contextlib.suppress(OSError, ValueError):

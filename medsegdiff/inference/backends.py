@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 from medsegdiff.base import machine, ranks, screen
+from medsegdiff.base.bounds import check_choice
 from medsegdiff.base.errors import InputError
 from medsegdiff.checkpoints.weights import Weights
 from medsegdiff.config.choices import Precision
@@ -28,10 +29,8 @@ def choose(backend: Backend = "auto", precision: Precision = "fp32") -> str:
     Raises:
         InputError: the backend or the precision is unknown, or the backend is not installed, or lacks the precision.
     """
-    if backend not in get_args(Backend):
-        raise InputError(f"`backend` {backend}: must be one of {', '.join(get_args(Backend))}")
-    if precision not in get_args(Precision):
-        raise InputError(f"`precision` {precision}: must be one of {', '.join(get_args(Precision))}")
+    check_choice("`backend`", backend, get_args(Backend))
+    check_choice("`precision`", precision, get_args(Precision))
     if backend in RUNTIMES:
         if lacks := _lacks(backend, precision):
             raise InputError(f"`backend` {backend}: {lacks}; or use that of Jittor")

@@ -15,7 +15,7 @@ from medsegdiff.base.bounds import check_bounds
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.files import exclusive, make_folder
 from medsegdiff.base.ownership import Group, Ledger
-from medsegdiff.base.reading import read_json, reading
+from medsegdiff.base.reading import path_of, read_json, reading
 from medsegdiff.config.sampling import SamplingConfig
 from medsegdiff.data.cases import Case
 from medsegdiff.data.prepared import Prepared
@@ -83,8 +83,9 @@ def save(
             other settings, or the disk refuses.
     """
     check_id(id)
-    with exclusive(make_folder(Path(folder)), patient=True):
-        ledger = Ledger(Path(folder), WRITER)
+    folder = path_of(folder, "folder")
+    with exclusive(make_folder(folder), patient=True):
+        ledger = Ledger(folder, WRITER)
         try:
             check(ledger, wanted, [id])
         except InputError as error:

@@ -177,8 +177,11 @@ class BatchSegmenter:
             chosen: the images to segment, by their place among `ids`; None: all
 
         Raises:
-            InputError: noise is to be shuffled and there is one image only, or the network predicts what is not finite.
+            InputError: noise is to be shuffled and there is one image only, `on_step` is no function, or the network
+                predicts what is not finite.
         """
+        if on_step is not None and not callable(on_step):
+            raise InputError(f"on_step: a {type(on_step).__name__}; give a function, or None")
         noise_of = self._noise_names(ids)
         waiting = iter([(index, ids[index]) for index in (range(len(ids)) if chosen is None else chosen)])
         images: list[_Image] = []

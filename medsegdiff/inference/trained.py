@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union, overload
@@ -10,7 +11,7 @@ from typing import Any, Optional, TypeVar, Union, overload
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import check_name, composed
+from medsegdiff.base.reading import check_name, composed, path_of
 from medsegdiff.config.choices import Precision
 from medsegdiff.config.run import RunConfig
 from medsegdiff.config.sampling import Sampler, SamplingConfig
@@ -83,7 +84,7 @@ class Segmenter:
         """Segment one image, or a list of images, whose masks are sampled in common batches.
 
         A mask depends on the image, `seed`, `id` and the weights alone: in a list it is the same as alone, and the
-        same as `medsegdiff sample` writes.
+        same as `medsegdiff sample` writes for this name.
 
         Args:
             image: a picture's path, a Pillow image, or an array: (H, W, 3) in RGB or grey (H, W), uint8 or floats in
@@ -92,7 +93,9 @@ class Segmenter:
             steps: network evaluations a mask; None: 3, or 25 where the network predicts the noise
             seed: what the noise is drawn from
             id: the image's name, by which its files are named and its noise is drawn; by default that of its file
-                without suffix, else empty. For a list: one name each
+                without suffix, else empty. For a list: one name each. Images of one name have the same noise, those
+                without a name, too; of files of one name in several folders `medsegdiff sample` makes the names
+                distinct by those of the folders, as p1_001 of p1/001.png
             sampler: "ddpm", "ddim", "dpm++" or "sde-dpm++"
             on_step: is told of every network evaluation: names and members of the masks at work, and their state; what
                 it raises ends the sampling
@@ -104,7 +107,7 @@ class Segmenter:
         if not isinstance(image, (list, tuple)):
             return self._segment([image], [id], sampling, on_step)[0]
         # A column of a table, too; a set has no order.
-        listed = isinstance(id, (list, tuple)) or hasattr(id, "__array__")
+        listed = isinstance(id, (list, tuple)) or (hasattr(id, "__array__") and np.ndim(id) > 0)
         ids: list[Any] = list(id) if listed else [id] * len(image)
         if (not listed and id != "") or len(ids) != len(image):
             raise InputError(f"id: give one name for each of the {len(image)} images, in a list")
@@ -151,7 +154,8 @@ class Segmenter:
         sampling = SamplingConfig(sampler, steps, members=members, seed=seed, precision=self._precision)
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
         form = {**self.config.preparation, "size": self._denoiser.mask_shape[-1]}
-        dataset = prepare([case], cache_dir=cache_dir, progress=False, **form)
+        cache = None if cache_dir is None else path_of(cache_dir, "cache_dir")
+        dataset = prepare([case], cache_dir=cache, progress=False, **form)
         places = {number: index for index, (_, number) in enumerate(dataset.slices)}
         for number in wanted or ():
             if number not in places:
@@ -165,6 +169,7 @@ class Segmenter:
         self, images: Sequence[Picture], ids: Sequence[Any], sampling: SamplingConfig, on_step: Optional[OnStep]
     ) -> list[Segmentation]:
         batches = BatchSegmenter(self._denoiser, self.config.diffusion, sampling)
+        images = [path_of(image, "image") if isinstance(image, (str, Path)) else image for image in images]
         names = [_name(image, id) for image, id in zip(images, ids)]
         pictures, spec = [as_rgb(image) for image in images], self.config.spec
         form = Form(self._denoiser.mask_shape[-1], 2, None, spec)
@@ -179,7 +184,7 @@ class Segmenter:
 
 
 def _name(image: Picture, id: str) -> str:
-    return _checked(id) or (_checked(composed(Path(image).stem)) if isinstance(image, (str, Path)) else "")
+    return _checked(id) or (_checked(composed(image.stem)) if isinstance(image, Path) else "")
 
 
 def _checked(id: str) -> str:
@@ -191,7 +196,7 @@ def _checked(id: str) -> str:
 
 def _paths(files: Union[PathLike, Sequence[PathLike]]) -> tuple[Path, ...]:
     try:
-        return tuple(map(Path, [files] if isinstance(files, (str, Path)) else files))
+        return tuple(path_of(path, "files") for path in ([files] if isinstance(files, (str, os.PathLike)) else files))
     except TypeError:
         raise InputError(f"files: a {type(files).__name__}; give a path, or a list of paths") from None
 

@@ -39,7 +39,7 @@ def test_the_headers_are_found_where_they_are(unstarted, tmp_path):
     assert toolchain.find_python_header() == tmp_path / "gap" / "Python.h"
 
 
-@pytest.mark.parametrize(("name", "tried"), [("g++-15", True), ("x86_64-linux-gnu-g++", True), ("clang++", False)])
+@pytest.mark.parametrize(("name", "tried"), [("g++-15", True), ("x86_64-linux-gnu-g++", True), ("c++", False)])
 def test_another_compiler_than_gcc_is_said_to_be_untried(unstarted, tmp_path, name, tried):
     compiler = tmp_path / name
     compiler.write_text("#!/bin/sh\necho 15.2.0\n")
@@ -47,6 +47,15 @@ def test_another_compiler_than_gcc_is_said_to_be_untried(unstarted, tmp_path, na
     unstarted.setenv("cc_path", str(compiler))
     (found,) = (look() for one, look, _ in requirements.REQUIREMENTS if one == "g++")
     assert found.fits and ("untried" in found.detail) != tried
+
+
+def test_clang_which_cannot_compile_jittor_is_refused_at_once(unstarted, tmp_path):
+    compiler = tmp_path / "clang++-19"
+    compiler.write_text("#!/bin/sh\necho clang version 19.1.7\n")
+    compiler.chmod(0o755)
+    unstarted.setenv("cc_path", str(compiler))
+    with pytest.raises(InputError, match=r"g\+\+: 19.1.7, .*/clang\+\+-19, which refuses Jittor's own sources"):
+        requirements.check()
 
 
 @pytest.mark.parametrize("driver", [None, (13, 0)])
