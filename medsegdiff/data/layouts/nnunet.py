@@ -7,14 +7,16 @@ from pathlib import Path
 from medsegdiff.data.cases import Case, by_channel, is_image, list_images
 from medsegdiff.data.layouts.description import pair_of, regions, spec
 from medsegdiff.data.layouts.pairs import cases_of
+from medsegdiff.io.pictures import is_picture
 
 __all__ = ["find", "matches", "regions", "spec"]
 
 
 def matches(root: Path) -> bool:
-    """Whether `imagesTr` has files with the numbers of channels."""
+    """Whether `imagesTr` has files with the numbers of channels, or pictures, as no other layout has there."""
     pair = pair_of(root, "train")
-    return pair is not None and bool(by_channel(list_images(pair.images)))
+    files = list_images(pair.images) if pair else []
+    return any(map(is_picture, files)) or bool(by_channel(files))
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:

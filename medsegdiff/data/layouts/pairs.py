@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import composed, is_folder
+from medsegdiff.base.reading import composed, is_folder, note
 from medsegdiff.data.cases import Case, by_channel, distinct, list_images, numbered
 from medsegdiff.io.folders import glance, list_folder
 from medsegdiff.io.volumes import stem
 
 IMAGES = ("images", "image", "imgs", "img", "inputs", "input", "data")
+_DRAWN = ("1st_manual", "manual1", "manual")  # of retinal vessels, where `mask` is the camera's field of view
 MASKS = (
+    *_DRAWN,
     *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
     *("groundtruth", "groundtruths", "annotations", "annotation", "targets", "target"),
 )
 SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
-_SUFFIX = re.compile(r"[_\-. ](?:mask|segmentation|seg|label|labels|gt|groundtruth|annotation)$", re.IGNORECASE)
+_ENDINGS = r"mask|segmentation|seg|label|labels|gt|groundtruth|annotation|manual\d?"
+_SUFFIX = re.compile(rf"[_\-. ](?:{_ENDINGS})$", re.IGNORECASE)
+_SPLIT = re.compile(r"_(?:training|test)$", re.IGNORECASE)  # of DRIVE's images, not of their masks
 
 
 class Pair(NamedTuple):
@@ -44,6 +48,8 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
             found[part] = Pair(inner, here.masks and _child(here.masks, names))
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
+    if any(_are_drawn(pair) for pair in found.values()):
+        found = {part: pair if _are_drawn(pair) else Pair(pair.images, None) for part, pair in found.items()}
     return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
@@ -87,13 +93,15 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     keys = {base: _key(base, pair.images) for base in (*images, *grouped)}
     whole = {name for key in keys.values() for name in (key.name, key.as_posix())}
     masks = _masks(pair.masks, together, accepts, whole) if pair.masks else {}
+    _tell_of_others(pair, accepts)
     if not any(keys[base].as_posix() in masks or keys[base].name in masks for base in images):
         images = grouped or images
         _check_channels({} if grouped else numbered(files), masks)
     located = []
     for base, channels in images.items():
         below = keys[base]
-        mask = masks.pop(below.as_posix(), None) or masks.pop(below.name, None)
+        names = (below.as_posix(), below.name, _SPLIT.sub("", below.name))
+        mask = next((masks.pop(name) for name in names if name in masks), None)
         if mask is None and need_masks:
             where = f"{pair.masks or pair.images.parent / 'masks'}/{base.relative_to(pair.images)}"
             raise InputError(f"{channels[0]}: no mask {where}.* or {where}_mask.*; restore it or remove the image")
@@ -102,6 +110,19 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
     if masks and need_masks:
         raise InputError(f"{min(masks.values())}: a mask without its image; restore the image or remove the mask")
     return distinct(located)
+
+
+def _tell_of_others(pair: Pair, accepts: Callable[[Path], bool]) -> None:
+    """Say which folders beside that of the masks might be it by their names, and what they hold, and are not."""
+    beside = list_folder(pair.masks.parent) if pair.masks and pair.masks.parent == pair.images.parent else []
+    for folder in beside:
+        named = folder.name.lower() in MASKS and folder not in pair and is_folder(folder)
+        if named and any(map(accepts, list_images(folder))):
+            note(folder, f"is not taken for the masks, which are those of {folder.with_name(pair.masks.name)}")
+
+
+def _are_drawn(pair: Pair) -> bool:
+    return pair.masks is not None and pair.masks.name.lower() in _DRAWN
 
 
 def _check_channels(found: Mapping[Path, Mapping[int, Path]], masks: Collection[str]) -> None:

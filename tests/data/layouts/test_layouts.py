@@ -126,6 +126,49 @@ def test_a_patients_folder_may_hold_both_folders(mask, tmp_path):
     assert cases == set(pairs)
 
 
+@pytest.mark.parametrize(
+    ("image", "drawn", "other"),
+    [
+        ("{0}/images/0_{0}.tif", "{0}/1st_manual/0_manual1.gif", "{0}/mask/0_{0}_mask.gif"),  # DRIVE
+        ("images/0_dr.jpg", "manual1/0_dr.tif", "mask/0_dr_mask.tif"),  # HRF
+    ],
+)
+def test_a_field_of_view_is_no_mask(image, drawn, other, tmp_path, capsys):
+    for split in ("training", "test"):
+        for name in (image, drawn, other):
+            picture(tmp_path / name.format(split))
+    ((files, _),) = found(tmp_path).values()
+    assert files == [image.format("training"), drawn.format("training")]
+    said = f"{other.format('training').split('/0_')[0]}: is not taken for the masks, which are those of "
+    assert said in capsys.readouterr().err
+    if "{" not in image:
+        return
+    (tmp_path / drawn.format("test")).unlink()  # as DRIVE's owners publish it
+    (tmp_path / drawn.format("test")).parent.rmdir()
+    (case,) = find_test(tmp_path)
+    assert (case.id, case.mask) == ("0_test", None)
+
+
+def test_of_several_folders_of_masks_the_others_are_told(tmp_path, capsys):
+    for name in ("images/a.png", "masks/a.png", "labels/a.png"):
+        picture(tmp_path / name)
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "gt/a.txt").touch()
+    assert found(tmp_path)["a"][0] == ["images/a.png", "masks/a.png"]
+    said = capsys.readouterr().err
+    assert "labels: is not taken for the masks, which are those of" in said
+    assert "gt:" not in said
+
+
+@pytest.mark.parametrize("end", [".png", ".nii.gz"])
+def test_a_channel_that_is_missing_is_named_of_pictures_too(tmp_path, end):
+    make = picture if end == ".png" else volume
+    for name in ("imagesTr/a_0000", "imagesTr/a_0001", "imagesTr/b_0000", "labelsTr/a", "labelsTr/b"):
+        make(tmp_path / f"{name}{end}")
+    with pytest.raises(InputError, match=f"b_0001{end}: no such channel beside b_0000{end}"):
+        found(tmp_path)
+
+
 @pytest.mark.parametrize("mask", ["{}", "{}_seg"])
 def test_an_images_own_name_may_end_as_a_masks(mask, tmp_path):
     for name in ("a_seg", "b-label"):
