@@ -17,7 +17,7 @@ from medsegdiff.base.errors import InputError
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case, list_images
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose, find_validation
+from medsegdiff.data.layouts import LAYOUTS, check_apart, choose, find_validation
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.labels import classes_of, to_classes, without_label
 from medsegdiff.io.masks import read_labels, read_mask
@@ -110,6 +110,7 @@ def check(
             cases = found.attempt("unmatched", root, lambda split=split: _cases(root, name, split)) or []
         known = {case.image for earlier in found.cases.values() for case in earlier}
         found.cases[split] = [case for case in cases if case.image not in known]
+    found.attempt("unmatched", root, lambda: check_apart(found.cases["train"], found.cases["validation"]))
     everyone = [case for cases in found.cases.values() for case in cases]
     _unmatched(found, everyone)
     labels = labels or {}

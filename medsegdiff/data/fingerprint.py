@@ -14,11 +14,13 @@ from typing import Callable, Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import note
 from medsegdiff.base.screen import track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
 from medsegdiff.io.dicom.series import Source
+from medsegdiff.io.labels import format_labels
 from medsegdiff.io.pictures import BIT_DEPTHS, look, read_grey
 from medsegdiff.io.volumes import is_volume, read_label_volume, read_volume
 
@@ -116,12 +118,14 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
     chosen = {int(place) for place in np.linspace(0, len(cases) - 1, min(_MOST, len(cases)))}
     shapes, spacings, samples = [], [], []
     counts: dict[int, int] = {}
-    voxels, channels, colour = 0, 0, False
+    voxels, channels, colour, several = 0, 0, False, False
     for place, case in enumerate(bar):
         mask = None
         if case.mask is not None:
             mask = read_label_volume(case.mask, case.image).values
-            for value, count in zip(*np.unique(mask, return_counts=True)):
+            found = np.unique(mask, return_counts=True)
+            several |= np.count_nonzero(found[0]) > 1
+            for value, count in zip(*found):
                 counts[int(value)] = counts.get(int(value), 0) + int(count)
             voxels += mask.size
         if place in chosen:
@@ -139,6 +143,11 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
             taken = rng.permutation(inside)[:_PER_VOLUME]
             samples.append((layers[taken].astype(np.float32), np.nanmin(layers, 0), np.nanmax(layers, 0)))
     shares = {value: count / voxels for value, count in counts.items() if value}
+    if len(shares) == 2 and not several:
+        one, other = sorted(shares)
+        said = f"each mask has one value besides 0, here {one}, there {other}, and these are two classes"
+        remedy = format_labels({one: 1, other: 1})
+        note(next(case.mask.parent for case in cases if case.mask), f"{said}; if both mean one, give `labels` {remedy}")
     return Fingerprint(
         len(cases),
         len({case.group for case in cases}),

@@ -102,7 +102,7 @@ def _shape(path: Path, stored: tuple[int, ...]) -> tuple[int, ...]:
         shape = (*shape[:3], shape[4])
     shape = shape + (1,) * (3 - len(shape))
     if len(shape) > 4 or min(shape) < 1 or np.prod(shape, dtype=float) > _MOST_VOXELS:
-        raise InputError(f"{path}: is of {by(stored)} voxels; three axes and channels are read")
+        raise InputError(f"{path}: is of {by(stored)} voxels; three axes and channels are read, up to 2^31 voxels")
     return shape
 
 

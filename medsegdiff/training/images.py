@@ -13,7 +13,7 @@ from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
 from medsegdiff.data.fingerprint import Fingerprint, measure
-from medsegdiff.data.layouts import LAYOUTS, choose, find_validation, parse_labels
+from medsegdiff.data.layouts import LAYOUTS, check_apart, choose, find_validation, parse_labels
 from medsegdiff.data.loader import Dataset
 from medsegdiff.data.splits import Split, count_held_out, divide, hold_out, read_split, take
 from medsegdiff.io.labels import format_labels
@@ -65,9 +65,7 @@ def find_images(config: RunConfig) -> Images:
     layout = LAYOUTS[name]
     cases = layout.find(root, "train")
     validation = find_validation(root, name)
-    twice = {case.id for case in cases} & {case.id for case in validation}
-    if twice:
-        raise InputError(f"{root}: {min(twice)} is in the training and in the validation set; rename or remove one")
+    check_apart(cases, validation)
     measuring = functools.cache(lambda: measure(cases, ranks.rank() == 0))
     given = {}
     if data.labels:

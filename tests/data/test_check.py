@@ -223,6 +223,20 @@ def test_a_validation_split_is_checked_too(folder, capsys):
     assert "4 cases for training, 1 case for validation, 1 case for testing" in capsys.readouterr().out
 
 
+def test_names_for_training_and_for_validation(folder, capsys):
+    for split in ("train", "val", "test"):
+        for name in ("images", "masks"):
+            (folder / split / name).mkdir(parents=True)
+    for path in [*folder.glob("images/*.png"), *folder.glob("masks/*.png")]:
+        home = {"a": "val", "b": "test"}.get(path.stem, "train")
+        path.rename(folder / home / path.parent.name / {"a": "c.png"}.get(path.stem, path.name))
+    ((kind, _, what),) = found(folder)
+    assert kind == "unmatched"
+    assert "val/images/c.png: of the same name as " in what
+    assert main(["data", "prepare", "--data-dir", str(folder)]) == 2
+    assert "which is in the training set; rename one" in capsys.readouterr().err
+
+
 def test_a_patient_for_training_and_for_testing(tmp_path):
     for split, patients in (("train", "pq"), ("test", "qr")):
         for patient in patients:

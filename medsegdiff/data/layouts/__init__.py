@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +98,20 @@ def find_validation(root: Path, name: str, need_masks: bool = True) -> list[Case
         InputError: as `Layout.find`.
     """
     return LAYOUTS[name].find(root, "validation", need_masks) if name in _WITH_VALIDATION else []
+
+
+def check_apart(training: Sequence[Case], validation: Sequence[Case]) -> None:
+    """Refuse names that training and validation cases, which go by their names from here on, have in common.
+
+    Raises:
+        InputError: there is one.
+    """
+    known = {case.id: case for case in training}
+    for case in validation:
+        if case.id in known:
+            raise InputError(
+                f"{case.image}: of the same name as {known[case.id].image}, which is in the training set; rename one"
+            )
 
 
 def masks_of(root: Path) -> set[Path]:
