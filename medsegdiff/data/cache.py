@@ -15,7 +15,7 @@ from typing import Optional, Union
 
 from medsegdiff.base import machine, screen, system
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.files import clear_leftovers, held, make_folder, opened, replacing
+from medsegdiff.base.files import clear_leftovers, held, make_folder, opened, remove, replacing
 from medsegdiff.data.cases import Case
 from medsegdiff.data.digests import digests
 from medsegdiff.data.entries import Form, build
@@ -125,10 +125,23 @@ def _fingerprint(cases: Sequence[Case], form: Form, known: dict[Path, str], skip
 
 def _make_anew(folder: Path, form: Form, path: Path, case: Case) -> None:
     """Make an entry that was damaged or removed, from files that are still the same."""
-    sources = case.files if form.mask_resize else case.channels
-    if _path(folder, case, form, digests(sources, folder / INDEX, False)) != path:
-        raise InputError(f"{case.image}: was changed meanwhile; run the command again")
+    _check_unchanged(folder, [(path, case)], form)
     _build(folder, [(path, case)], form, False)
+
+
+def _check_unchanged(folder: Path, entries: Sequence[tuple[Path, Case]], form: Form) -> None:
+    """Remove the entries of cases whose files are others than those that the entries are named after.
+
+    Raises:
+        InputError: there is one.
+    """
+    sources = (path for _, case in entries for path in (case.files if form.mask_resize else case.channels))
+    known = digests(sources, folder / INDEX, False)
+    changed = [(path, case) for path, case in entries if _path(folder, case, form, known) != path]
+    for path, _ in changed:
+        remove(path)
+    for _, case in changed[:1]:
+        raise InputError(f"{case.image}: it, or its mask, was changed meanwhile; run the command again")
 
 
 def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progress: bool) -> None:
@@ -155,6 +168,7 @@ def _build(folder: Path, lacking: Sequence[tuple[Path, Case]], form: Form, progr
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
+    _check_unchanged(folder, lacking, form)
 
 
 @contextlib.contextmanager

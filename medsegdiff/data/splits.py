@@ -13,6 +13,7 @@ import numpy as np
 from medsegdiff.base.errors import InputError
 from medsegdiff.base.randomness import generator
 from medsegdiff.base.reading import composed, read_json
+from medsegdiff.base.screen import counted
 from medsegdiff.data.cases import Case
 from medsegdiff.data.loader import Dataset
 
@@ -57,16 +58,19 @@ def read_split(path: Path, cases: Sequence[Case], fold: int = 0) -> Split:
     not named are left out.
 
     Raises:
-        InputError: it cannot be read, names what is not there or a patient on two sides, or lacks training or test.
+        InputError: it cannot be read, has no such fold, names what is not there or a patient on two sides, or lacks
+            training.
     """
     try:
         content = read_json(path)
-        if isinstance(content, list):
-            content = content[fold]
+        several = content if isinstance(content, list) else [content]
+        if fold >= len(several):
+            raise InputError(f"{path}: holds {counted(len(several), 'split')}, counted from 0, and no `fold` {fold}")
+        content = several[fold]
         named: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for key, names in content.items():
             named[_KEYS[key]].update(composed(str(name)) for name in names)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: no split ({error!r}); write {{"train": [names], "validation": [names], "test": [names]}}'
         ) from None

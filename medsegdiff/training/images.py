@@ -89,6 +89,8 @@ def find_images(config: RunConfig) -> Images:
 def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Split:
     data = config.data
     layout, held_out = LAYOUTS[data.data_name], [case.id for case in validation]
+    if data.split and data.folds:
+        raise InputError(f"`folds` {data.folds}: `split` says which cases are tested on; leave out one of them")
     if data.folds and not data.split:
         return divide([*cases, *validation], data.test_fraction, data.folds, data.fold)
     own_test = data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False)

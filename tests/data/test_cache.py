@@ -309,6 +309,28 @@ def test_an_entry_that_vanishes_is_made_anew_unless_its_files_changed(make_cases
         prepared.image(0)
 
 
+@pytest.mark.parametrize("which", ["image", "mask"])
+def test_what_changes_while_it_is_prepared_leaves_no_entry(make_cases, tmp_path, monkeypatch, which):
+    cases = make_cases(2)
+    path = getattr(cases[1], which)
+    before = path.read_bytes()
+
+    def build(entry, case, form):
+        if case == cases[1]:
+            path.write_bytes(getattr(cases[0], which).read_bytes())
+        entries_build(entry, case, form)
+
+    entries_build = cache.build
+    monkeypatch.setattr(cache, "build", build)
+    with pytest.raises(InputError, match=f"{cases[1].image}: it, or its mask, was changed meanwhile; run the command"):
+        quiet(cases, 16, tmp_path / "cache")
+    assert len(entries(tmp_path / "cache")) == 1
+    monkeypatch.undo()
+    path.write_bytes(before)
+    again = quiet(cases, 16, tmp_path / "cache")
+    np.testing.assert_array_equal(pixels(again), pixels(quiet(cases, 16, tmp_path / "other")))
+
+
 @pytest.mark.parametrize("index", ['{"a": 5}', "[1]", '{"a": [[1], 2]}', "[" * 10**5])
 def test_an_index_of_other_things_costs_only_time(make_cases, tmp_path, index):
     cases = make_cases(1)

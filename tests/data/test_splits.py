@@ -125,12 +125,13 @@ def test_a_file_may_name_cases_or_patients(tmp_path):
     ("text", "said"),
     [
         ("{half", "is not JSON"),
-        ('{"train": 5}', "no split"),
-        ('{"practice": ["c0"]}', "no split"),
-        ('[{"train": ["c0"]}]', "no split"),
-        ('{"train": ["z"]}', "names z, which is not a case or patient"),
-        ('{"train": ["c0"], "test": ["c1"]}', "p is in train and in test"),
-        ('{"test": ["c0"]}', "names no case to train on"),
+        ('{"train": ["c0"]}', "holds 1 split, counted from 0, and no fold 1"),
+        ('[{}, {"practice": ["c0"]}]', "no split"),
+        ('[{"train": ["c0"]}]', "holds 1 split, counted from 0, and no fold 1"),
+        ('[{}, {"train": 5}]', "no split"),
+        ('[{}, {"train": ["z"]}]', "names z, which is not a case or patient"),
+        ('[{}, {"train": ["c0"], "test": ["c1"]}]', "p is in train and in test"),
+        ('[{}, {"test": ["c0"]}]', "names no case to train on"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_named(tmp_path, text, said):

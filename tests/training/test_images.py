@@ -113,6 +113,8 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
     assert found.split._asdict() == split
     (tmp_path / "several.json").write_text(json.dumps([{}, {}, split]))
     assert images(volumes, split=str(tmp_path / "several.json"), fold=2).split == found.split
+    with pytest.raises(InputError, match="folds 3: split says which cases are tested on"):
+        images(volumes, split=str(tmp_path / "several.json"), folds=3)
     training, validation = open_images(found)
     assert set(training.groups) == {"0", "1", "2"}
     assert set(validation.groups) == {"3"}
