@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
+from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
 from medsegdiff.data.cases import Case
@@ -91,9 +92,12 @@ def _split(config: RunConfig, cases: list[Case], validation: list[Case]) -> Spli
     layout, held_out = LAYOUTS[data.data_name], [case.id for case in validation]
     if data.split and data.folds:
         raise InputError(f"`folds` {data.folds}: `split` says which cases are tested on; leave out one of them")
-    if data.folds and not data.split:
+    own_test = not data.folds and (data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False))
+    decided = "`folds`" if data.folds else "`split`" if data.split else "the dataset" if own_test else ""
+    if decided and data.test_fraction != DataConfig.test_fraction:
+        raise InputError(f"`test_fraction` {data.test_fraction}: {decided} says what is tested on; leave it out")
+    if data.folds:
         return divide([*cases, *validation], data.test_fraction, data.folds, data.fold)
-    own_test = data.data_name == "isic" or layout.find(Path(data.data_dir), "test", False)
     if data.split:
         split = read_split(Path(data.split), [*cases, *validation], data.fold)
         return split if split.test or own_test else split._replace(test=split.validation)  # as nnU-Net scores folds

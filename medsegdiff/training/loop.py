@@ -100,6 +100,9 @@ class _Run:
             screen.note(
                 f"note: from step {training.annealed} on the learning rate is 0, and nothing is learnt; see `steps`"
             )
+        interval = self.config.validation.val_interval
+        if self.validator and interval > training.steps:
+            screen.note(f"note: `val_interval` {interval}: this training ends before, at step {training.steps}")
         announce_kernels()
         seen, mean = 0, 0.0
         with screen.Bar(training.steps, "training", "step", trainer.step) as bar:

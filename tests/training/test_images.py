@@ -115,6 +115,9 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
     assert images(volumes, split=str(tmp_path / "several.json"), fold=2).split == found.split
     with pytest.raises(InputError, match="folds 3: split says which cases are tested on"):
         images(volumes, split=str(tmp_path / "several.json"), folds=3)
+    for decided, given in (("folds", {"folds": 3}), ("split", options)):
+        with pytest.raises(InputError, match=f"test_fraction 0.5: {decided} says what is tested on; leave it out"):
+            images(volumes, test_fraction=0.5, **given)
     training, validation = open_images(found)
     assert set(training.groups) == {"0", "1", "2"}
     assert set(validation.groups) == {"3"}

@@ -85,7 +85,11 @@ def cases_of(pair: Pair, accepts: Callable[[Path], bool], need_masks: bool) -> l
             or a mask no image.
     """
     together = pair.images == pair.masks
-    files = [path for path in list_images(pair.images, below=True) if accepts(path)]
+    listed = list_images(pair.images, below=True)
+    files = [path for path in listed if accepts(path)]
+    other = next((path for path in listed if not accepts(path)), None)
+    if other is not None:
+        note(pair.images, f"{other.name} and its like are of another kind than the images that are read: left out")
     files = [path for path in files if not (together and _is_mask(path, pair.images))]
     if not files:
         raise InputError(f"{pair.images}: holds no image that this layout reads; check the path, or `data_name`")

@@ -160,6 +160,15 @@ def test_of_several_folders_of_masks_the_others_are_told(tmp_path, capsys):
     assert "gt:" not in said
 
 
+def test_images_of_two_kinds_are_told(tmp_path, capsys):
+    for name in ("images/a", "labels/a"):
+        volume(tmp_path / f"{name}.nii.gz", labels="labels" in name)
+        picture(tmp_path / f"{name}.png")
+    assert found(tmp_path)["a"][0] == ["images/a.nii.gz", "labels/a.nii.gz"]
+    said = "images: a.png and its like are of another kind than the images that are read: left out"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("end", [".png", ".nii.gz"])
 def test_a_channel_that_is_missing_is_named_of_pictures_too(tmp_path, end):
     make = picture if end == ".png" else volume
