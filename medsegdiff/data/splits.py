@@ -131,9 +131,10 @@ def count_held_out(groups: int, fraction: float) -> int:
     """
     count = max(1, round(fraction * groups))
     if count >= groups:
+        remedy = "a smaller fraction, or more images" if groups > 1 else "more images, or `val_interval` 0"
         raise InputError(
-            f"`val_fraction` {fraction}: of {groups} images {count} would be held out, which leaves none to train "
-            "on; give a smaller fraction, or more images"
+            f"`val_fraction` {fraction}: of {groups} images, or patients, {count} would be held out, which leaves none "
+            f"to train on; give {remedy}"
         )
     return count
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
+from medsegdiff.base.reading import followed
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
@@ -115,9 +116,10 @@ def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
 
     Raises:
         InputError: a file cannot be read, or too few images are left to train on, or `config.training.out_dir` holds
-            what is not training's own.
+            what is not training's own, or lies among the images.
     """
     config = images.config
+    _keep_apart(config, images.cases)
     if ranks.rank() == 0:
         own(Path(config.training.out_dir))  # complains of what would be lost, before anything takes long
     validation = config.validation
@@ -126,3 +128,12 @@ def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
         return dataset, None
     held_out = {case.group for case in take(images.cases, images.split.validation)} or None
     return hold_out(dataset, validation.val_fraction, validation.val_images, held_out)
+
+
+def _keep_apart(config: RunConfig, cases: list[Case]) -> None:
+    """Refuse to write among the images, where the pictures of a run would be taken for more of them."""
+    out = followed(Path(config.training.out_dir))
+    below = () if config.data.data_name == "isic" else out.parents  # which looks right into its folders alone
+    for folder in {path.parent for case in cases for path in case.files}:
+        if followed(folder) in (out, *below):
+            raise InputError(f"`out_dir` {out}: lies in {folder}, a folder of images or masks; give another")

@@ -124,6 +124,17 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
     assert training.mask(4).shape == (2, 32, 32)
 
 
+@pytest.mark.parametrize(("out", "refused"), [("data/images", True), ("data/labels/run", True), ("data/run", False)])
+def test_a_run_is_not_written_among_the_images(volumes, tmp_path, out, refused):
+    found = images(volumes, out_dir=str(tmp_path / out), cache_dir=str(tmp_path / "cache"))
+    if not refused:
+        open_images(found)
+        return
+    with pytest.raises(InputError, match=r"out_dir .*: lies in .*, a folder of images or masks; give another"):
+        open_images(found)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_folds_test_every_case_once(volumes):
     tests = [images(volumes, folds=5, fold=fold).split.test for fold in range(5)]
     assert sorted(np.concatenate(tests)) == sorted(str(number) for number in range(10))
