@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -113,7 +115,9 @@ class _Run:
                 if not all_go_on(trainer, requests, willing, saved=record.saved == trainer.step):
                     break
                 with undisturbed():
-                    result = trainer.train_step(self.batches[trainer.step])
+                    with self._kept():
+                        batch = self.batches[trainer.step]
+                    result = trainer.train_step(batch)
                 self._note(result)
                 if not result.skipped:
                     seen += 1
@@ -136,6 +140,17 @@ class _Run:
         exchange.tell(None)
         if requests:
             raise Interrupted(requests[0])
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Save what was learnt before an image that the block cannot read ends the training."""
+        try:
+            yield
+        except (InputError, OSError):
+            if self._worth_saving and self.trainer.step not in (self.begun, self.record.saved):
+                with suppress(InputError, OSError):  # the first complaint counts
+                    self._save()
+            raise
 
     def _images(self) -> list[str]:
         """Those of the last step."""
@@ -165,7 +180,7 @@ class _Run:
             if requests:
                 return
             try:
-                with undisturbed():
+                with undisturbed(), self._kept():
                     outcome = self.validator(self.trainer.smoothed(), lambda: held_back(requests))
             except Abandoned:
                 return

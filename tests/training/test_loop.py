@@ -111,6 +111,27 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits_and_logs(rich, discs,
         assert_same_end(broken, whole)
 
 
+@pytest.mark.parametrize("at_image", [1, 5])
+def test_what_was_learnt_is_saved_before_an_image_that_cannot_be_read_ends_the_run(rich, discs, tmp_path, at_image):
+    class Vanishing(Interrupting):
+        def image(self, index):
+            self.count += 1
+            if self.count == self.at:
+                raise InputError("a.png: no such file")
+            return self.discs.image(index)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with pytest.raises(InputError, match="no such file"):
+        train(at(rich, broken), Vanishing(discs, at_image))
+    if at_image == 1:
+        assert not checkpoints.list_checkpoints(broken)
+        return
+    assert final(broken).step == 2
+    train(at(rich, broken), discs)
+    train(at(rich, whole), discs)
+    assert_same_end(broken, whole)
+
+
 def test_the_bar_shows_a_running_mean_of_the_loss_and_the_dice_of_validation(config, discs, monkeypatch):
     shown = []
 
@@ -412,6 +433,16 @@ def test_training_stops_when_validation_no_longer_improves_and_stays_stopped(val
     assert [path.name for path in checkpoints.list_checkpoints(out / "best")] == ["step-000002"]
     train(with_validation(config, patience=0), discs, discs)
     assert final(out).step == 20
+
+
+def test_what_was_learnt_is_saved_before_a_validation_that_cannot_be_done(validated, discs, monkeypatch):
+    def fails(*_):
+        raise InputError("a.png: no such file")
+
+    monkeypatch.setattr(loop.Validator, "__call__", fails)
+    with pytest.raises(InputError, match="no such file"):
+        train(validated, discs, discs)
+    assert final(validated.training.out_dir).step == validated.validation.val_interval
 
 
 def test_validation_does_not_disturb_training(validated, discs, tmp_path):
