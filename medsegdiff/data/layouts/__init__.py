@@ -128,8 +128,8 @@ def masks_of(root: Path) -> set[Path]:
 def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> list[Case]:
     """The cases to test on, some perhaps without masks.
 
-    In this order: the cases that training `kept` for testing, if the folder has them; the folder's own test split; all
-    cases, with a note.
+    In this order: the cases that training `kept` for testing, if the folder has them, with a note; the folder's own
+    test split; all cases, with a note.
 
     Raises:
         InputError: the folder is no dataset.
@@ -139,7 +139,11 @@ def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> lis
     if kept:
         everyone = [*layout.find(root, "train", False), *find_validation(root, name, False)]
         found = [case for case in everyone if case.id in set(kept)]
-        if found:
+        if found:  # by their names alone, which another dataset may have, too
+            lacking = len(set(kept)) - len(found)
+            more = f"; {lacking} more are not there" if lacking else ""
+            said = f"{len(found)} of {screen.counted(len(everyone), 'case')}, kept for testing by training"
+            screen.note(f"note: taken of {root}: {said}{more}")
             return found
     found = layout.find(root, "test", False)
     if not found:

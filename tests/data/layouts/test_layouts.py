@@ -228,7 +228,7 @@ def volume(path, seed=0, labels=False, channels=1):
     write(path, mask if labels else image)
 
 
-def test_volumes_have_the_labels_of_their_masks(tmp_path):
+def test_volumes_have_the_labels_of_their_masks(tmp_path, capsys):
     for number, name in enumerate(("a", "b")):
         volume(tmp_path / f"images/{name}.nii.gz", number)
         volume(tmp_path / f"labels/{name}.nii.gz", number, labels=True)
@@ -237,6 +237,10 @@ def test_volumes_have_the_labels_of_their_masks(tmp_path):
     assert (spec_of(tmp_path).labels, spec_of(tmp_path).scaling) == ({1: 1, 2: 2}, "z-score")
     assert len(find_test(tmp_path)) == 2
     assert [case.id for case in find_test(tmp_path, kept=["b"])] == ["b"]
+    said = f"note: taken of {tmp_path}: 1 of 2 cases, kept for testing by training"
+    assert capsys.readouterr().err.rstrip().endswith(said)
+    find_test(tmp_path, kept=["b", "elsewhere"])
+    assert capsys.readouterr().err.rstrip().endswith(f"{said}; 1 more are not there")
 
 
 def test_a_decathlon_task_has_the_labels_of_its_description(tmp_path):
