@@ -13,10 +13,10 @@ __all__ = ["find", "matches", "regions", "spec"]
 
 
 def matches(root: Path) -> bool:
-    """Whether `imagesTr` has files with the numbers of channels, or pictures, as no other layout has there."""
+    """Whether `imagesTr` has files with the numbers of channels, or pictures alone, as no other layout has there."""
     pair = pair_of(root, "train")
     files = list_images(pair.images) if pair else []
-    return any(map(is_picture, files)) or bool(by_channel(files))
+    return (bool(files) and all(map(is_picture, files))) or bool(by_channel(files))
 
 
 def find(root: Path, split: str, need_masks: bool = True) -> list[Case]:

@@ -14,10 +14,10 @@ from medsegdiff.io.folders import glance, list_folder
 from medsegdiff.io.volumes import stem
 
 IMAGES = ("images", "image", "imgs", "img", "inputs", "input", "data")
-_DRAWN = ("1st_manual", "manual1", "manual")  # of retinal vessels, where `mask` is the camera's field of view
+_DRAWN, _VIEW = ("1st_manual", "manual1", "manual"), "mask"  # of retinal vessels; `mask` is the field of view
 MASKS = (
-    *_DRAWN,
-    *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
+    *("1st_manual", "manual1", "masks", "manual", "mask"),
+    *("labels", "label", "segmentations", "segmentation", "segs", "seg", "gt", "gts"),
     *("groundtruth", "groundtruths", "annotations", "annotation", "targets", "target"),
 )
 SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -49,7 +49,7 @@ def pair_of(root: Path, split: str) -> Optional[Pair]:
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
     if any(_are_drawn(pair) for pair in found.values()):
-        found = {part: pair if _are_drawn(pair) else Pair(pair.images, None) for part, pair in found.items()}
+        found = {part: Pair(pair.images, None) if _are_views(pair) else pair for part, pair in found.items()}
     return found.get(split) if found or split != "train" else here or Pair(root, root)
 
 
@@ -129,6 +129,10 @@ def _are_drawn(pair: Pair) -> bool:
     return pair.masks is not None and pair.masks.name.lower() in _DRAWN
 
 
+def _are_views(pair: Pair) -> bool:
+    return pair.masks is not None and pair.masks.name.lower() == _VIEW
+
+
 def _check_channels(found: Mapping[Path, Mapping[int, Path]], masks: Collection[str]) -> None:
     """Refuse files of channels, which masks tell from files that are numbered, where one is missing."""
     most = max((max(channels) for channels in found.values()), default=0)
@@ -179,7 +183,11 @@ def _masks(folder: Path, together: bool, accepts: Callable[[Path], bool], whole:
 
 def _pair(root: Path) -> Optional[Pair]:
     images = _child(root, IMAGES)
-    return Pair(images, _child(root, MASKS)) if images else None
+    if images is None:
+        return None
+    drawn = _child(root, _DRAWN)  # or a user's manual
+    empty = drawn is not None and not any(map(list_images, glance(drawn)))
+    return Pair(images, _child(root, [name for name in MASKS if not (empty and name in _DRAWN)]))
 
 
 def _child(root: Path, names: Sequence[str]) -> Optional[Path]:

@@ -131,6 +131,7 @@ def test_a_patients_folder_may_hold_both_folders(mask, tmp_path):
     [
         ("{0}/images/0_{0}.tif", "{0}/1st_manual/0_manual1.gif", "{0}/mask/0_{0}_mask.gif"),  # DRIVE
         ("images/0_dr.jpg", "manual1/0_dr.tif", "mask/0_dr_mask.tif"),  # HRF
+        ("images/0_a.jpg", "manual/0_a.tif", "mask/0_a.tif"),
     ],
 )
 def test_a_field_of_view_is_no_mask(image, drawn, other, tmp_path, capsys):
@@ -160,12 +161,27 @@ def test_of_several_folders_of_masks_the_others_are_told(tmp_path, capsys):
     assert "gt:" not in said
 
 
-def test_images_of_two_kinds_are_told(tmp_path, capsys):
-    for name in ("images/a", "labels/a"):
-        volume(tmp_path / f"{name}.nii.gz", labels="labels" in name)
-        picture(tmp_path / f"{name}.png")
-    assert found(tmp_path)["a"][0] == ["images/a.nii.gz", "labels/a.nii.gz"]
-    said = "images: a.png and its like are of another kind than the images that are read: left out"
+def test_a_folder_called_manual_does_not_take_the_place_of_masks(tmp_path):
+    for name in ("images/a.png", "masks/a.png", "manual/a.png"):
+        picture(tmp_path / "both" / name)
+    assert found(tmp_path / "both")["a"][0] == ["images/a.png", "masks/a.png"]
+    for name in ("images/a.png", "mask/a.png"):
+        picture(tmp_path / "book" / name)
+    (tmp_path / "book/manual").mkdir()
+    (tmp_path / "book/manual/camera.pdf").touch()
+    assert found(tmp_path / "book")["a"][0] == ["images/a.png", "mask/a.png"]
+    for name in ("train/images/a.png", "train/masks/a.png", "test/images/b.png", "test/manual/b.png"):
+        picture(tmp_path / "test" / name)
+    assert found(tmp_path / "test")["a"][0] == ["train/images/a.png", "train/masks/a.png"]
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("imagesTr", "labelsTr")])
+def test_images_of_two_kinds_are_told(images, labels, tmp_path, capsys):
+    for name in (images, labels):
+        volume(tmp_path / f"{name}/a.nii.gz", labels=name == labels)
+        picture(tmp_path / f"{name}/a.png")
+    assert found(tmp_path)["a"][0] == [f"{images}/a.nii.gz", f"{labels}/a.nii.gz"]
+    said = f"{images}: a.png and its like are of another kind than the images that are read: left out"
     assert said in capsys.readouterr().err
 
 
