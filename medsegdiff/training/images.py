@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 from medsegdiff.base import ranks, screen
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import followed
+from medsegdiff.base.reading import followed, is_folder
 from medsegdiff.config.data import DataConfig
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.cache import prepare
@@ -133,7 +133,7 @@ def open_images(images: Images) -> tuple[Dataset, Optional[Dataset]]:
 def _keep_apart(config: RunConfig, cases: list[Case]) -> None:
     """Refuse to write among the images, where the pictures of a run would be taken for more of them."""
     out = followed(Path(config.training.out_dir))
-    below = () if config.data.data_name == "isic" else out.parents  # which looks right into its folders alone
-    for folder in {path.parent for case in cases for path in case.files}:
+    below = out.parents if config.data.data_name in ("folder", "nnunet") else ()  # which look for pictures there, too
+    for folder in {path if is_folder(path) else path.parent for case in cases for path in case.files}:
         if followed(folder) in (out, *below):
             raise InputError(f"`out_dir` {out}: lies in {folder}, a folder of images or masks; give another")

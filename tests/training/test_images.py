@@ -4,14 +4,18 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsegdiff.base.errors import InputError
 from medsegdiff.config.run import RunConfig
 from medsegdiff.data.layouts import find_test
 from medsegdiff.data.phantom import write_isic
 from medsegdiff.data.spec import DataSpec
+from medsegdiff.io.dicom.segmentation import write_segmentation
+from medsegdiff.io.volumes import read_volume
 from medsegdiff.training.images import find_images, open_images
 from tests.data.volumes import ball, write
+from tests.dicom_series import SHAPE
 
 
 @pytest.fixture
@@ -124,15 +128,46 @@ def test_a_file_splits_and_validation_is_what_it_says(volumes, tmp_path):
     assert training.mask(4).shape == (2, 32, 32)
 
 
-@pytest.mark.parametrize(("out", "refused"), [("data/images", True), ("data/labels/run", True), ("data/run", False)])
-def test_a_run_is_not_written_among_the_images(volumes, tmp_path, out, refused):
-    found = images(volumes, out_dir=str(tmp_path / out), cache_dir=str(tmp_path / "cache"))
+@pytest.mark.parametrize(
+    ("out", "refused"),
+    [("images", True), ("images/run", True), ("masks/run", True), ("run", False)],
+)
+def test_a_run_is_not_written_among_pictures(tmp_path, out, refused):
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            values = np.uint8(255 * np.eye(32)) if name == "masks" else np.zeros((32, 32, 3), np.uint8) + number
+            Image.fromarray(values).save(tmp_path / "data" / name / f"{number}.png")
+    found = images(tmp_path / "data", out_dir=str(tmp_path / "data" / out), cache_dir=str(tmp_path / "cache"))
     if not refused:
         open_images(found)
         return
     with pytest.raises(InputError, match=r"out_dir .*: lies in .*, a folder of images or masks; give another"):
         open_images(found)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_below_volumes_disturbs_nobody(volumes, tmp_path):
+    cache = str(tmp_path / "cache")
+    with pytest.raises(InputError, match="out_dir"):
+        open_images(images(volumes, out_dir=str(volumes / "images"), cache_dir=cache))
+    open_images(images(volumes, out_dir=str(volumes / "images/run"), cache_dir=cache))
+
+
+def test_a_run_may_lie_beside_series(make_series, tmp_path):
+    folder, _, _ = make_series("a")
+    (tmp_path / "data").mkdir()
+    folder = folder.rename(tmp_path / "data/a")
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:9, 2:7, 1:6] = 1
+    write_segmentation(tmp_path / "data/mask.dcm", labels, read_volume(folder).geometry)
+    for out in ("data/run", "data/a"):
+        found = images(tmp_path / "data", out_dir=str(tmp_path / out), cache_dir=str(tmp_path / "cache"))
+        if out == "data/run":
+            open_images(found)
+            continue
+        with pytest.raises(InputError, match="out_dir"):
+            open_images(found)
 
 
 def test_folds_test_every_case_once(volumes):
