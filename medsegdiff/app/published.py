@@ -52,7 +52,7 @@ _REPEATED = {
     *("use_checkpoint", "ema_rate", "fp16_scale_growth", "log_interval", "save_interval"),
 }
 _SOLVER_STEPS = 20  # "in [20, 30] can generate quite good samples", says the published code
-_TRAINING_ONLY = ("dropout", "use_kl", "rescale_learned_sigmas")  # of the network's and the diffusion's
+_TRAINING_ONLY = ("dropout", "cond_dropout", "use_kl", "rescale_learned_sigmas")  # of the network's and the diffusion's
 
 # Flags without a meaning here, with the reason.
 IDLE_FLAGS: dict[str, tuple[Any, str]] = {

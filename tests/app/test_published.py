@@ -161,7 +161,7 @@ def test_the_published_switches_choose_the_sampler(sampled, flags, sampler, step
     expected = options["expected"]
     assert (expected["image_size"], expected["noise_schedule"]) == (64, "linear")
     assert expected.get("diffusion_steps") == (None if sampler == "dpm++" else 100)
-    assert not {"dropout", "use_kl", "rescale_learned_sigmas"} & set(expected)  # of training alone
+    assert not {"dropout", "cond_dropout", "use_kl", "rescale_learned_sigmas"} & set(expected)  # of training alone
 
 
 def test_the_solver_takes_20_steps_unless_told_otherwise_and_at_least_one(sampled):
