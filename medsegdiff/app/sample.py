@@ -201,7 +201,7 @@ def find_inputs(
     for folder in filter(is_folder, map(Path, images)):
         for mask in sorted(taken & masks_of(folder))[:1]:
             raise InputError(
-                f"`images` {folder}: is a dataset, whose masks would be segmented, too, as {mask}; give its images "
-                f"alone, or `data_dir` {folder} for its test images"
+                f"`images` {folder}: holds masks, by their place or name, which would be segmented, too, as {mask}; "
+                f"give its images alone, or `data_dir` {folder} for its test images"
             )
     return cases

@@ -130,7 +130,7 @@ def test_options_come_from_a_file_too(sampled, tmp_path):
         ([], "--data-dir, --images: give one of them"),
         (["--data-dir", "{isic}", "--images", "{mine}"], "--data-dir, --images: give one of them"),
         (["--images", ""], '--images "": is empty'),
-        (["--images", "{mine}", "--data-name", "folder"], "--data-name folder: has a meaning with --data-dir only"),
+        (["--images", "{mine}", "--data-name", "folder"], "--data-name folder: has an effect with --data-dir only"),
         (["--images", "{mine}", "--out-dir", ""], '--out-dir "": is empty'),
         (["--images", "{isic}/none.png"], "none.png: no such file or folder"),
         (["--data-dir", "{mine}/none"], "none: no such"),
@@ -171,9 +171,12 @@ def test_masks_are_not_segmented_by_mistake(tmp_path, images, masks, refused):
         return
     with pytest.raises(InputError, match=f"{masks}; give its images alone, or data_dir {tmp_path} for its test"):
         command.find_inputs("", [str(tmp_path)])
+    assert command.find_inputs("", [str(tmp_path / images), str(tmp_path / masks)])  # one by one
 
 
-@pytest.mark.parametrize(("folder", "said"), [("Test", "whose masks would be segmented"), ("", "or a dataset's as")])
+@pytest.mark.parametrize(
+    ("folder", "said"), [("Test", "holds masks, by their place or name"), ("", "or a dataset's as")]
+)
 def test_the_folder_of_an_isic_dataset_is_no_folder_of_images(tmp_path, folder, said):
     write_isic(tmp_path, train=1, test=1, size=32)
     with pytest.raises(InputError, match=said):
