@@ -188,7 +188,7 @@ def check_layout(data_name: str, data_dir: str) -> None:
         InputError: it would say nothing.
     """
     if data_name != "auto" and not data_dir:
-        raise InputError(f"`data_name` {data_name}: has a meaning with `data_dir` only; leave it out")
+        raise InputError(f"`data_name` {data_name}: has an effect with `data_dir` only; leave it out")
 
 
 def output_folder(name: str) -> Path:

@@ -65,7 +65,7 @@ def test_rules_from_the_command_line(folders, tmp_path, capsys):
         (["--num-classes", "1"], "--num-classes 1: must be at least 2"),
         (["--num-classes", "257"], "--num-classes 257: must be at most 256"),
         (["--labels", "1,2", "--num-classes", "4"], "--num-classes 4: the labels name 3, background included"),
-        (["--num-classes", "3", "--data-name", "folder"], "--data-name folder: has a meaning with --data-dir only"),
+        (["--num-classes", "3", "--data-name", "folder"], "--data-name folder: has an effect with --data-dir only"),
         ([], "or give --num-classes"),
     ],
 )
