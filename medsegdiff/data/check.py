@@ -132,7 +132,8 @@ def check(
     good = [case for case in good if case.image not in odd]
     if good:
         fingerprint = found.fingerprint = measure(good, progress)
-        spec = found.attempt("unreadable", root, lambda: LAYOUTS[name].spec(root, lambda: fingerprint))
+        measured = fingerprint.with_labels() if labels else fingerprint
+        spec = found.attempt("unreadable", root, lambda: LAYOUTS[name].spec(root, lambda: measured))
         if spec:
             found.spec = dataclasses.replace(spec, labels=labels) if labels else spec
             _unknown(found, found.spec.labels, values, num_classes)

@@ -14,8 +14,7 @@ from typing import Callable, Optional
 import numpy as np
 
 from medsegdiff.base.errors import InputError
-from medsegdiff.base.reading import note
-from medsegdiff.base.screen import track
+from medsegdiff.base.screen import note, track
 from medsegdiff.data.cases import Case
 from medsegdiff.data.scaling import EIGHT_BITS, Z_SCORE, window
 from medsegdiff.data.spec import DataSpec
@@ -50,6 +49,8 @@ class Fingerprint:
     """The share of each value of the masks but 0, in all voxels of all masks; empty of pictures."""
     deep: bool = False
     """Whether all pictures are wider than 8 bits, and alike; of several kinds each is read by its own range."""
+    alone: bool = False
+    """Whether no mask of a volume holds several values besides 0."""
 
     def spec(self, *, is_ct: bool = False, labels: Optional[Mapping[int, int]] = None) -> DataSpec:
         """How these files are read. Without `labels` each value of the masks is a class, in order.
@@ -62,7 +63,15 @@ class Fingerprint:
                 what = f"the masks hold {len(self.values)} values besides 0, and at most {_MOST_LABELS} can be classes"
                 raise InputError(f"{what}; give those that are as `labels`, or check that these are the masks")
             labels = {value: place for place, value in enumerate(sorted(self.values), 1)}
+            if len(labels) == 2 and self.alone:
+                one, other = labels
+                said = f"each mask has one value besides 0, here {one}, there {other}, and these are two classes"
+                note(f"note: {said}; if both mean one, give `labels` {format_labels({one: 1, other: 1})}")
         return DataSpec(self.channels, self._scaling(is_ct), dict(labels), self.colour)
+
+    def with_labels(self) -> Fingerprint:
+        """The same of a dataset whose labels are given: nothing is to be said of its values."""
+        return dataclasses.replace(self, alone=False)
 
     def _scaling(self, is_ct: bool) -> str:
         lows, highs = ([one[key] for one in self.intensities] for key in ("min", "max"))
@@ -143,11 +152,6 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
             taken = rng.permutation(inside)[:_PER_VOLUME]
             samples.append((layers[taken].astype(np.float32), np.nanmin(layers, 0), np.nanmax(layers, 0)))
     shares = {value: count / voxels for value, count in counts.items() if value}
-    if len(shares) == 2 and not several:
-        one, other = sorted(shares)
-        said = f"each mask has one value besides 0, here {one}, there {other}, and these are two classes"
-        remedy = format_labels({one: 1, other: 1})
-        note(next(case.mask.parent for case in cases if case.mask), f"{said}; if both mean one, give `labels` {remedy}")
     return Fingerprint(
         len(cases),
         len({case.group for case in cases}),
@@ -158,6 +162,7 @@ def _of_volumes(cases: Sequence[Case], bar: Iterable[Case]) -> Fingerprint:
         tuple(np.median(spacings, axis=0).tolist()),
         [_intensity([(some[:, c], low[c], high[c]) for some, low, high in samples]) for c in range(channels)],
         shares,
+        alone=not several,
     )
 
 

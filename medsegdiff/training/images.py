@@ -74,7 +74,8 @@ def find_images(config: RunConfig) -> Images:
         given["labels"] = parse_labels(data.labels, root, name)
     if data.scaling:
         given["scaling"] = data.scaling
-    spec = dataclasses.replace(layout.spec(root, measuring), axis=data.axis, **given)
+    spec = layout.spec(root, (lambda: measuring().with_labels()) if data.labels else measuring)
+    spec = dataclasses.replace(spec, axis=data.axis, **given)
     measured = measuring() if measuring.cache_info().currsize else None
     config = config.reading(spec, name)
     split = _split(config, cases, validation)

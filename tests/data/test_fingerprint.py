@@ -37,13 +37,17 @@ def test_volumes_are_normalised_one_by_one_and_their_labels_are_the_masks(volume
     assert json.loads(json.dumps(found.plain()))["values"].keys() == {"2", "4"}
 
 
-def test_one_value_here_and_another_there_is_said(volumes, capsys):
+def test_one_value_here_and_another_there_is_said_where_labels_are_not_known(volumes, capsys):
     cases = volumes()
-    measure(cases, progress=False)
+    measure(cases, progress=False).spec()
     assert "here" not in capsys.readouterr().err  # both occur in one mask
     for case, value in zip(cases, (1, 255, 1)):
         write(case.mask, (ball()[1] > 0) * np.uint8(value))
-    measure(cases, progress=False)
+    found = measure(cases, progress=False)
+    found.spec(labels={1: 1, 255: 2})
+    found.with_labels().spec()
+    assert "here" not in capsys.readouterr().err
+    found.spec()
     said = "each mask has one value besides 0, here 1, there 255, and these are two classes"
     assert f"{said}; if both mean one, give labels 1:1,255:1" in capsys.readouterr().err
 

@@ -48,10 +48,16 @@ def test_volumes_complete_the_configuration(volumes, capsys):
     assert "note: 2 of 10 cases are kept for testing" in said
 
 
-def test_what_is_given_counts(volumes):
+def test_what_is_given_counts(volumes, capsys):
     config = images(volumes, labels="2", scaling="percentile", axis="coronal").config
     assert config.spec == DataSpec(1, "percentile", {2: 1}, False, "coronal")
     assert config.network.num_classes == 2
+    for path in volumes.glob("labels/*"):
+        write(path, (ball()[1] > 0) * np.uint8(int(path.name[0]) % 2 + 1))
+    assert images(volumes, labels="1:1,2:1").config.network.num_classes == 2
+    assert "if both mean one" not in capsys.readouterr().err
+    assert images(volumes).config.network.num_classes == 3
+    assert "if both mean one, give labels 1:1,2:1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
