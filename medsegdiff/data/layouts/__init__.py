@@ -141,7 +141,7 @@ def find_test(root: Path, name: str = "auto", kept: Collection[str] = ()) -> lis
         found = [case for case in everyone if case.id in set(kept)]
         if found:  # by their names alone, which another dataset may have, too
             lacking = len(set(kept)) - len(found)
-            more = f"; {lacking} more are not there" if lacking else ""
+            more = f"; {screen.counted(lacking, 'case')} not found" if lacking else ""
             said = f"{len(found)} of {screen.counted(len(everyone), 'case')}, kept for testing by training"
             screen.note(f"note: taken of {root}: {said}{more}")
             return found

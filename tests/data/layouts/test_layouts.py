@@ -256,7 +256,7 @@ def test_volumes_have_the_labels_of_their_masks(tmp_path, capsys):
     said = f"note: taken of {tmp_path}: 1 of 2 cases, kept for testing by training"
     assert capsys.readouterr().err.rstrip().endswith(said)
     find_test(tmp_path, kept=["b", "elsewhere"])
-    assert capsys.readouterr().err.rstrip().endswith(f"{said}; 1 more are not there")
+    assert capsys.readouterr().err.rstrip().endswith(f"{said}; 1 case not found")
 
 
 def test_a_decathlon_task_has_the_labels_of_its_description(tmp_path):
