@@ -105,5 +105,5 @@ def test_holding_out_everything_is_refused_in_one_line(images, tmp_path, capsys)
         options = "--num-classes 3 --val-interval 1 --val-fraction 0.9".split()
         assert train(images, tmp_path / "run", *options, *more) == 2
         said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith("error: --val-fraction 0.9: of 4 images 4 would be held out")
+        assert said.startswith("error: --val-fraction 0.9: of 4 images, or patients, 4 would be held out")
     assert not (tmp_path / "run").exists()
