@@ -75,10 +75,7 @@ class TorchTrainingLoss:
         if config.use_kl:
             bound = self._bound(prediction.target, prediction.variance, mask, x_t, t)
             return TorchLosses(bound, bound, bound * len(self.diffusion), cal)
-        kept = self.diffusion.schedule.alphas_cumprod
-        v = self._at(np.sqrt(kept), t, mask) * noise - self._at(np.sqrt(1 - kept), t, mask) * mask
-        wanted = {"clean mask": mask, "noise": noise, "v": v}[config.target]
-        diff = _per_sample((wanted - prediction.target) ** 2)
+        diff = _per_sample((self._target(mask, noise, t) - prediction.target) ** 2)
         if prediction.variance is None:
             return TorchLosses(diff, None, diff, cal)
         # The bound trains the variance only: it must not pull the mean.
@@ -86,6 +83,13 @@ class TorchTrainingLoss:
         if config.rescale_learned_sigmas:
             bound = bound * (len(self.diffusion) / 1000)
         return TorchLosses(diff, bound, diff + bound, cal)
+
+    def _target(self, mask: Tensor, noise: Tensor, t: np.ndarray) -> Tensor:
+        """What the network should predict."""
+        config, kept = self.diffusion.config, self.diffusion.schedule.alphas_cumprod
+        if config.predict_v:
+            return self._at(np.sqrt(kept), t, mask) * noise - self._at(np.sqrt(1 - kept), t, mask) * mask
+        return mask if config.predict_xstart else noise
 
     def _bound(self, target: Tensor, variance: Optional[Tensor], x0: Tensor, x_t: Tensor, t: np.ndarray) -> Tensor:
         """KL(q(x_{t-1} | x_t, x_0) || p) in bits, or the decoder's likelihood at t = 0; (N,)."""

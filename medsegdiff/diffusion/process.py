@@ -32,7 +32,8 @@ class DiffusionConfig:
         rescale_learned_sigmas: scale the bound's term by T / 1000
     """
 
-    diffusion_steps: int = bounded(1000, 2, 100_000)  # of one no sampler steps, and its variance is 0
+    # With one step no solver has an interval, and the posterior's variance is 0.
+    diffusion_steps: int = bounded(1000, 2, 100_000)
     noise_schedule: NoiseSchedule = "linear"
     mask_scale: float = bounded(1.0, 0.01, 100)
     predict_xstart: bool = False

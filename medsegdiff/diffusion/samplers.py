@@ -95,6 +95,7 @@ def dpm_solver_pp(
     for i in range(steps):
         output = denoise(x, (grid.times[i] - grid.times[-1]) * scale)
         x0 = output.target
+        # Not by `x0_weights`: where alpha is small, the difference keeps more digits if it is divided afterwards.
         if diffusion.config.predict_v:
             x0 = np.float32(grid.alpha[i]) * x - np.float32(grid.sigma[i]) * x0
         elif not diffusion.config.predict_xstart:
